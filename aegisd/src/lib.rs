@@ -1,0 +1,3 @@
+//! The AegisVM control plane.
+
+pub mod supervisor;

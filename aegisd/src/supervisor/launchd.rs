@@ -1,0 +1,1 @@
+//! launchd: jobs as property lists.

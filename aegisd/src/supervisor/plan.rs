@@ -1,0 +1,112 @@
+//! Units as plain data, the same for every service manager.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aegis_core::handle::Handle;
+
+/// A program and its arguments.
+///
+/// Only `[A-Za-z0-9/_.,:=@+-]`: systemd 252 writes arguments to a file and reads
+/// some other characters back wrong. What users wrote is in a spec file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Absolute.
+    pub path: PathBuf,
+    pub arguments: Vec<String>,
+}
+
+/// Where a socket listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A unix stream socket, mode 0600; a stale file of that name is replaced.
+    Unix(PathBuf),
+    /// A TCP port.
+    Tcp(SocketAddr),
+}
+
+/// The resources a unit may use; `None` is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory, all processes together.
+    pub memory_max: Option<u64>,
+    /// Processes and threads.
+    pub tasks_max: Option<u64>,
+    /// Per cent of one CPU.
+    pub cpu_percent: Option<u32>,
+}
+
+/// What of the host a confined unit can reach beyond the read-only operating
+/// system: nothing of the home directories and of `/run` but this.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Files and folders it may read.
+    pub read_only: Vec<PathBuf>,
+    /// Files and folders it may write. Must exist when the unit starts.
+    pub writable: Vec<PathBuf>,
+}
+
+/// Whether a unit is confined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confinement {
+    /// Confined to this.
+    Reach(Reach),
+    /// Not at all: the user asked for it by name (`--insecure`).
+    Waived,
+}
+
+/// Fields that log lines of the unit carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogFields {
+    /// `AEGIS_KIT`.
+    pub kit: Option<String>,
+}
+
+/// An instance at rest: its group, its sockets, the VM's service behind them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstancePlan {
+    pub handle: Handle,
+    /// aegis-vmm.
+    pub program: Program,
+    /// The control socket first, then the ports.
+    pub listen: Vec<Listen>,
+    /// How long an orderly stop may take before every process is killed.
+    pub stop_timeout: Duration,
+    /// aegis-vmm shows that its loop turns at least this often.
+    pub watchdog: Duration,
+    pub limits: Limits,
+    pub confinement: Confinement,
+    pub log: LogFields,
+}
+
+/// When a daemon counts as started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Once its program runs.
+    Started,
+    /// When it says so (sd_notify(3)).
+    Notify,
+}
+
+/// One instance daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonPlan {
+    pub handle: Handle,
+    /// The daemon's name within its instance.
+    pub daemon: String,
+    /// What people call it, e.g. `Gateway`.
+    pub label: String,
+    /// aegis-shim, which becomes the daemon.
+    pub program: Program,
+    /// aegis-shim as it is called when a run ended.
+    pub ended: Program,
+    pub readiness: Readiness,
+    /// The longest delay between two restarts; it begins at 100 ms.
+    pub restart_max_delay: Duration,
+    /// How long it may take to stop before every process is killed.
+    pub stop_timeout: Duration,
+    pub limits: Limits,
+    pub confinement: Confinement,
+    pub log: LogFields,
+}

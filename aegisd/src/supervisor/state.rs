@@ -1,0 +1,132 @@
+//! What the service manager says about units.
+
+use aegis_core::layout::Mode;
+
+use super::{Capabilities, UnitId};
+
+/// A service manager and what it can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// For people: `systemd 257`, `launchd`.
+    pub name: String,
+    /// The manager's major version; 0 where it has none.
+    pub version: u32,
+    /// Whose manager it is.
+    pub mode: Mode,
+    /// When this run of the manager began, in microseconds since 1970. A unit that
+    /// is gone although this value is still the same was stopped by someone.
+    pub started_at: u64,
+    /// Whether units outlive the user's logout. `None`: does not apply (system
+    /// mode) or is not known.
+    pub lingering: Option<bool>,
+    /// Why units cannot be confined here, for people; `None` where they can be.
+    pub confinement_obstacle: Option<&'static str>,
+    pub capabilities: Capabilities,
+}
+
+/// The manager's coarse state of a unit (`ActiveState`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Active {
+    Active,
+    Reloading,
+    Inactive,
+    Failed,
+    /// Starting, or waiting to be restarted (see [`UnitState::is_restarting`]).
+    Activating,
+    Deactivating,
+}
+
+/// How a service's run ended (`Result`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunResult {
+    Success,
+    /// Ended with a code that is not zero.
+    ExitCode,
+    /// Killed by a signal it did not expect.
+    Signal,
+    /// Killed by a signal, with a core dump.
+    CoreDump,
+    /// Did not prove to be alive in time.
+    Watchdog,
+    /// Did not start or stop in time.
+    Timeout,
+    /// Killed for memory.
+    OutOfMemory,
+    /// Did not say that it is ready.
+    Protocol,
+    /// The manager could not set it up.
+    Resources,
+    /// A word of the manager that has no name here.
+    Other(String),
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessEnd {
+    /// Exit code, 0 to 255. Codes from 200 on are the manager's own where the
+    /// process could not be set up (systemd.exec(5), "Process Exit Codes").
+    Code(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+/// The exit code by which a daemon says that its configuration must change
+/// before it is worth another start (`EX_CONFIG` of sysexits(3)).
+pub const EXIT_CONFIG: i32 = 78;
+
+/// One unit as the manager has it at this instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitState {
+    pub unit: UnitId,
+    pub active: Active,
+    /// The manager's finer state in its own words, e.g. `running`, `auto-restart`.
+    pub sub: String,
+    /// How the current or last run ended; `Success` while it has not.
+    pub result: RunResult,
+    /// How often the manager restarted it by itself since the delay started over.
+    pub restarts: u32,
+    /// When the manager will start it again, in microseconds since 1970; set only while it waits.
+    pub next_restart: Option<u64>,
+    pub main_pid: Option<u32>,
+    /// How the main process last ended; `None` while none has.
+    pub last_end: Option<ProcessEnd>,
+    /// Since when it is in this state, in microseconds since 1970; 0 if never.
+    pub since: u64,
+    /// The cgroup below the cgroup root; empty where there are none or no process runs.
+    pub control_group: String,
+    /// What the service last said about itself.
+    pub status: String,
+    /// A stop job is under way, ours or someone's by hand.
+    pub stopping: bool,
+}
+
+impl UnitState {
+    /// A unit that ended by itself with code 0 and is kept for people to see.
+    pub fn has_exited(&self) -> bool {
+        self.active == Active::Active && self.sub == "exited"
+    }
+
+    /// Failed, and now waits for its delay to be over.
+    pub fn is_restarting(&self) -> bool {
+        self.next_restart.is_some() || self.sub.starts_with("auto-restart")
+    }
+
+    /// Ended because its configuration must change first.
+    pub fn waits_for_config(&self) -> bool {
+        self.active == Active::Failed && self.last_end == Some(ProcessEnd::Code(EXIT_CONFIG))
+    }
+}
+
+/// Something that happened to a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Its state is another; `list` says which.
+    Changed(UnitId),
+    /// The manager no longer knows it.
+    Gone {
+        unit: UnitId,
+        /// Someone's stop job ended it: an act to adopt, not to correct. Not so
+        /// where it ended by itself or the manager lost it.
+        stopped: bool,
+    },
+}

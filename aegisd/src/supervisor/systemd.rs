@@ -1,0 +1,1 @@
+//! systemd: transient units over D-Bus.
