@@ -1,0 +1,32 @@
+//! The pure part of AegisVM: names, specs and rules that every program shares.
+//!
+//! Nothing here does I/O, reads a clock or knows tokio or D-Bus; time, paths
+//! and environment are arguments. What crosses a process boundary (specs in
+//! files, frames on the control socket) is defined here once, for both sides.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`handle`] | the name of an instance |
+//! | [`spec`] | what a user asked for: the instance spec |
+//! | [`vm_spec`], [`daemon_spec`] | what a unit's program reads at its start |
+//! | [`port`] | exposed ports |
+//! | [`kit`] | kit manifests |
+//! | [`layout`] | where everything lies on disk |
+//! | [`units`] | the names of units |
+//! | [`lifecycle`] | the life of a VM: states, admission, transitions |
+//! | [`state`] | what an instance is, derived from intent, unit and VM |
+//! | [`control`] | the control socket of a VM's owner |
+//! | [`fault`] | errors that cross a process boundary |
+
+pub mod control;
+pub mod daemon_spec;
+pub mod fault;
+pub mod handle;
+pub mod kit;
+pub mod layout;
+pub mod lifecycle;
+pub mod port;
+pub mod spec;
+pub mod state;
+pub mod units;
+pub mod vm_spec;

@@ -1,0 +1,299 @@
+//! The life of a VM, as its owner (aegis-vmm) lives it.
+//!
+//! ```text
+//!              Launched         GuestReady          Pause
+//!   (process) ──────────► Starting ─────► Running ────────► Paused
+//!                           ▲  │ │           │  ▲ ──────────── │
+//!                     Retry │  │ │ Stop      │  └── Resume ────┤
+//!                           │  │ │           │ Stop            │ Stop
+//!              StartFailed  │  ▼ │           ▼                 ▼
+//!                          Failed └──────► Stopping ◄──────────┘
+//!                             └──── Stop ────┘ │ MachineEnded
+//!                                              ▼
+//!                                            Ended ─► the process exits
+//! ```
+//!
+//! Two pure functions hold the rules: [`admit`] says what becomes of a request
+//! in a state, [`apply`] which state an event leads to and what has to be done.
+//! Neither waits, reads a clock or does I/O, so every pair can be tested. A VM
+//! that is not there has no process and no state here: the service manager says
+//! so ([`crate::state`]).
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a VM that has an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmState {
+    /// From the owner's start to the guest's word that it is ready.
+    Starting,
+    Running,
+    /// All virtual CPUs are stopped; memory is kept.
+    Paused,
+    /// An orderly stop is under way, or the machine's end is awaited.
+    Stopping,
+    /// The start failed; the owner keeps the ports and will try again.
+    Failed,
+}
+
+impl VmState {
+    /// Every state.
+    pub const ALL: [VmState; 5] = [
+        Self::Starting,
+        Self::Running,
+        Self::Paused,
+        Self::Stopping,
+        Self::Failed,
+    ];
+}
+
+/// What somebody asks of the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Stop the virtual CPUs.
+    Pause,
+    /// Let them run on.
+    Resume,
+    /// Work for the guest: an exec, a connection. Wakes a paused VM.
+    Use,
+    /// End the VM in an orderly way.
+    Stop,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Admission {
+    /// Do it now.
+    Do,
+    /// Nothing to do: it is so already.
+    AlreadySo,
+    /// Keep it until the VM runs.
+    Wait,
+    /// It cannot be.
+    Deny(Denial),
+}
+
+/// Why a request cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Denial {
+    #[error("the VM has not finished starting")]
+    Starting,
+    #[error("the VM is being stopped")]
+    Stopping,
+    #[error("the VM could not be started")]
+    Failed,
+}
+
+/// What happened to the machine or in the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The guest said that it is ready.
+    GuestReady,
+    /// The start failed; the reason is kept beside the state.
+    StartFailed,
+    /// The delay after a failed start is over.
+    Retry,
+    /// The virtual CPUs have stopped.
+    CpusStopped,
+    /// The virtual CPUs run on.
+    CpusResumed,
+    /// An orderly stop was admitted.
+    StopBegan,
+    /// The machine's process has ended.
+    MachineEnded,
+}
+
+/// Where an event leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Next {
+    /// The VM is now in this state.
+    State(VmState),
+    /// The VM is over and the owner's process ends.
+    Ended,
+    /// The event says nothing new in this state.
+    Unchanged,
+}
+
+/// What becomes of a request in a state.
+pub fn admit(state: VmState, request: Request) -> Admission {
+    use Admission::{AlreadySo, Deny, Do, Wait};
+    match (state, request) {
+        (VmState::Starting, Request::Pause) => Deny(Denial::Starting),
+        (VmState::Starting, Request::Resume | Request::Use) => Wait,
+        (VmState::Starting, Request::Stop) => Do,
+
+        (VmState::Running, Request::Pause | Request::Use | Request::Stop) => Do,
+        (VmState::Running, Request::Resume) => AlreadySo,
+
+        (VmState::Paused, Request::Pause) => AlreadySo,
+        // A use of a paused VM resumes it first; the owner does both.
+        (VmState::Paused, Request::Resume | Request::Use | Request::Stop) => Do,
+
+        (VmState::Stopping, Request::Pause | Request::Resume | Request::Use) => {
+            Deny(Denial::Stopping)
+        }
+        (VmState::Stopping, Request::Stop) => AlreadySo,
+
+        (VmState::Failed, Request::Pause | Request::Resume | Request::Use) => Deny(Denial::Failed),
+        (VmState::Failed, Request::Stop) => Do,
+    }
+}
+
+/// Which state an event leads to.
+pub fn apply(state: VmState, event: Event) -> Next {
+    use Next::{Ended, State, Unchanged};
+    match (state, event) {
+        (VmState::Starting, Event::GuestReady) => State(VmState::Running),
+        (VmState::Starting, Event::StartFailed | Event::MachineEnded) => State(VmState::Failed),
+
+        (VmState::Running, Event::CpusStopped) => State(VmState::Paused),
+        (VmState::Paused, Event::CpusResumed) => State(VmState::Running),
+
+        (VmState::Failed, Event::Retry) => State(VmState::Starting),
+
+        (VmState::Starting | VmState::Running | VmState::Paused, Event::StopBegan) => {
+            State(VmState::Stopping)
+        }
+        // Nothing is left to stop after a failed start.
+        (VmState::Failed, Event::StopBegan) => Ended,
+        (VmState::Running | VmState::Paused | VmState::Stopping, Event::MachineEnded) => Ended,
+
+        // The orderly stop of a paused VM lets it run on first.
+        (VmState::Stopping, Event::CpusResumed | Event::CpusStopped) => Unchanged,
+        (VmState::Stopping, Event::GuestReady | Event::StartFailed) => Unchanged,
+        (VmState::Stopping, Event::StopBegan) => Unchanged,
+        (VmState::Starting, Event::CpusStopped | Event::CpusResumed) => Unchanged,
+        (VmState::Running, Event::CpusResumed | Event::GuestReady) => Unchanged,
+        (VmState::Paused, Event::CpusStopped | Event::GuestReady) => Unchanged,
+        (VmState::Running | VmState::Paused, Event::StartFailed) => Unchanged,
+        (VmState::Failed, Event::GuestReady | Event::StartFailed | Event::MachineEnded) => {
+            Unchanged
+        }
+        (VmState::Failed, Event::CpusStopped | Event::CpusResumed) => Unchanged,
+        (
+            VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping,
+            Event::Retry,
+        ) => Unchanged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EVENTS: [Event; 7] = [
+        Event::GuestReady,
+        Event::StartFailed,
+        Event::Retry,
+        Event::CpusStopped,
+        Event::CpusResumed,
+        Event::StopBegan,
+        Event::MachineEnded,
+    ];
+
+    /// A world that keeps the rules of a real machine: it has a process or not,
+    /// its CPUs run or not, and events come only when they can.
+    #[derive(Clone, Copy, Debug)]
+    struct World {
+        state: Option<VmState>,
+        process: bool,
+        cpus_run: bool,
+        stop_asked: bool,
+    }
+
+    impl World {
+        fn can(self, event: Event) -> bool {
+            match event {
+                Event::GuestReady => self.process && self.state == Some(VmState::Starting),
+                Event::StartFailed => self.state == Some(VmState::Starting),
+                Event::Retry => self.state == Some(VmState::Failed),
+                Event::CpusStopped => self.process && self.cpus_run && self.admits(Request::Pause),
+                Event::CpusResumed => self.process && !self.cpus_run,
+                Event::StopBegan => self.admits(Request::Stop),
+                Event::MachineEnded => self.process,
+            }
+        }
+
+        fn admits(self, request: Request) -> bool {
+            self.state
+                .is_some_and(|state| admit(state, request) == Admission::Do)
+        }
+
+        fn step(&mut self, event: Event) {
+            let Some(state) = self.state else { return };
+            match event {
+                Event::CpusStopped => self.cpus_run = false,
+                Event::CpusResumed => self.cpus_run = true,
+                Event::MachineEnded | Event::StartFailed => self.process = false,
+                Event::StopBegan => self.stop_asked = true,
+                Event::GuestReady | Event::Retry => {}
+            }
+            match apply(state, event) {
+                Next::State(next) => self.state = Some(next),
+                Next::Ended => self.state = None,
+                Next::Unchanged => {}
+            }
+            if event == Event::Retry {
+                self.process = true;
+                self.cpus_run = true;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_history_keeps_the_invariants(choices in prop::collection::vec(0usize..7, 0..200)) {
+            let mut world = World {
+                state: Some(VmState::Starting), process: true, cpus_run: true, stop_asked: false,
+            };
+            for choice in choices {
+                let event = EVENTS[choice];
+                if !world.can(event) { continue; }
+                world.step(event);
+                match world.state {
+                    Some(VmState::Paused) => prop_assert!(world.process && !world.cpus_run),
+                    Some(VmState::Running) => prop_assert!(world.process && world.cpus_run),
+                    Some(VmState::Failed) => prop_assert!(!world.process),
+                    Some(VmState::Stopping) => prop_assert!(world.stop_asked),
+                    Some(VmState::Starting) => {}
+                    None => prop_assert!(!world.process || world.stop_asked),
+                }
+                // Once asked, a stop is never undone.
+                prop_assert!(
+                    !world.stop_asked || matches!(world.state, None | Some(VmState::Stopping))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_stop_is_admitted_in_every_state() {
+        for state in VmState::ALL {
+            assert!(matches!(
+                admit(state, Request::Stop),
+                Admission::Do | Admission::AlreadySo
+            ));
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_already_so_changes_nothing() {
+        for (state, request, event) in [
+            (VmState::Running, Request::Resume, Event::CpusResumed),
+            (VmState::Paused, Request::Pause, Event::CpusStopped),
+            (VmState::Stopping, Request::Stop, Event::StopBegan),
+        ] {
+            assert_eq!(admit(state, request), Admission::AlreadySo);
+            assert_eq!(apply(state, event), Next::Unchanged);
+        }
+    }
+
+    #[test]
+    fn work_is_never_refused_while_the_vm_can_still_run() {
+        for state in [VmState::Starting, VmState::Running, VmState::Paused] {
+            assert!(!matches!(admit(state, Request::Use), Admission::Deny(_)));
+        }
+    }
+}

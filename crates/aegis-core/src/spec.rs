@@ -1,0 +1,349 @@
+//! The instance spec: what a user asked for, kept in the registry.
+//!
+//! It is made once, at creation, from the kit's defaults with the user's own
+//! values on top, and stays as it was made: a kit that changes later does not
+//! change instances that exist.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::port::PortMapping;
+
+/// Least memory of a guest in MiB: below it the kernel and the harness do not fit.
+pub const MIN_MEMORY_MIB: u32 = 64;
+/// Most memory of a guest in MiB (1 TiB): a guard against slips of a unit.
+pub const MAX_MEMORY_MIB: u32 = 1024 * 1024;
+/// Memory of a guest in MiB where nobody said otherwise.
+pub const DEFAULT_MEMORY_MIB: u32 = 256;
+/// Most virtual CPUs: CONFIG_NR_CPUS of the guest kernel.
+pub const MAX_CPUS: u32 = 64;
+/// Largest file name, in bytes (limits.h NAME_MAX).
+const NAME_MAX: usize = 255;
+
+/// Everything a user decided about an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// The kit it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kit: Option<KitRef>,
+    /// The image reference; empty means the built-in base image.
+    #[serde(default)]
+    pub image: String,
+    /// The command the guest runs after boot; empty means none.
+    #[serde(default)]
+    pub command: Vec<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Where the command starts; `None` means the image's choice, else `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// `NAME|UID[:GROUP|GID]`; `None` means the image's choice, else root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    #[serde(default)]
+    pub accel: Accel,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+    #[serde(default)]
+    pub ports: Vec<PortMapping>,
+    /// The capability token's fields, as the kit or the user gave them.
+    #[serde(default)]
+    pub capabilities: serde_json::Value,
+    /// The instance daemons, expanded from the kit.
+    #[serde(default)]
+    pub daemons: Vec<InstanceDaemon>,
+    /// Lives for one command and leaves nothing behind.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// Run without the sandbox where the host forbids it.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+impl Default for InstanceSpec {
+    fn default() -> Self {
+        Self {
+            kit: None,
+            image: String::new(),
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            workdir: None,
+            user: None,
+            memory_mib: DEFAULT_MEMORY_MIB,
+            cpus: 1,
+            accel: Accel::Auto,
+            workspace: None,
+            ports: Vec::new(),
+            capabilities: serde_json::Value::Null,
+            daemons: Vec::new(),
+            ephemeral: false,
+            insecure: false,
+        }
+    }
+}
+
+/// The kit an instance was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KitRef {
+    pub name: String,
+    pub version: String,
+}
+
+/// One instance daemon of an instance, as the kit declared it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceDaemon {
+    /// Unique in the instance; part of the unit's name.
+    pub name: String,
+    /// What `instance info` calls it.
+    pub label: String,
+    /// The program's file, as it was found at creation.
+    pub program: PathBuf,
+    #[serde(default)]
+    pub args: Vec<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Longest delay between two restarts, in milliseconds.
+    pub restart_max_delay_ms: u64,
+}
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// The fastest that proves to work on this host.
+    #[default]
+    Auto,
+    /// Linux KVM.
+    Kvm,
+    /// macOS Hypervisor.framework.
+    Hvf,
+    /// QEMU's own translator; works everywhere, slowly.
+    Tcg,
+}
+
+/// A shared folder at `/workspace` in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workspace {
+    /// A folder of the user's, absolute.
+    Path(PathBuf),
+    /// A folder of ours, made at first use.
+    Named(String),
+}
+
+/// Why a value of a spec is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    #[error("the memory of {0} MiB is outside {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB")]
+    Memory(u32),
+    #[error("the number of CPUs is {0}, outside 1 to {MAX_CPUS}")]
+    Cpus(u32),
+    #[error("'{0}' is not an accelerator; known are auto, kvm, hvf and tcg")]
+    Accel(String),
+    #[error("the environment variable name '{0}' must not be empty or hold '=' or NUL")]
+    EnvName(String),
+    #[error("the value of the environment variable '{0}' holds a NUL")]
+    EnvValue(String),
+    #[error("an argument of the command holds a NUL")]
+    Argument,
+    #[error("the command's first word is empty")]
+    EmptyCommand,
+    #[error("the working directory '{0}' is not an absolute path")]
+    Workdir(String),
+    #[error(
+        "the workspace '{0}' is neither an absolute path nor a name of letters, digits, '.', '_' and '-'"
+    )]
+    Workspace(String),
+    #[error("the host address {0} is exposed twice")]
+    DuplicatePort(std::net::SocketAddr),
+}
+
+impl InstanceSpec {
+    /// Checks every value that types do not already hold.
+    ///
+    /// # Errors
+    /// The first value that is not acceptable.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&self.memory_mib) {
+            return Err(SpecError::Memory(self.memory_mib));
+        }
+        if !(1..=MAX_CPUS).contains(&self.cpus) {
+            return Err(SpecError::Cpus(self.cpus));
+        }
+        validate_command(&self.command)?;
+        validate_env(&self.env)?;
+        if let Some(workdir) = &self.workdir
+            && !workdir.starts_with('/')
+        {
+            return Err(SpecError::Workdir(workdir.clone()));
+        }
+        for (index, port) in self.ports.iter().enumerate() {
+            if self.ports[..index]
+                .iter()
+                .any(|other| other.host == port.host)
+            {
+                return Err(SpecError::DuplicatePort(port.host));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks a command line that goes into a guest. An empty one means "none".
+///
+/// # Errors
+/// When a word holds a NUL or the first one is empty.
+pub fn validate_command(command: &[String]) -> Result<(), SpecError> {
+    if command.first().is_some_and(String::is_empty) {
+        return Err(SpecError::EmptyCommand);
+    }
+    if command.iter().any(|word| word.contains('\0')) {
+        return Err(SpecError::Argument);
+    }
+    Ok(())
+}
+
+/// Checks environment variables that go into a guest or a daemon.
+///
+/// # Errors
+/// The first name or value that execve(2) could not carry.
+pub fn validate_env(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
+    for (name, value) in env {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(SpecError::EnvName(name.clone()));
+        }
+        if value.contains('\0') {
+            return Err(SpecError::EnvValue(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+impl FromStr for Accel {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "hvf" => Ok(Self::Hvf),
+            "tcg" => Ok(Self::Tcg),
+            other => Err(SpecError::Accel(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Hvf => "hvf",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+impl FromStr for Workspace {
+    type Err = SpecError;
+
+    /// An absolute path is a folder of the user's, anything else a name.
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        if text.starts_with('/') {
+            return Ok(Self::Path(text.into()));
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if text.is_empty()
+            || text.len() > NAME_MAX
+            || text.starts_with('.')
+            || !text.chars().all(allowed)
+        {
+            return Err(SpecError::Workspace(text.to_owned()));
+        }
+        Ok(Self::Named(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_acceptable() {
+        InstanceSpec::default().validate().unwrap();
+    }
+
+    #[test]
+    fn every_bad_value_is_named() {
+        let spec = InstanceSpec {
+            memory_mib: 1,
+            ..Default::default()
+        };
+        assert_eq!(spec.validate(), Err(SpecError::Memory(1)));
+        let spec = InstanceSpec {
+            cpus: 0,
+            ..Default::default()
+        };
+        assert_eq!(spec.validate(), Err(SpecError::Cpus(0)));
+        let spec = InstanceSpec {
+            command: vec!["a\0".into()],
+            ..Default::default()
+        };
+        assert_eq!(spec.validate(), Err(SpecError::Argument));
+        let spec = InstanceSpec {
+            env: [("A=B".into(), "x".into())].into(),
+            ..Default::default()
+        };
+        assert_eq!(spec.validate(), Err(SpecError::EnvName("A=B".into())));
+        let spec = InstanceSpec {
+            workdir: Some("tmp".into()),
+            ..Default::default()
+        };
+        assert_eq!(spec.validate(), Err(SpecError::Workdir("tmp".into())));
+        let port = |text: &str| text.parse::<PortMapping>().unwrap();
+        let spec = InstanceSpec {
+            ports: vec![port("80:1"), port("80:2")],
+            ..Default::default()
+        };
+        assert!(matches!(spec.validate(), Err(SpecError::DuplicatePort(_))));
+    }
+
+    #[test]
+    fn workspaces_are_paths_or_names() {
+        assert_eq!("/data".parse(), Ok(Workspace::Path("/data".into())));
+        assert_eq!("data".parse(), Ok(Workspace::Named("data".into())));
+        for text in ["", "a/b", "../a", ".hidden", "a b"] {
+            assert!(text.parse::<Workspace>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_read() {
+        let spec: InstanceSpec = serde_json::from_str(r#"{"memory_mib":128,"cpus":2}"#).unwrap();
+        assert_eq!(
+            spec,
+            InstanceSpec {
+                memory_mib: 128,
+                cpus: 2,
+                ..Default::default()
+            }
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! The names of our units. People read them in `systemctl`, so they carry the
+//! handle as it is; only slices need escaping, since `-` nests them
+//! (systemd.slice(5)).
+
+use crate::handle::Handle;
+
+/// The slice above all instances.
+pub const ROOT_SLICE: &str = "aegis.slice";
+/// aegisd's own unit.
+pub const AEGISD: &str = "aegisd.service";
+/// Matches every unit of an instance.
+pub const PATTERN: &str = "aegis-*";
+
+/// What a unit of ours is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UnitKind {
+    /// The instance's slice. Carries nothing but its members.
+    Slice,
+    /// The socket unit with the control socket and the ports.
+    Socket,
+    /// aegis-vmm.
+    Vm,
+    /// An instance daemon.
+    Daemon(String),
+}
+
+/// `aegis-ESCAPED.slice`, below `aegis.slice`.
+pub fn slice(handle: &Handle) -> String {
+    let mut name = String::from("aegis-");
+    for c in handle.as_str().chars() {
+        // systemd.unit(5), "String escaping for inclusion in unit names".
+        if c == '-' {
+            name.push_str("\\x2d")
+        } else {
+            name.push(c)
+        }
+    }
+    name.push_str(".slice");
+    name
+}
+
+/// `aegis-vm-HANDLE.socket`
+pub fn socket(handle: &Handle) -> String {
+    format!("aegis-vm-{handle}.socket")
+}
+
+/// `aegis-vm-HANDLE.service`
+pub fn vm(handle: &Handle) -> String {
+    format!("aegis-vm-{handle}.service")
+}
+
+/// `aegis-kit-HANDLE:DAEMON.service`
+pub fn daemon(handle: &Handle, daemon: &str) -> String {
+    format!("aegis-kit-{handle}:{daemon}.service")
+}
+
+/// The instance and kind a unit name stands for; `None` if it is not ours.
+pub fn parse(unit: &str) -> Option<(Handle, UnitKind)> {
+    let kind_of = |text: &str, kind| text.parse().ok().map(|handle| (handle, kind));
+    if let Some(rest) = unit.strip_prefix("aegis-vm-") {
+        if let Some(text) = rest.strip_suffix(".socket") {
+            return kind_of(text, UnitKind::Socket);
+        }
+        return kind_of(rest.strip_suffix(".service")?, UnitKind::Vm);
+    }
+    if let Some(rest) = unit.strip_prefix("aegis-kit-") {
+        let (handle, daemon) = rest.strip_suffix(".service")?.split_once(':')?;
+        return kind_of(handle, UnitKind::Daemon(daemon.to_owned()));
+    }
+    let escaped = unit.strip_prefix("aegis-")?.strip_suffix(".slice")?;
+    kind_of(&escaped.replace("\\x2d", "-"), UnitKind::Slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_back() {
+        for text in ["web", "my-agent", "a.b_c-d", "vm-x", "kit-y"] {
+            let handle: Handle = text.parse().unwrap();
+            assert_eq!(
+                parse(&slice(&handle)),
+                Some((handle.clone(), UnitKind::Slice))
+            );
+            assert_eq!(
+                parse(&socket(&handle)),
+                Some((handle.clone(), UnitKind::Socket))
+            );
+            assert_eq!(parse(&vm(&handle)), Some((handle.clone(), UnitKind::Vm)));
+            let kind = UnitKind::Daemon("gateway".into());
+            assert_eq!(parse(&daemon(&handle, "gateway")), Some((handle, kind)));
+        }
+    }
+
+    #[test]
+    fn slices_do_not_nest_by_the_dashes_of_a_handle() {
+        let handle: Handle = "my-agent".parse().unwrap();
+        assert_eq!(slice(&handle), "aegis-my\\x2dagent.slice");
+    }
+
+    #[test]
+    fn foreign_units_are_not_ours() {
+        for unit in [
+            "aegisd.service",
+            "aegis.slice",
+            "aegis-vm-.service",
+            "aegis-kit-a.service",
+            "x",
+        ] {
+            assert_eq!(parse(unit), None, "{unit}");
+        }
+    }
+}

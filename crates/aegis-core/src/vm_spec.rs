@@ -1,0 +1,52 @@
+//! The VM spec: everything aegis-vmm needs to boot, in one private file.
+//!
+//! aegisd writes it before the units exist, so a VM can be started by a
+//! connection while aegisd is not running.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::handle::Handle;
+use crate::port::PortMapping;
+use crate::spec::Accel;
+
+/// What `aegis-vmm --spec FILE` reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSpec {
+    pub handle: Handle,
+    pub memory_mib: u32,
+    pub cpus: u32,
+    pub accel: Accel,
+    /// Where kernel, initramfs and base image lie.
+    pub guest_dir: PathBuf,
+    /// The writable layer; `None` means memory (ephemeral instances).
+    pub disk: Option<Disk>,
+    /// The host folder shown at `/workspace`.
+    pub workspace: Option<PathBuf>,
+    pub command: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub ports: Vec<PortMapping>,
+    /// Ends with its only exec session instead of with a command.
+    pub ephemeral: bool,
+    /// The user allowed running without a jail.
+    pub insecure: bool,
+    /// The instance's folder: logs and `exit.json` are written there.
+    pub dir: PathBuf,
+    /// The accelerator probe's answer is kept here. `None` means it is not kept.
+    pub accel_cache: Option<PathBuf>,
+    /// Seconds between SIGTERM and SIGKILL at an orderly stop.
+    pub grace_secs: u64,
+}
+
+/// A writable layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// A sparse file with an ext4 file system.
+    pub path: PathBuf,
+    /// Size in bytes. aegis-vmm makes and formats the file if it is missing.
+    pub size: u64,
+}
