@@ -1,0 +1,13 @@
+//! The machine that AegisVM is tested and shown in, for the system tests in
+//! `tests/` and for `xtask`.
+//!
+//! A [`machine::Machine`] is a real systemd as PID 1 of a set of namespaces,
+//! over a cached Debian tree, with an ordinary user `alice` whose user manager
+//! runs. [`install`] puts the built programs into it, or anywhere else.
+//!
+//! Everything here needs root on Linux; nothing of it is part of the product.
+
+pub mod cache;
+pub mod install;
+pub mod machine;
+pub mod wait;

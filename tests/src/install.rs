@@ -1,0 +1,261 @@
+//! What an installation of AegisVM consists of, and putting it somewhere.
+//!
+//! The list is data: `packaging/files`, one entry a line. `make install` and
+//! the machines use the same one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache;
+
+/// All entries of the list, for one prefix.
+#[derive(Debug)]
+pub struct Plan {
+    /// In the order of the list.
+    pub entries: Vec<Entry>,
+}
+
+/// One file or link of an installation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The absolute path it is installed as.
+    pub destination: String,
+    /// Permission bits of a file.
+    pub mode: u32,
+    /// An installation is whole without it.
+    pub optional: bool,
+    /// What is installed.
+    pub content: Content,
+}
+
+/// Where an entry's content comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A copy of a built file.
+    File(PathBuf),
+    /// Text with the prefix filled in.
+    Text(String),
+    /// A symbolic link to this.
+    Link(String),
+}
+
+impl Plan {
+    /// Reads the list for an installation under `prefix`.
+    ///
+    /// # Errors
+    /// The list or a text file it names cannot be read, or a line of it is
+    /// malformed.
+    pub fn read(prefix: &str) -> Result<Self> {
+        let repository = cache::repository();
+        let path = repository.join("packaging/files");
+        let list =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let places = Places::find(&repository);
+        let entries = list
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| {
+                parse(line, prefix, &places)
+                    .with_context(|| format!("in {}: {line:?}", path.display()))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { entries })
+    }
+
+    /// Installs everything under `destdir`.
+    ///
+    /// # Errors
+    /// Something that is not optional is not built, or cannot be written.
+    pub fn install(&self, destdir: &Path) -> Result<()> {
+        let missing: Vec<&str> = self
+            .entries
+            .iter()
+            .filter(|entry| !entry.optional && !entry.is_built())
+            .map(|entry| entry.destination.as_str())
+            .collect();
+        if !missing.is_empty() {
+            bail!(
+                "not built: {}; run make build and make guest first",
+                missing.join(", ")
+            );
+        }
+        for entry in self.entries.iter().filter(|entry| entry.is_built()) {
+            entry.install(destdir)?;
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// Whether there is something to install.
+    #[must_use]
+    pub fn is_built(&self) -> bool {
+        match &self.content {
+            Content::File(source) => source.exists(),
+            Content::Text(_) | Content::Link(_) => true,
+        }
+    }
+
+    /// A line that changes whenever the installed thing would.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        let content = match &self.content {
+            Content::File(source) => fs::metadata(source).map_or_else(
+                |_| "absent".to_owned(),
+                |metadata| {
+                    let modified = metadata.modified().ok();
+                    let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                    format!(
+                        "{}:{}",
+                        metadata.len(),
+                        since.unwrap_or_default().as_nanos()
+                    )
+                },
+            ),
+            Content::Text(text) => format!("{text:?}"),
+            Content::Link(target) => target.clone(),
+        };
+        format!("{} {:o} {content}", self.destination, self.mode)
+    }
+
+    /// Puts the entry under `destdir`, in the place of an older one.
+    ///
+    /// # Errors
+    /// It cannot be written there.
+    pub fn install(&self, destdir: &Path) -> Result<()> {
+        let path = destdir.join(self.destination.trim_start_matches('/'));
+        self.install_as(&path)
+            .with_context(|| format!("installing {}", path.display()))
+    }
+
+    fn install_as(&self, path: &Path) -> Result<()> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        if path.symlink_metadata().is_ok() {
+            fs::remove_file(path)?;
+        }
+        match &self.content {
+            Content::Link(target) => return Ok(std::os::unix::fs::symlink(target, path)?),
+            Content::File(source) => {
+                fs::copy(source, path)?;
+            }
+            Content::Text(text) => fs::write(path, text)?,
+        }
+        Ok(fs::set_permissions(
+            path,
+            fs::Permissions::from_mode(self.mode),
+        )?)
+    }
+}
+
+/// The directories that the sources of the list are relative to.
+struct Places {
+    /// Committed files.
+    repository: PathBuf,
+    /// Programs that cargo built.
+    programs: PathBuf,
+    /// Guest files that `guest/build` made.
+    guest: PathBuf,
+    /// The project's own kernel, if its source package is installed.
+    kernel: PathBuf,
+}
+
+impl Places {
+    fn find(repository: &Path) -> Self {
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| repository.join("target"), PathBuf::from);
+        // Without Debian's source package it has no name, and so is not built.
+        let kernel = Command::new(repository.join("guest/kernel/build"))
+            .arg("--path")
+            .output()
+            .ok()
+            .filter(|output| output.status.success())
+            .and_then(|output| {
+                let path = String::from_utf8(output.stdout).ok()?;
+                Path::new(path.trim()).parent().map(Path::to_path_buf)
+            });
+        Self {
+            repository: repository.to_path_buf(),
+            programs: target.join("release"),
+            guest: target.join("guest"),
+            kernel: kernel.unwrap_or_else(|| target.join("no-kernel")),
+        }
+    }
+}
+
+/// Reads one line: `MODE SOURCE DESTINATION [optional]`, MODE in octal or the
+/// word `link`; SOURCE starts with the place it is relative to.
+fn parse(line: &str, prefix: &str, places: &Places) -> Result<Entry> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (mode, source, destination, optional) = match fields[..] {
+        [mode, source, destination] => (mode, source, destination, false),
+        [mode, source, destination, "optional"] => (mode, source, destination, true),
+        _ => bail!("expected MODE SOURCE DESTINATION [optional]"),
+    };
+    let destination = format!("{}/{destination}", prefix.trim_end_matches('/'));
+    if mode == "link" {
+        let content = Content::Link(source.to_owned());
+        return Ok(Entry {
+            destination,
+            mode: 0o777,
+            optional,
+            content,
+        });
+    }
+    let mode = u32::from_str_radix(mode, 8).context("the mode is not octal")?;
+    let (place, rest) = source
+        .split_once('/')
+        .context("the source names no place")?;
+    let content = match place {
+        "@programs" => Content::File(places.programs.join(rest)),
+        "@guest" => Content::File(places.guest.join(rest)),
+        "@kernel" => Content::File(places.kernel.join(rest)),
+        _ => {
+            let path = places.repository.join(source);
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            Content::Text(text.replace("@PREFIX@", prefix.trim_end_matches('/')))
+        }
+    };
+    Ok(Entry {
+        destination,
+        mode,
+        optional,
+        content,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_list_is_well_formed_and_has_no_path_twice() {
+        let plan = Plan::read("/usr/local/").unwrap();
+        let mut paths: Vec<_> = plan
+            .entries
+            .iter()
+            .map(|entry| &entry.destination)
+            .collect();
+        assert!(paths.iter().all(|path| path.starts_with("/usr/local/")));
+        let all = paths.len();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), all);
+    }
+
+    #[test]
+    fn the_prefix_is_filled_into_every_text() {
+        for entry in Plan::read("/opt/aegis").unwrap().entries {
+            if let Content::Text(text) = entry.content {
+                assert!(!text.contains("@PREFIX@"), "{}", entry.destination);
+            }
+        }
+    }
+}
