@@ -65,7 +65,7 @@ pub enum OwnerFrame {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    Status(VmStatus),
+    Status(Box<VmStatus>),
     Outcome(Outcome),
     /// The descriptors of an exec session came with this frame.
     Exec,

@@ -30,9 +30,9 @@ pub fn slice(handle: &Handle) -> String {
     for c in handle.as_str().chars() {
         // systemd.unit(5), "String escaping for inclusion in unit names".
         if c == '-' {
-            name.push_str("\\x2d")
+            name.push_str("\\x2d");
         } else {
-            name.push(c)
+            name.push(c);
         }
     }
     name.push_str(".slice");
