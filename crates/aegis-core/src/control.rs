@@ -58,7 +58,7 @@ pub enum OwnerFrame {
     /// A call failed.
     Fault { id: u64, fault: Fault },
     /// A change, for a connection that watches.
-    Event { event: VmStatus },
+    Event { event: Box<VmStatus> },
 }
 
 /// What a call is answered with.
