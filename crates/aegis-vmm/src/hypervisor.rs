@@ -1,0 +1,225 @@
+//! Hypervisors: what starts a guest and holds its machine.
+//!
+//! The VM's owner is the only caller. It makes a [`MachinePlan`], launches it and
+//! holds the [`Machine`]; the guest's own answers arrive on the link, which the
+//! machine only carries. One implementation exists, [`qemu::Qemu`], and
+//! [`fake::Fake`] stands in for it where a test needs no guest.
+//!
+//! ```text
+//!             launch                    quit, kill, the guest's own reset,
+//!  MachinePlan ─────► Machine: running  death of the process
+//!                        │  ▲  ───────────────────────► MachineEnd
+//!                   pause▼  │resume
+//!                      paused
+//! ```
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`qemu`] | the order of a launch and the running QEMU |
+//! | [`argv`] | QEMU's command line: machine, devices, descriptors |
+//! | [`cmdline`] | the guest kernel's command line |
+//! | [`kernel`] | which kernel: the project's own or a distribution's |
+//! | [`accel`], [`probe`] | which accelerator: the cache and the trial start |
+//! | [`binary`] | where QEMU is and which version |
+//! | [`process`] | a child in its jail: its end and its last words |
+//! | [`qmp`] | the machine protocol client |
+//! | [`error`] | why a launch failed |
+
+pub mod binary;
+pub mod error;
+pub mod fake;
+pub mod kernel;
+pub mod probe;
+pub mod qemu;
+pub mod qmp;
+
+use std::fmt;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use aegis_core::spec::Accel;
+
+pub use error::{LaunchError, MachineError};
+pub use kernel::GuestKernel;
+
+/// Everything a hypervisor needs to start one guest. Consumed by the launch: a
+/// second try needs new descriptors, so a new plan.
+#[derive(Debug)]
+pub struct MachinePlan {
+    pub kernel: GuestKernel,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs, at least 1.
+    pub cpus: u32,
+    pub accel: Accel,
+    /// In the order the guest sees them; at most [`MAX_DISKS`].
+    pub disks: Vec<DiskPlan>,
+    pub share: Option<SharePlan>,
+    /// Our peer holds the other end of this connected stream socket pair; the
+    /// guest sees it as the virtio-serial port `org.aegisvm.link`.
+    pub link: OwnedFd,
+    /// The guest's console is written here: the write end of a pipe that somebody
+    /// keeps reading (a full pipe stops the guest's console), or a file.
+    pub console: OwnedFd,
+    /// An existing directory that is private to this VM and on which no path of
+    /// this plan lies: sockets are made here and the jail's root is mounted over it.
+    pub scratch: PathBuf,
+    /// Run without a jail where the host forbids one. The user's explicit choice.
+    pub insecure: bool,
+}
+
+/// Most disks of a guest: the slot budget of [`argv`].
+pub const MAX_DISKS: usize = 2;
+
+/// A disk image in raw format.
+#[derive(Clone, Debug)]
+pub struct DiskPlan {
+    pub path: PathBuf,
+    pub read_only: bool,
+    /// How the guest finds it, under `/sys/block/*/serial`.
+    pub serial: DiskSerial,
+}
+
+/// The serial number of a virtio disk, a fixed name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskSerial {
+    /// The read-only base image.
+    Base,
+    /// The writable layer.
+    Upper,
+}
+
+impl fmt::Display for DiskSerial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "base",
+            Self::Upper => "upper",
+        })
+    }
+}
+
+/// A host folder for the guest to mount by [`SHARE_TAG`].
+#[derive(Clone, Debug)]
+pub struct SharePlan {
+    /// A directory; links in it are followed by the guest alone.
+    pub path: PathBuf,
+    pub read_only: bool,
+}
+
+/// The mount tag of the share, for virtiofs and 9p alike.
+pub const SHARE_TAG: &str = "workspace";
+
+/// How a share is carried into the guest. The guest must be told which to mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShareKind {
+    Virtiofs,
+    /// `trans=virtio,version=9p2000.L`.
+    NineP,
+}
+
+/// Which machine the guest sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineType {
+    /// virtio-mmio, no ACPI, no PCI.
+    Microvm,
+    /// A PC with PCI Express, for kernels without virtio-mmio.
+    Q35,
+}
+
+impl fmt::Display for MachineType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Microvm => "microvm",
+            Self::Q35 => "q35",
+        })
+    }
+}
+
+/// What a machine turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineFacts {
+    /// Never [`Accel::Auto`].
+    pub accel: Accel,
+    pub machine: MachineType,
+    pub kernel: kernel::KernelKind,
+    /// Of the running process, e.g. `10.0.2 (Debian 1:10.0.2+ds-2)`.
+    pub version: String,
+    pub share: Option<ShareKind>,
+    /// Whether the hypervisor runs in its jail.
+    pub jailed: bool,
+}
+
+/// Starts guests.
+pub trait Hypervisor {
+    type Machine: Machine;
+
+    /// Starts the guest and returns once the machine runs; the guest may not have
+    /// executed anything yet. A future that is dropped leaves nothing behind.
+    ///
+    /// # Errors
+    /// Why there is no machine; nothing of it is left.
+    fn launch(
+        &self,
+        plan: MachinePlan,
+    ) -> impl Future<Output = Result<Self::Machine, LaunchError>> + Send;
+}
+
+/// A running guest's machine. Dropping it kills the guest.
+pub trait Machine: Send + Sync {
+    fn facts(&self) -> &MachineFacts;
+
+    /// The process that executes the guest, in our PID namespace.
+    fn pid(&self) -> u32;
+
+    /// Stops the virtual CPUs. A paused machine stays so without an error.
+    fn pause(&self) -> impl Future<Output = Result<(), MachineError>> + Send;
+
+    /// Lets the virtual CPUs run on. A running machine stays so without an error.
+    fn resume(&self) -> impl Future<Output = Result<(), MachineError>> + Send;
+
+    /// Waits for the end. May be called at any time, by several at once and after
+    /// the end; cancelling it loses nothing.
+    fn wait(&self) -> impl Future<Output = MachineEnd> + Send;
+
+    /// Ends the machine without the guest's consent and waits for the end: asks
+    /// the hypervisor, then kills it.
+    fn quit(&self) -> impl Future<Output = MachineEnd> + Send;
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineEnd {
+    pub cause: EndCause,
+    /// The last words of the hypervisor, at most
+    /// `process::LAST_WORDS` bytes; for error messages, often empty.
+    pub last_words: String,
+}
+
+/// Why a machine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndCause {
+    /// The guest powered off or reset itself: its orderly end, or a panic.
+    Guest,
+    /// We asked for it.
+    Quit,
+    /// The process exited by itself with this code.
+    Exited(i32),
+    /// A signal (signal(7) number) killed the process.
+    Signaled(i32),
+}
+
+impl fmt::Display for MachineEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            EndCause::Guest => f.write_str("the guest powered off")?,
+            EndCause::Quit => f.write_str("the machine was ended")?,
+            EndCause::Exited(code) => write!(f, "the hypervisor exited with code {code}")?,
+            EndCause::Signaled(signal) => write!(f, "signal {signal} killed the hypervisor")?,
+        }
+        match self.last_words.lines().last() {
+            Some(line) => write!(f, ": {line}"),
+            None => Ok(()),
+        }
+    }
+}

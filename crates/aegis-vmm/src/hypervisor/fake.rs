@@ -1,0 +1,152 @@
+//! A hypervisor without a guest: tests of the VM's owner play the guest's side
+//! of the link and decide when the machine ends.
+
+use std::sync::Mutex;
+
+use aegis_core::spec::Accel;
+use tokio::sync::watch;
+
+use super::kernel::KernelKind;
+use super::{
+    EndCause, Hypervisor, LaunchError, Machine, MachineEnd, MachineError, MachineFacts,
+    MachinePlan, MachineType,
+};
+
+/// Hands every plan to a function, which keeps what it needs of it and says
+/// whether the launch succeeds.
+#[derive(Debug)]
+pub struct Fake<F> {
+    on_launch: F,
+}
+
+impl<F> Fake<F>
+where
+    F: Fn(MachinePlan) -> Result<FakeMachine, LaunchError> + Sync,
+{
+    pub fn new(on_launch: F) -> Self {
+        Self { on_launch }
+    }
+}
+
+impl<F> Hypervisor for Fake<F>
+where
+    F: Fn(MachinePlan) -> Result<FakeMachine, LaunchError> + Sync,
+{
+    type Machine = FakeMachine;
+
+    async fn launch(&self, plan: MachinePlan) -> Result<FakeMachine, LaunchError> {
+        (self.on_launch)(plan)
+    }
+}
+
+/// A machine that runs nothing.
+#[derive(Debug)]
+pub struct FakeMachine {
+    facts: MachineFacts,
+    end: watch::Sender<Option<MachineEnd>>,
+    paused: Mutex<bool>,
+}
+
+impl Default for FakeMachine {
+    fn default() -> Self {
+        Self {
+            facts: MachineFacts {
+                accel: Accel::Tcg,
+                machine: MachineType::Microvm,
+                kernel: KernelKind::Own,
+                version: "none".to_owned(),
+                share: None,
+                jailed: true,
+            },
+            end: watch::Sender::new(None),
+            paused: Mutex::new(false),
+        }
+    }
+}
+
+impl FakeMachine {
+    /// Ends the machine as soon as a value other than `None` is sent.
+    pub fn ender(&self) -> watch::Sender<Option<MachineEnd>> {
+        self.end.clone()
+    }
+
+    pub fn is_paused(&self) -> bool {
+        // Poisoning needs a panic while the lock is held; no holder can panic.
+        *self
+            .paused
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn set_paused(&self, paused: bool) -> Result<(), MachineError> {
+        if let Some(end) = self.end.borrow().clone() {
+            return Err(MachineError::Ended(end));
+        }
+        *self
+            .paused
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = paused;
+        Ok(())
+    }
+}
+
+impl Machine for FakeMachine {
+    fn facts(&self) -> &MachineFacts {
+        &self.facts
+    }
+
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    async fn pause(&self) -> Result<(), MachineError> {
+        self.set_paused(true)
+    }
+
+    async fn resume(&self) -> Result<(), MachineError> {
+        self.set_paused(false)
+    }
+
+    async fn wait(&self) -> MachineEnd {
+        let mut end = self.end.subscribe();
+        let quit = MachineEnd {
+            cause: EndCause::Quit,
+            last_words: String::new(),
+        };
+        match end.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(quit),
+            // The sender is a field of this machine, so it lives.
+            Err(_) => quit,
+        }
+    }
+
+    async fn quit(&self) -> MachineEnd {
+        self.end.send_if_modified(|end| {
+            let ended = end.is_some();
+            end.get_or_insert_with(|| MachineEnd {
+                cause: EndCause::Quit,
+                last_words: String::new(),
+            });
+            !ended
+        });
+        self.wait().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_ended_machine_refuses_and_goes_on_telling_its_end() {
+        let machine = FakeMachine::default();
+        machine.pause().await.unwrap();
+        assert!(machine.is_paused());
+        assert_eq!(machine.quit().await.cause, EndCause::Quit);
+        assert_eq!(machine.wait().await.cause, EndCause::Quit);
+        assert!(matches!(
+            machine.resume().await,
+            Err(MachineError::Ended(_))
+        ));
+    }
+}
