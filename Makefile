@@ -8,20 +8,41 @@ XTASK = target/release/xtask
 export AEGIS_RUN := $(value RUN)
 
 .SILENT:
-.PHONY: help shell shell-stop install
+.PHONY: help build guest kernel test shell shell-stop install clean
 
 help: ## Show this list
-	sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | sort | awk -F'\t' '{ printf "%-12s %s\n", $$1, $$2 }'
+	sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | awk -F'\t' '{ printf "%-11s %s\n", $$1, $$2 }'
 
-$(XTASK): Cargo.toml xtask/Cargo.toml tests/Cargo.toml $(shell find xtask/src tests/src -type f)
+target/build-deps: packaging/build-deps packaging/build-deps.txt
+	packaging/build-deps
+	mkdir -p target
+	touch $@
+
+$(XTASK): Cargo.toml xtask/Cargo.toml tests/Cargo.toml $(shell find xtask/src tests/src -type f) | target/build-deps
 	cargo build --quiet --release -p xtask
 	touch $@
 
-shell: $(XTASK) ## Prompt in a machine with systemd [RUN='command' | SCRIPT=file] [SYSTEMD=257|252] [MODE=user|system] [NAME=machine]
-	$(XTASK) shell --systemd $(SYSTEMD) --mode $(MODE) $(if $(NAME),--name $(NAME)) $(if $(SCRIPT),--script '$(SCRIPT)') $(if $(value RUN),--run "$$AEGIS_RUN")
+build: $(XTASK) ## Build the programs and the guest's files
+	$(XTASK) build
+	$(XTASK) guest
 
-shell-stop: $(XTASK) ## Stop the machines of make shell and all in them [NAME=machine]
+guest: $(XTASK) ## Build the guest's initramfs and base image
+	$(XTASK) guest
+
+kernel: $(XTASK) ## Build the guest kernel, once per cache: 8 minutes on two cores
+	$(XTASK) kernel
+
+test: $(XTASK) ## Set up what is missing and run every suite [ONLY=part of a title]
+	$(XTASK) test $(if $(ONLY),--only '$(ONLY)')
+
+shell: $(XTASK) ## Prompt in a machine [RUN='command' | SCRIPT=file] [SYSTEMD=257|252] [MODE=user|system] [NAME=machine]
+	$(XTASK) shell --systemd $(SYSTEMD) --mode $(MODE) $(if $(NAME),--name $(NAME)) $(if $(SCRIPT),--script '$(SCRIPT)') $(if $(AEGIS_RUN),--run "$$AEGIS_RUN")
+
+shell-stop: $(XTASK) ## Stop the machines of make shell with all that runs there [NAME=machine]
 	$(XTASK) shell-stop $(if $(NAME),--name $(NAME))
 
 install: $(XTASK) ## Install what is built [DESTDIR=] [PREFIX=/usr]
 	$(XTASK) install --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
+
+clean: $(XTASK) ## Remove what was built; the cache of roots and kernels stays
+	$(XTASK) clean

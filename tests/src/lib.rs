@@ -9,5 +9,11 @@
 
 pub mod cache;
 pub mod install;
+pub mod instance;
+pub mod inventory;
+pub mod kit;
 pub mod machine;
+pub mod seat;
+pub mod session;
+pub mod skip;
 pub mod wait;

@@ -42,7 +42,7 @@ fn systemd_252_is_pid_1_with_a_user_manager() -> Result<()> {
 #[test]
 fn a_transient_unit_of_alice_runs_and_ends() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
-    let start = "busctl --user call org.freedesktop.systemd1 /org/freedesktop/systemd1 \
+    let start = "busctl --user -- call org.freedesktop.systemd1 /org/freedesktop/systemd1 \
          org.freedesktop.systemd1.Manager StartTransientUnit 'ssa(sv)a(sa(sv))' \
          machine-test.service fail \
          1 ExecStart 'a(sasb)' 1 /bin/sh 3 /bin/sh -c 'id -un >$HOME/machine-test' false 0";

@@ -8,13 +8,16 @@
     reason = "a command-line tool"
 )]
 
+mod build;
 mod progress;
 mod shell;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use aegis_tests::install::Plan;
+use aegis_tests::machine::Systemd;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -26,6 +29,22 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build the programs of the host.
+    Build,
+    /// Build the guest's initramfs, base image and fallback kernel.
+    Guest,
+    /// Build the guest kernel.
+    Kernel,
+    /// Make the Debian system of a test machine.
+    Root {
+        /// The version of systemd in it: 257 or 252.
+        #[arg(long, default_value = "257")]
+        systemd: String,
+    },
+    /// Run every suite, from a fresh checkout if need be.
+    Test(test::Arguments),
+    /// Remove what was built.
+    Clean,
     /// Run a command, a script or a prompt in a test machine.
     Shell(shell::Arguments),
     /// Stop the machines that `shell` booted.
@@ -42,12 +61,21 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
+        Task::Build => build::programs().map(done),
+        Task::Guest => build::guest().map(done),
+        Task::Kernel => build::kernel().map(done),
+        Task::Root { systemd } => Systemd::from_number(&systemd)
+            .and_then(build::root)
+            .map(done),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Clean => build::clean().map(done),
         Task::Shell(arguments) => shell::run(&arguments),
-        Task::ShellStop(arguments) => shell::stop(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::ShellStop(arguments) => shell::stop(&arguments).map(done),
         Task::Install { destdir, prefix } => Plan::read(&prefix)
             .and_then(|plan| plan.install(&destdir))
-            .map(|()| ExitCode::SUCCESS),
+            .map(done),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use aegis_tests::machine::{Machine, Root, Systemd, User, exit_code, running};
+use aegis_tests::machine::{Machine, Systemd, User, exit_code, running};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::build;
 use crate::progress::step;
 
 /// Which user a command runs as, and so which mode AegisVM is used in.
@@ -53,9 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let systemd = Systemd::from_number(&arguments.systemd)?;
     let default_name = format!("aegis-{}", systemd.number());
     let name = arguments.name.as_deref().unwrap_or(&default_name);
-    let root = Root::of(systemd)?;
-    let making = format!("Making a Debian system with systemd {}", systemd.number());
-    step(&making, Duration::from_secs(90), || root.build())?;
+    build::root(systemd)?;
     let booting = format!("Booting the machine {name}");
     let machine = step(&booting, Duration::from_secs(4), || {
         Machine::ensure(name, systemd)
