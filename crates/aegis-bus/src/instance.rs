@@ -1,0 +1,272 @@
+//! The Instance interface, and an instance as a client sees it.
+
+use std::collections::BTreeMap;
+
+use aegis_core::control::{ExecRequest, TerminalSize};
+use zbus::{OwnedFd, OwnedObjectPath};
+
+use crate::dict::{Dict, DictError, DictReader, put, put_some};
+
+mod daemon;
+mod view;
+
+pub use daemon::{DaemonEntry, DaemonState};
+pub use view::{InstanceView, LastExit};
+
+/// An instance, at [`crate::names::instance_path`].
+#[zbus::proxy(
+    interface = "org.aegisvm.Aegis1.Instance",
+    default_service = "org.aegisvm.Aegis1"
+)]
+pub trait Instance {
+    /// Boots or resumes the VM. The job ends when the guest is ready.
+    fn start(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Stops the VM; the next use wakes it. `options` is a [`StopOptions`].
+    fn stop(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Opens the ports and the control socket and starts the daemons.
+    fn enable(&self) -> zbus::Result<OwnedObjectPath>;
+
+    /// Stops the VM and the daemons and closes the ports until it is enabled.
+    fn disable(&self) -> zbus::Result<OwnedObjectPath>;
+
+    /// Disables the instance and removes it. `options` is a [`DeleteOptions`].
+    fn delete(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Stops the virtual CPUs. Answers `changed` or `unchanged`.
+    fn pause(&self, options: &Dict) -> zbus::Result<String>;
+
+    /// Lets them run on. Answers `changed` or `unchanged`.
+    fn resume(&self, options: &Dict) -> zbus::Result<String>;
+
+    /// Runs a command in the guest, which is started if need be. `options` is an
+    /// [`ExecOptions`]. The descriptors are stdin (write), stdout (read), stderr
+    /// (read) and control (`aegis_core::control`, both ways).
+    fn exec(
+        &self,
+        argv: &[&str],
+        options: &Dict,
+    ) -> zbus::Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd)>;
+
+    /// The log of the command: read-only descriptors, oldest file first.
+    fn open_logs(&self, options: &Dict) -> zbus::Result<Vec<OwnedFd>>;
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn handle(&self) -> zbus::Result<String>;
+    /// disabled, stopped, starting, running, paused, stopping or failed.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+    /// Why it is in that state, in words; empty where that says itself.
+    #[zbus(property)]
+    fn state_reason(&self) -> zbus::Result<String>;
+    #[zbus(property)]
+    fn enabled(&self) -> zbus::Result<bool>;
+    /// Empty without one.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kit(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kit_version(&self) -> zbus::Result<String>;
+    /// Empty means the built-in base image.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn image(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn command(&self) -> zbus::Result<Vec<String>>;
+    /// In MiB.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn memory(&self) -> zbus::Result<u32>;
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn cpus(&self) -> zbus::Result<u32>;
+    /// What the VM runs on; while there is no VM, what was asked for.
+    #[zbus(property)]
+    fn accel(&self) -> zbus::Result<String>;
+    /// `own`, `fallback`, or empty while there is no VM.
+    #[zbus(property)]
+    fn kernel(&self) -> zbus::Result<String>;
+    /// A path or a name; empty without one.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn workspace(&self) -> zbus::Result<String>;
+    /// Each `ADDRESS:HOST:GUEST`.
+    #[zbus(property)]
+    fn ports(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn ephemeral(&self) -> zbus::Result<bool>;
+    /// In microseconds since 1970.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn created_at(&self) -> zbus::Result<u64>;
+    /// In microseconds since 1970.
+    #[zbus(property)]
+    fn state_since(&self) -> zbus::Result<u64>;
+    /// The VM's service.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn unit(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn socket_unit(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn slice(&self) -> zbus::Result<String>;
+    /// 0 while there is no VM.
+    #[zbus(property)]
+    fn qemu_pid(&self) -> zbus::Result<u32>;
+    /// Open exec sessions.
+    #[zbus(property)]
+    fn execs(&self) -> zbus::Result<u32>;
+    /// How the command last ended ([`LastExit`]); empty if it never did.
+    #[zbus(property)]
+    fn last_exit(&self) -> zbus::Result<Dict>;
+    /// The instance daemons ([`DaemonEntry`]).
+    #[zbus(property)]
+    fn daemons(&self) -> zbus::Result<Vec<Dict>>;
+}
+
+/// The `options` of `Stop`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StopOptions {
+    /// Seconds between SIGTERM and SIGKILL in the guest.
+    pub grace_secs: Option<u32>,
+}
+
+impl StopOptions {
+    /// The options as they travel.
+    pub fn to_dict(self) -> Dict {
+        let mut dict = Dict::new();
+        put_some(&mut dict, "grace", self.grace_secs);
+        dict
+    }
+
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            grace_secs: reader.take("grace")?,
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+/// The `options` of `Delete`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Remove the daemons' config folder too.
+    pub purge: bool,
+}
+
+impl DeleteOptions {
+    /// The options as they travel.
+    pub fn to_dict(self) -> Dict {
+        let mut dict = Dict::new();
+        put(&mut dict, "purge", self.purge);
+        dict
+    }
+
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            purge: reader.take("purge")?.unwrap_or_default(),
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+/// The `options` of `Exec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOptions {
+    pub env: BTreeMap<String, String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    /// Run it on a terminal of this size.
+    pub tty: Option<TerminalSize>,
+}
+
+impl ExecOptions {
+    /// The options as they travel.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        if !self.env.is_empty() {
+            put(&mut dict, "env", self.env.clone());
+        }
+        put_some(&mut dict, "workdir", self.workdir.as_deref());
+        put_some(&mut dict, "user", self.user.as_deref());
+        let tty = self
+            .tty
+            .map(|size| (u32::from(size.rows), u32::from(size.cols)));
+        put_some(&mut dict, "tty", tty);
+        dict
+    }
+
+    /// Reads the options. A size beyond 65535 is cut to it, as a terminal would.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let chars = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+        let options = Self {
+            env: reader.take("env")?.unwrap_or_default(),
+            workdir: reader.take("workdir")?,
+            user: reader.take("user")?,
+            tty: reader.take_pair("tty")?.map(|(rows, cols)| TerminalSize {
+                rows: chars(rows),
+                cols: chars(cols),
+            }),
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+
+    /// The request for the VM's owner.
+    pub fn into_request(self, argv: Vec<String>) -> ExecRequest {
+        ExecRequest {
+            argv,
+            env: self.env,
+            workdir: self.workdir,
+            user: self.user,
+            tty: self.tty,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exec_options_travel_whole() {
+        let options = ExecOptions {
+            env: [("A".into(), "b".into())].into(),
+            workdir: Some("/".into()),
+            user: Some("nobody".into()),
+            tty: Some(TerminalSize { rows: 24, cols: 80 }),
+        };
+        assert_eq!(ExecOptions::from_dict(options.to_dict()).unwrap(), options);
+        assert!(ExecOptions::default().to_dict().is_empty());
+    }
+
+    #[test]
+    fn a_bad_terminal_size_is_named() {
+        let mut dict = Dict::new();
+        put(&mut dict, "tty", "24x80");
+        assert_eq!(
+            ExecOptions::from_dict(dict).unwrap_err().to_string(),
+            "the option 'tty' must be of the D-Bus type '(uu)', not 's'"
+        );
+    }
+
+    #[test]
+    fn stop_and_delete_options_travel_whole() {
+        let stop = StopOptions {
+            grace_secs: Some(3),
+        };
+        assert_eq!(StopOptions::from_dict(stop.to_dict()).unwrap(), stop);
+        let delete = DeleteOptions { purge: true };
+        assert_eq!(DeleteOptions::from_dict(delete.to_dict()).unwrap(), delete);
+    }
+}

@@ -1,0 +1,158 @@
+//! An instance's properties as one value.
+
+use crate::dict::{Dict, DictError, DictReader, put, put_some};
+use crate::instance::DaemonEntry;
+
+/// Every property of an instance, read at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceView {
+    pub handle: String,
+    pub state: String,
+    pub state_reason: String,
+    pub enabled: bool,
+    pub kit: String,
+    pub kit_version: String,
+    pub image: String,
+    pub command: Vec<String>,
+    pub memory_mib: u32,
+    pub cpus: u32,
+    pub accel: String,
+    pub kernel: String,
+    pub workspace: String,
+    pub ports: Vec<String>,
+    pub ephemeral: bool,
+    /// In microseconds since 1970.
+    pub created_at_us: u64,
+    /// In microseconds since 1970.
+    pub state_since_us: u64,
+    pub unit: String,
+    pub socket_unit: String,
+    pub slice: String,
+    pub qemu_pid: u32,
+    pub execs: u32,
+    pub last_exit: Option<LastExit>,
+    pub daemons: Vec<DaemonEntry>,
+}
+
+impl InstanceView {
+    /// Reads the answer of `Properties.GetAll` or a part of `GetManagedObjects`.
+    /// A property an older aegisd does not have reads as empty.
+    ///
+    /// # Errors
+    /// A missing handle or state, or a value of a wrong type.
+    pub fn from_properties(properties: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("instance property", properties);
+        let daemons: Vec<Dict> = reader.take("Daemons")?.unwrap_or_default();
+        let last_exit: Dict = reader.take("LastExit")?.unwrap_or_default();
+        Ok(Self {
+            handle: reader.require("Handle")?,
+            state: reader.require("State")?,
+            state_reason: reader.take("StateReason")?.unwrap_or_default(),
+            enabled: reader.take("Enabled")?.unwrap_or_default(),
+            kit: reader.take("Kit")?.unwrap_or_default(),
+            kit_version: reader.take("KitVersion")?.unwrap_or_default(),
+            image: reader.take("Image")?.unwrap_or_default(),
+            command: reader.take("Command")?.unwrap_or_default(),
+            memory_mib: reader.take("Memory")?.unwrap_or_default(),
+            cpus: reader.take("Cpus")?.unwrap_or_default(),
+            accel: reader.take("Accel")?.unwrap_or_default(),
+            kernel: reader.take("Kernel")?.unwrap_or_default(),
+            workspace: reader.take("Workspace")?.unwrap_or_default(),
+            ports: reader.take("Ports")?.unwrap_or_default(),
+            ephemeral: reader.take("Ephemeral")?.unwrap_or_default(),
+            created_at_us: reader.take("CreatedAt")?.unwrap_or_default(),
+            state_since_us: reader.take("StateSince")?.unwrap_or_default(),
+            unit: reader.take("Unit")?.unwrap_or_default(),
+            socket_unit: reader.take("SocketUnit")?.unwrap_or_default(),
+            slice: reader.take("Slice")?.unwrap_or_default(),
+            qemu_pid: reader.take("QemuPid")?.unwrap_or_default(),
+            execs: reader.take("Execs")?.unwrap_or_default(),
+            last_exit: LastExit::from_dict(last_exit)?,
+            daemons: daemons
+                .into_iter()
+                .map(DaemonEntry::from_dict)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// How an instance's command last ended: the property `LastExit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastExit {
+    /// The exit code, if it exited.
+    pub code: Option<i32>,
+    /// The signal, if it was killed.
+    pub signal: Option<i32>,
+    /// Why it could not be started; empty if it could.
+    pub failure: String,
+    /// When, in microseconds since 1970.
+    pub at_us: u64,
+    /// The guest ran out of memory.
+    pub oom: bool,
+}
+
+impl LastExit {
+    /// The value as it travels.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        put_some(&mut dict, "code", self.code);
+        put_some(&mut dict, "signal", self.signal);
+        if !self.failure.is_empty() {
+            put(&mut dict, "failure", self.failure.as_str());
+        }
+        put(&mut dict, "at", self.at_us);
+        put(&mut dict, "oom", self.oom);
+        dict
+    }
+
+    /// Reads the value; `None` from an empty one: the command never ended.
+    ///
+    /// # Errors
+    /// A value of a wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Option<Self>, DictError> {
+        if dict.is_empty() {
+            return Ok(None);
+        }
+        let mut reader = DictReader::new("last exit", dict);
+        Ok(Some(Self {
+            code: reader.take("code")?,
+            signal: reader.take("signal")?,
+            failure: reader.take("failure")?.unwrap_or_default(),
+            at_us: reader.take("at")?.unwrap_or_default(),
+            oom: reader.take("oom")?.unwrap_or_default(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_become_a_view() {
+        let exit = LastExit {
+            code: None,
+            signal: Some(9),
+            failure: String::new(),
+            at_us: 5,
+            oom: true,
+        };
+        let mut dict = Dict::new();
+        put(&mut dict, "Handle", "web");
+        put(&mut dict, "State", "running");
+        put(&mut dict, "Ports", vec!["127.0.0.1:8080:80"]);
+        put(&mut dict, "LastExit", exit.to_dict());
+        put(&mut dict, "Daemons", Vec::<Dict>::new());
+        put(&mut dict, "Tomorrow", 1u8);
+        let view = InstanceView::from_properties(dict).unwrap();
+        assert_eq!(view.handle, "web");
+        assert_eq!(view.ports, ["127.0.0.1:8080:80"]);
+        assert_eq!(view.last_exit, Some(exit));
+        assert!(view.daemons.is_empty());
+    }
+
+    #[test]
+    fn a_command_that_never_ended_has_no_exit() {
+        assert_eq!(LastExit::from_dict(Dict::new()).unwrap(), None);
+    }
+}

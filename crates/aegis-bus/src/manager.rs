@@ -1,0 +1,302 @@
+//! The Manager interface: creating instances, checks, the whole.
+
+use std::collections::BTreeMap;
+
+use aegis_core::port::PortMapping;
+use aegis_core::spec::{Accel, Workspace};
+use serde::{Deserialize, Serialize};
+use zbus::{OwnedObjectPath, Type};
+
+use crate::dict::{Dict, DictError, DictReader, put, put_some};
+
+/// The manager, at the root path.
+#[zbus::proxy(
+    interface = "org.aegisvm.Aegis1.Manager",
+    default_service = "org.aegisvm.Aegis1",
+    default_path = "/org/aegisvm/Aegis1"
+)]
+pub trait Manager {
+    /// Makes an instance. An empty handle lets aegisd choose one. `spec` is a
+    /// [`SpecRequest`], `options` a [`CreateOptions`].
+    fn create_instance(
+        &self,
+        handle: &str,
+        spec: &Dict,
+        options: &Dict,
+    ) -> zbus::Result<(OwnedObjectPath, OwnedObjectPath)>;
+
+    /// The instance of a handle, without regard to case.
+    fn get_instance(&self, handle: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// Whether the host can do what is needed.
+    fn check(&self) -> zbus::Result<Vec<CheckRow>>;
+
+    /// Stops every instance and closes its ports and sockets until aegisd starts again.
+    fn stop_all(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// The version of aegisd.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> zbus::Result<String>;
+
+    /// `user` or `system`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn mode(&self) -> zbus::Result<String>;
+
+    /// The folder of the registry and the instances.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn home(&self) -> zbus::Result<String>;
+
+    /// The folder of the sockets.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn runtime_directory(&self) -> zbus::Result<String>;
+
+    /// The service manager and its version, e.g. `systemd 257`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn supervisor(&self) -> zbus::Result<String>;
+
+    /// Whether instances outlive the user's last session (loginctl(1), lingering).
+    #[zbus(property)]
+    fn lingering(&self) -> zbus::Result<bool>;
+
+    /// Records of the registry that could not be read, in words.
+    #[zbus(property)]
+    fn quarantined(&self) -> zbus::Result<Vec<String>>;
+}
+
+/// How a check of `Check()` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckStatus {
+    Ok,
+    /// It works, but not as well as it could.
+    Warn,
+    /// Something will not work.
+    Fail,
+}
+
+impl CheckStatus {
+    /// As it is on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// One line of `Check()`: `(ssss)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct CheckRow {
+    /// Stable name of the check, e.g. `qemu`.
+    pub id: String,
+    /// `ok`, `warn` or `fail`.
+    pub status: String,
+    /// What was found.
+    pub summary: String,
+    /// What to do, or empty.
+    pub hint: String,
+}
+
+impl CheckRow {
+    /// A row.
+    pub fn new(
+        id: impl Into<String>,
+        status: CheckStatus,
+        summary: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            status: status.as_str().to_owned(),
+            summary: summary.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+/// What a client asks an instance to be: the `spec` of `CreateInstance`. What is
+/// absent is the kit's or the built-in default's business.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecRequest {
+    pub kit: Option<String>,
+    pub image: Option<String>,
+    /// `Some` of nothing means no command, even where the kit has one.
+    pub command: Option<Vec<String>>,
+    pub env: BTreeMap<String, String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    /// Guest memory in MiB.
+    pub memory_mib: Option<u32>,
+    pub cpus: Option<u32>,
+    pub accel: Option<Accel>,
+    pub workspace: Option<Workspace>,
+    pub ports: Vec<PortMapping>,
+    pub ephemeral: bool,
+    pub insecure: bool,
+}
+
+impl SpecRequest {
+    /// The request as it travels.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        put_some(&mut dict, "kit", self.kit.as_deref());
+        put_some(&mut dict, "image", self.image.as_deref());
+        put_some(&mut dict, "command", self.command.clone());
+        if !self.env.is_empty() {
+            put(&mut dict, "env", self.env.clone());
+        }
+        put_some(&mut dict, "workdir", self.workdir.as_deref());
+        put_some(&mut dict, "user", self.user.as_deref());
+        put_some(&mut dict, "memory", self.memory_mib);
+        put_some(&mut dict, "cpus", self.cpus);
+        put_some(
+            &mut dict,
+            "accel",
+            self.accel.map(|accel| accel.to_string()),
+        );
+        let workspace = self.workspace.as_ref().map(ToString::to_string);
+        put_some(&mut dict, "workspace", workspace);
+        if !self.ports.is_empty() {
+            let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
+            put(&mut dict, "ports", ports);
+        }
+        if self.ephemeral {
+            put(&mut dict, "ephemeral", true);
+        }
+        if self.insecure {
+            put(&mut dict, "insecure", true);
+        }
+        dict
+    }
+
+    /// Reads a request. Types and single values are checked here, the whole by
+    /// `InstanceSpec::validate` once the kit's defaults are in.
+    ///
+    /// # Errors
+    /// The first entry that is unknown, of the wrong type or not parsable.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("spec key", dict);
+        let request = Self {
+            kit: reader.take("kit")?,
+            image: reader.take("image")?,
+            command: reader.take("command")?,
+            env: reader.take("env")?.unwrap_or_default(),
+            workdir: reader.take("workdir")?,
+            user: reader.take("user")?,
+            memory_mib: reader.take("memory")?,
+            cpus: reader.take("cpus")?,
+            accel: reader.parse("accel")?,
+            workspace: reader.parse("workspace")?,
+            ports: reader.parse_all("ports")?,
+            ephemeral: reader.take("ephemeral")?.unwrap_or_default(),
+            insecure: reader.take("insecure")?.unwrap_or_default(),
+        };
+        reader.finish()?;
+        Ok(request)
+    }
+}
+
+/// The `options` of `CreateInstance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// Start the VM at once. The job ends when the guest is ready.
+    pub start: bool,
+    /// For an ephemeral instance: it is deleted when the caller leaves the bus
+    /// before its exec began.
+    pub foreground_owner: bool,
+}
+
+impl Default for CreateOptions {
+    fn default() -> Self {
+        Self {
+            start: true,
+            foreground_owner: false,
+        }
+    }
+}
+
+impl CreateOptions {
+    /// The options as they travel.
+    pub fn to_dict(self) -> Dict {
+        let mut dict = Dict::new();
+        put(&mut dict, "start", self.start);
+        put(&mut dict, "foreground-owner", self.foreground_owner);
+        dict
+    }
+
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            start: reader.take("start")?.unwrap_or(true),
+            foreground_owner: reader.take("foreground-owner")?.unwrap_or_default(),
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_travels_whole() {
+        let request = SpecRequest {
+            kit: Some("agent".into()),
+            image: Some(String::new()),
+            command: Some(vec!["sh".into(), "-c".into(), "true".into()]),
+            env: [("A".into(), "b".into())].into(),
+            workdir: Some("/tmp".into()),
+            user: Some("1000:1000".into()),
+            memory_mib: Some(512),
+            cpus: Some(2),
+            accel: Some(Accel::Tcg),
+            workspace: Some(Workspace::Path("/data".into())),
+            ports: vec!["8080:80".parse().unwrap()],
+            ephemeral: true,
+            insecure: true,
+        };
+        assert_eq!(SpecRequest::from_dict(request.to_dict()).unwrap(), request);
+        let empty = SpecRequest::default();
+        assert!(empty.to_dict().is_empty());
+        assert_eq!(SpecRequest::from_dict(Dict::new()).unwrap(), empty);
+    }
+
+    #[test]
+    fn a_bad_spec_says_which_key() {
+        let bad = |key: &str, value: zbus::Variant<'static>| {
+            let mut dict = Dict::new();
+            put(&mut dict, key, value);
+            SpecRequest::from_dict(dict).unwrap_err().to_string()
+        };
+        assert_eq!(
+            bad("memory", 5i64.into()),
+            "the spec key 'memory' must be of the D-Bus type 'u', not 'x'"
+        );
+        assert!(bad("ram", 5u32.into()).starts_with("there is no spec key 'ram'; known are kit,"));
+        assert_eq!(
+            bad("ports", vec!["80"].into()),
+            "the spec key 'ports' is not acceptable"
+        );
+    }
+
+    #[test]
+    fn options_travel_whole() {
+        for options in [
+            CreateOptions::default(),
+            CreateOptions {
+                start: false,
+                foreground_owner: true,
+            },
+        ] {
+            assert_eq!(
+                CreateOptions::from_dict(options.to_dict()).unwrap(),
+                options
+            );
+        }
+    }
+}
