@@ -109,12 +109,9 @@ pub struct Capabilities {
     /// The manager itself makes the delay between restarts grow (systemd 254).
     /// Without it aegis-shim waits before it becomes the daemon.
     pub growing_delay: bool,
-    /// The manager confines units (systemd). launchd confines nothing.
+    /// The manager confines units and holds them to limits (systemd). launchd does
+    /// neither.
     pub confinement: bool,
-    /// The manager holds units to memory and CPU limits.
-    pub limits: bool,
-    /// Changes are pushed. Without it [`Supervisor::changes`] polls.
-    pub change_signals: bool,
     /// Log lines of a unit carry its instance, kit and daemon as fields.
     pub log_fields: bool,
 }

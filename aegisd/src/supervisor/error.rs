@@ -79,6 +79,9 @@ pub enum SupervisorError {
         unit: String,
         obstacle: &'static str,
     },
+    /// Sockets cannot be made to listen while the service behind them runs.
+    #[error("{unit} cannot be opened while {other} still runs")]
+    StillRuns { unit: String, other: String },
     /// The manager does not know the unit.
     #[error("{unit} does not exist")]
     NotFound { unit: String },

@@ -99,8 +99,11 @@ pub struct DaemonPlan {
     pub label: String,
     /// aegis-shim, which becomes the daemon.
     pub program: Program,
-    /// aegis-shim as it is called when a run ended.
+    /// aegis-shim as it is called after each run, where it keeps the back-off.
     pub ended: Program,
+    /// Where aegis-shim keeps the back-off if the manager does not. The folder
+    /// must be writable for the unit.
+    pub back_off: PathBuf,
     pub readiness: Readiness,
     /// The longest delay between two restarts; it begins at 100 ms.
     pub restart_max_delay: Duration,

@@ -129,4 +129,6 @@ pub enum Change {
         /// where it ended by itself or the manager lost it.
         stopped: bool,
     },
+    /// More happened than could be kept: `list` to know what is so.
+    Missed,
 }

@@ -1,1 +1,564 @@
-//! systemd: transient units over D-Bus.
+//! systemd: transient units over D-Bus, in a user's manager or the system's.
+//!
+//! Nothing is written to disk and the manager is never told to reload. systemd
+//! 252 and newer; what only newer ones can is chosen by version.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | `connection` | the way to the manager's bus |
+//! | `manager` | the calls |
+//! | `signals` | the manager's reports, and why a unit went |
+//! | `units` | units as properties |
+//! | `sandbox` | what confines them |
+//! | `query` | properties as [`UnitState`] |
+
+mod connection;
+mod manager;
+mod query;
+mod sandbox;
+mod signals;
+mod units;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use aegis_core::handle::Handle;
+use aegis_core::layout::{Layout, Mode};
+use aegis_core::units::{PATTERN, ROOT_SLICE, UnitKind};
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use zbus::OwnedObjectPath;
+
+use self::manager::{AuxiliaryUnit, ManagerProxy, Property, is_absent, is_error};
+use self::sandbox::Places;
+use self::signals::Signal;
+use self::units::UnitMaker;
+use super::error::JobEnd;
+use super::plan::{Confinement, Listen};
+use super::state::{Active, ProcessEnd};
+use super::{
+    Capabilities, Change, DaemonPlan, Facts, InstancePlan, Outcome, Supervisor, SupervisorError,
+    UnitId, UnitState,
+};
+
+/// The oldest version that is supported and tested.
+pub const OLDEST_VERSION: u32 = 252;
+
+/// The first version whose user managers put `LogExtraFields=` into the journal.
+const USER_LOG_FIELDS_SINCE: u32 = 254;
+
+/// The manager reports how it went itself if this exit code or a greater one is
+/// seen (systemd.exec(5), "Process Exit Codes").
+const FIRST_MANAGER_CODE: i32 = 200;
+
+/// The manager's exit codes that mean: the sandbox could not be made. 217 USER,
+/// 218 CAPABILITIES, 226 NAMESPACE, 228 SECCOMP.
+const CONFINEMENT_CODES: [i32; 4] = [217, 218, 226, 228];
+
+/// Mode of jobs: replace a job that contradicts. What people did by hand is found
+/// out by reconciliation, not by a refusal here.
+const REPLACE: &str = "replace";
+
+/// A systemd manager.
+#[derive(Debug)]
+pub struct Systemd {
+    connection: zbus::Connection,
+    manager: ManagerProxy<'static>,
+    /// Never read from; each waiter gets a receiver of its own out of it.
+    signals: broadcast::Receiver<Signal>,
+    maker: UnitMaker,
+    uid: u32,
+}
+
+impl Systemd {
+    /// Connects to the manager that serves the layout's mode for the user `uid`.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Unreachable`] without a manager,
+    /// [`SupervisorError::ForeignBus`] and [`SupervisorError::TooOld`].
+    pub async fn connect(layout: &Layout, uid: u32) -> Result<Self, SupervisorError> {
+        let connection = connection::connect(layout.mode, uid).await?;
+        let unreachable = |source: zbus::Error| SupervisorError::Unreachable {
+            address: "org.freedesktop.systemd1".to_owned(),
+            source: source.into(),
+        };
+        let manager = ManagerProxy::new(&connection).await.map_err(unreachable)?;
+        let version = manager.version().await.map_err(unreachable)?;
+        let version = major_version(&version);
+        if version < OLDEST_VERSION {
+            return Err(SupervisorError::TooOld {
+                version,
+                oldest: OLDEST_VERSION,
+            });
+        }
+        // The rules first: between them and Subscribe() nothing is sent that matters.
+        let signals = signals::read(&connection).await.map_err(unreachable)?;
+        manager.subscribe().await.map_err(unreachable)?;
+        let mut hidden = vec![
+            layout.home.clone(),
+            layout.config.clone(),
+            layout.runtime.clone(),
+        ];
+        if layout.mode == Mode::User {
+            hidden.extend(std::env::var_os("HOME").map(PathBuf::from));
+        }
+        let places = Places::new(layout.mode, uid, hidden);
+        Ok(Self {
+            connection,
+            manager,
+            signals,
+            maker: UnitMaker { version, places },
+            uid,
+        })
+    }
+
+    fn mode(&self) -> Mode {
+        self.maker.places.mode
+    }
+
+    fn check_confinement(
+        &self,
+        unit: &UnitId,
+        confinement: &Confinement,
+    ) -> Result<(), SupervisorError> {
+        match (confinement, sandbox::obstacle(self.mode())) {
+            (Confinement::Reach(_), Some(obstacle)) => Err(SupervisorError::NoUserNamespaces {
+                unit: unit.name(),
+                obstacle,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn state(&self, unit: &UnitId) -> Result<Option<UnitState>, SupervisorError> {
+        let name = unit.name();
+        let found = match self.manager.get_unit(&name).await {
+            Ok(object) => query::unit_state(&self.connection, unit.clone(), &object).await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(state) => Ok(state),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(failed("read", &name, error)),
+        }
+    }
+
+    async fn reset_failed(&self, name: &str) -> Result<Outcome, SupervisorError> {
+        match self.manager.reset_failed_unit(name).await {
+            Ok(()) => Ok(Outcome::Changed),
+            Err(error) if is_absent(&error) => Ok(Outcome::Unchanged),
+            Err(error) => Err(failed("forget the failure of", name, error)),
+        }
+    }
+
+    /// Creates and starts a unit in its instance's slice, with units that belong to it.
+    async fn create(
+        &self,
+        unit: &UnitId,
+        properties: &[Property],
+        auxiliary: Vec<(String, Vec<Property>)>,
+    ) -> Result<(), SupervisorError> {
+        let name = unit.name();
+        // A slice may come or go between the look and the call: then look again.
+        for last_try in [false, true] {
+            let mut all = auxiliary.clone();
+            all.extend(self.missing_slices(&unit.handle).await?);
+            let all: Vec<AuxiliaryUnit<'_>> = all
+                .iter()
+                .map(|(name, properties)| (name.as_str(), properties.as_slice()))
+                .collect();
+            let call = self
+                .manager
+                .start_transient_unit(&name, REPLACE, properties, &all);
+            match self.finish("start", unit, call).await {
+                Err(Ended::Call(error)) if is_error(&error, "UnitExists") && !last_try => {}
+                ended => return self.explain("start", unit, ended).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn missing_slices(
+        &self,
+        handle: &Handle,
+    ) -> Result<Vec<(String, Vec<Property>)>, SupervisorError> {
+        let slice = UnitId::group(handle);
+        let wanted = [
+            (ROOT_SLICE.to_owned(), UnitMaker::root_slice()),
+            (slice.name(), UnitMaker::slice(&slice)),
+        ];
+        let mut missing = Vec::new();
+        for (name, properties) in wanted {
+            match self.manager.get_unit(&name).await {
+                Ok(_) => {}
+                Err(error) if is_absent(&error) => missing.push((name, properties)),
+                Err(error) => return Err(failed("read", &name, error)),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Enqueues a job and waits for its end. It listens before it calls, so an end
+    /// that comes before the call's answer is not missed.
+    async fn finish(
+        &self,
+        operation: &'static str,
+        unit: &UnitId,
+        call: impl Future<Output = zbus::Result<OwnedObjectPath>>,
+    ) -> Result<(), Ended> {
+        let mut signals = self.signals.resubscribe();
+        let job = call.await.map_err(Ended::Call)?;
+        loop {
+            match signals.recv().await {
+                Ok(Signal::Job(ended)) if ended.job == job => {
+                    return ended.end.map_or(Ok(()), |end| Err(Ended::Job(end)));
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) if self.job_exists(&job).await => {}
+                // Its end was among what was missed; the unit tells how it went.
+                Err(RecvError::Lagged(_)) => return Ok(()),
+                Err(RecvError::Closed) => {
+                    return Err(Ended::Lost(SupervisorError::Call {
+                        operation,
+                        unit: unit.name(),
+                        source: "the connection to the bus ended".into(),
+                    }));
+                }
+            }
+        }
+    }
+
+    async fn job_exists(&self, job: &OwnedObjectPath) -> bool {
+        let proxy = zbus::fdo::PropertiesProxy::builder(&self.connection)
+            .destination("org.freedesktop.systemd1")
+            .path(job)
+            .build()
+            .await;
+        let Ok(proxy) = proxy else { return false };
+        let interface =
+            zbus::names::InterfaceName::from_static_str_unchecked("org.freedesktop.systemd1.Job");
+        proxy.get(interface, "JobType").await.is_ok()
+    }
+
+    /// Adds to an ended job what the unit says about it.
+    async fn explain(
+        &self,
+        operation: &'static str,
+        unit: &UnitId,
+        ended: Result<(), Ended>,
+    ) -> Result<(), SupervisorError> {
+        let name = unit.name();
+        let end = match ended {
+            Ok(()) => return Ok(()),
+            Err(Ended::Lost(error)) => return Err(error),
+            Err(Ended::Call(error)) if is_absent(&error) => {
+                return Err(SupervisorError::NotFound { unit: name });
+            }
+            Err(Ended::Call(error)) => return Err(failed(operation, &name, error)),
+            Err(Ended::Job(end)) => end,
+        };
+        let state = self.state(unit).await?;
+        let last_end = state.as_ref().and_then(|state| state.last_end);
+        if let Some(ProcessEnd::Code(code)) = last_end
+            && CONFINEMENT_CODES.contains(&code)
+        {
+            return Err(SupervisorError::NotConfined { unit: name, code });
+        }
+        let result = state.map(|state| state.result);
+        Err(SupervisorError::Job {
+            operation,
+            unit: name,
+            end,
+            result,
+            last_end,
+        })
+    }
+}
+
+/// How a job came to its end, other than done.
+#[derive(Debug)]
+enum Ended {
+    Call(zbus::Error),
+    Job(JobEnd),
+    Lost(SupervisorError),
+}
+
+#[async_trait]
+impl Supervisor for Systemd {
+    async fn facts(&self) -> Result<Facts, SupervisorError> {
+        let started_at = self
+            .manager
+            .userspace_timestamp()
+            .await
+            .map_err(|error| failed("read", "the manager", error))?;
+        let version = self.maker.version;
+        let mode = self.mode();
+        Ok(Facts {
+            name: format!("systemd {version}"),
+            version,
+            mode,
+            started_at,
+            lingering: (mode == Mode::User).then(|| lingers(self.uid)).flatten(),
+            confinement_obstacle: sandbox::obstacle(mode),
+            capabilities: Capabilities {
+                growing_delay: self.maker.grows_delays(),
+                confinement: true,
+                log_fields: mode == Mode::System || version >= USER_LOG_FIELDS_SINCE,
+            },
+        })
+    }
+
+    async fn open(&self, plan: &InstancePlan) -> Result<Outcome, SupervisorError> {
+        let (sockets, vm) = (UnitId::sockets(&plan.handle), UnitId::vm(&plan.handle));
+        match self.state(&sockets).await? {
+            Some(state) if is_up(&state) => return Ok(Outcome::Unchanged),
+            Some(_) => drop(self.reset_failed(&sockets.name()).await?),
+            None => {}
+        }
+        match self.state(&vm).await? {
+            // A socket unit cannot start while its service runs.
+            Some(state) if is_up(&state) => {
+                return Err(SupervisorError::StillRuns {
+                    unit: sockets.name(),
+                    other: vm.name(),
+                });
+            }
+            Some(_) => drop(self.reset_failed(&vm.name()).await?),
+            None => {}
+        }
+        self.check_confinement(&vm, &plan.confinement)?;
+        let service = self.maker.vm(plan)?;
+        let created = self
+            .create(
+                &sockets,
+                &UnitMaker::sockets(plan),
+                vec![(vm.name(), service)],
+            )
+            .await;
+        match created {
+            Ok(()) => Ok(Outcome::Changed),
+            Err(error) => {
+                self.reset_failed(&sockets.name()).await?;
+                Err(bind_error(&sockets, &plan.listen).unwrap_or(error))
+            }
+        }
+    }
+
+    async fn launch(&self, plan: &DaemonPlan) -> Result<Outcome, SupervisorError> {
+        let unit = UnitId::daemon(&plan.handle, &plan.daemon);
+        match self.state(&unit).await? {
+            Some(state) if state.has_exited() || state.active == Active::Deactivating => {
+                self.stop(&unit).await?;
+            }
+            Some(state) if is_up(&state) => return Ok(Outcome::Unchanged),
+            Some(_) => drop(self.reset_failed(&unit.name()).await?),
+            None => {}
+        }
+        self.check_confinement(&unit, &plan.confinement)?;
+        let properties = self.maker.daemon(plan)?;
+        let Err(error) = self.create(&unit, &properties, Vec::new()).await else {
+            return Ok(Outcome::Changed);
+        };
+        match &error {
+            // The daemon's own failure is the manager's to repeat.
+            SupervisorError::Job {
+                last_end: Some(end),
+                ..
+            } if !is_managers(*end) => Ok(Outcome::Changed),
+            _ => {
+                self.stop(&unit).await?;
+                self.reset_failed(&unit.name()).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        if self
+            .state(unit)
+            .await?
+            .is_some_and(|state| state.active == Active::Active)
+        {
+            return Ok(Outcome::Unchanged);
+        }
+        let name = unit.name();
+        let ended = self
+            .finish("start", unit, self.manager.start_unit(&name, REPLACE))
+            .await;
+        self.explain("start", unit, ended).await?;
+        Ok(Outcome::Changed)
+    }
+
+    async fn stop(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        let name = unit.name();
+        let mut outcome = Outcome::Unchanged;
+        if self
+            .state(unit)
+            .await?
+            .is_some_and(|state| state.active != Active::Inactive)
+        {
+            let ended = self
+                .finish("stop", unit, self.manager.stop_unit(&name, REPLACE))
+                .await;
+            match self.explain("stop", unit, ended).await {
+                Ok(()) => outcome = Outcome::Changed,
+                Err(SupervisorError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if unit.kind == UnitKind::Slice {
+            for left in self.list(Some(&unit.handle)).await? {
+                if left.active == Active::Failed {
+                    self.reset_failed(&left.unit.name()).await?;
+                    outcome = Outcome::Changed;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn restart(&self, unit: &UnitId) -> Result<(), SupervisorError> {
+        let name = unit.name();
+        let ended = self
+            .finish("restart", unit, self.manager.restart_unit(&name, REPLACE))
+            .await;
+        self.explain("restart", unit, ended).await
+    }
+
+    async fn signal(&self, unit: &UnitId, signal: i32) -> Result<(), SupervisorError> {
+        let name = unit.name();
+        match self.manager.kill_unit(&name, "main", signal).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_absent(&error) || is_error(&error, "NoSuchProcess") => {
+                Err(SupervisorError::NotFound { unit: name })
+            }
+            Err(error) => Err(failed("signal", &name, error)),
+        }
+    }
+
+    async fn clear(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        self.reset_failed(&unit.name()).await
+    }
+
+    async fn list(&self, instance: Option<&Handle>) -> Result<Vec<UnitState>, SupervisorError> {
+        let rows = self
+            .manager
+            .list_units_by_patterns(&[], &[PATTERN])
+            .await
+            .map_err(|error| failed("list", PATTERN, error))?;
+        let mut states = Vec::new();
+        for (name, _, _, _, _, _, object, ..) in rows {
+            let Some(unit) = UnitId::parse(&name) else {
+                continue;
+            };
+            if instance.is_some_and(|handle| *handle != unit.handle) {
+                continue;
+            }
+            match query::unit_state(&self.connection, unit, &object).await {
+                Ok(state) => states.extend(state),
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(failed("read", &name, error)),
+            }
+        }
+        states.sort_by(|a, b| a.unit.cmp(&b.unit));
+        Ok(states)
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, SupervisorError> {
+        let signals = self.signals.resubscribe();
+        let changes = stream::unfold(signals, |mut signals| async {
+            loop {
+                match signals.recv().await {
+                    Ok(Signal::Unit(change)) => return Some((change, signals)),
+                    Ok(Signal::Job(_)) => {}
+                    Err(RecvError::Lagged(_)) => return Some((Change::Missed, signals)),
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        Ok(changes.boxed())
+    }
+}
+
+fn failed(operation: &'static str, unit: &str, error: zbus::Error) -> SupervisorError {
+    SupervisorError::Call {
+        operation,
+        unit: unit.to_owned(),
+        source: error.into(),
+    }
+}
+
+/// Neither ended nor failed.
+fn is_up(state: &UnitState) -> bool {
+    !matches!(state.active, Active::Inactive | Active::Failed)
+}
+
+fn is_managers(end: ProcessEnd) -> bool {
+    matches!(end, ProcessEnd::Code(code) if code >= FIRST_MANAGER_CODE)
+}
+
+/// The address that keeps a socket unit from listening. systemd reports only that
+/// it failed, so this tries the same: the first refusal is the reason.
+fn bind_error(unit: &UnitId, listen: &[Listen]) -> Option<SupervisorError> {
+    listen.iter().find_map(|listen| {
+        let Listen::Tcp(address) = listen else {
+            return None;
+        };
+        let source = TcpListener::bind(address).err()?;
+        Some(SupervisorError::Bind {
+            unit: unit.name(),
+            address: address.to_string(),
+            source,
+        })
+    })
+}
+
+/// The leading number of `Manager.Version`, e.g. `257.13-1~deb13u1`.
+fn major_version(text: &str) -> u32 {
+    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
+
+/// Whether the user's manager outlives their logout: what `loginctl enable-linger`
+/// leaves (logind.conf(5) has no other record). `None` if the user has no name.
+fn lingers(uid: u32) -> Option<bool> {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten()?;
+    Some(
+        std::path::Path::new("/var/lib/systemd/linger")
+            .join(user.name)
+            .exists(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_distributions_are_read() {
+        assert_eq!(major_version("257.13-1~deb13u1"), 257);
+        assert_eq!(major_version("252.39-1~deb12u2"), 252);
+        assert_eq!(major_version("v258~rc1"), 0);
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let unit = UnitId::sockets(&"web".parse().unwrap());
+        let error = bind_error(&unit, &[Listen::Unix("/x".into()), Listen::Tcp(address)]);
+        let Some(SupervisorError::Bind {
+            address: named,
+            source,
+            ..
+        }) = error
+        else {
+            panic!("not a bind error: {error:?}");
+        };
+        assert_eq!(named, address.to_string());
+        assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,246 @@
+//! What the manager reports: ended jobs and changed units.
+//!
+//! One task reads the bus and hands on; nobody else reads signals. It always
+//! reads, because a stream that nobody reads blocks its whole connection.
+//!
+//! ```text
+//!  PropertiesChanged(ActiveState) ──► last state of the unit ─┐
+//!  JobRemoved(done) ── the unit is down now? ─────────────────┴─► "stopped by a job"
+//!  UnitRemoved ───────► Gone { stopped }
+//! ```
+//!
+//! systemd does not say why a unit went. It sends a unit's pending change before
+//! the end of the job that caused it (`bus_job_send_removed_signal` in its
+//! source), so a job that ended as done and left the unit down was a stop job.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures_util::StreamExt;
+use tokio::sync::broadcast;
+use zbus::message::{Message, Type};
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
+
+use crate::supervisor::error::JobEnd;
+use crate::supervisor::{Change, UnitId};
+
+/// A unit and how its job ended; `None` is done.
+#[derive(Clone, Debug)]
+pub(super) struct EndedJob {
+    pub(super) job: OwnedObjectPath,
+    pub(super) end: Option<JobEnd>,
+}
+
+/// What the reading task hands on.
+#[derive(Clone, Debug)]
+pub(super) enum Signal {
+    Job(EndedJob),
+    Unit(Change),
+}
+
+/// Signals kept for a slow reader before it is told that it missed some. A
+/// thousand instances stopping at once send about this many.
+const KEPT: usize = 4096;
+
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const UNIT_NAMESPACE: &str = "/org/freedesktop/systemd1/unit";
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+
+/// Starts the reading task. It ends with the connection, and the receivers with it.
+///
+/// # Errors
+/// The bus refused the match rules.
+pub(super) async fn read(connection: &Connection) -> zbus::Result<broadcast::Receiver<Signal>> {
+    let manager = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender(SYSTEMD)
+        .interface("org.freedesktop.systemd1.Manager")
+        .path(MANAGER_PATH)
+        .build()?;
+    let units = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender(SYSTEMD)
+        .interface("org.freedesktop.DBus.Properties")
+        .path_namespace(UNIT_NAMESPACE)
+        .build()?;
+    let manager = MessageStream::for_match_rule(manager, connection, None).await?;
+    let units = MessageStream::for_match_rule(units, connection, None).await?;
+    let (sender, receiver) = broadcast::channel(KEPT);
+    tokio::spawn(async move {
+        let mut messages = futures_util::stream::select(manager, units);
+        let mut history = History::default();
+        while let Some(message) = messages.next().await {
+            let Ok(message) = message else { break };
+            if let Some(signal) = history.read(&message) {
+                // No receiver is no reason to stop: one may come.
+                drop(sender.send(signal));
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// What must be remembered of a unit to tell why it went.
+#[derive(Debug, Default)]
+struct Trace {
+    down: bool,
+    stopped: bool,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    units: BTreeMap<UnitId, Trace>,
+}
+
+impl History {
+    fn read(&mut self, message: &Message) -> Option<Signal> {
+        let header = message.header();
+        match header.member()?.as_str() {
+            "JobRemoved" => {
+                let (_, job, unit, result): (u32, OwnedObjectPath, String, String) =
+                    message.body().deserialize().ok()?;
+                let end = job_end(&result);
+                if let (Some(unit), None) = (UnitId::parse(&unit), end) {
+                    self.job_done(unit);
+                }
+                Some(Signal::Job(EndedJob { job, end }))
+            }
+            "UnitNew" => {
+                let (unit, _): (String, OwnedObjectPath) = message.body().deserialize().ok()?;
+                Some(Signal::Unit(Change::Changed(UnitId::parse(&unit)?)))
+            }
+            "UnitRemoved" => {
+                let (unit, _): (String, OwnedObjectPath) = message.body().deserialize().ok()?;
+                Some(Signal::Unit(self.removed(UnitId::parse(&unit)?)))
+            }
+            "PropertiesChanged" => {
+                let unit = UnitId::parse(&unit_name(header.path()?.as_str())?)?;
+                let (_, changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
+                    message.body().deserialize().ok()?;
+                if let Some(state) = changed.get("ActiveState") {
+                    self.state_changed(&unit, <&str>::try_from(state).ok()?);
+                }
+                Some(Signal::Unit(Change::Changed(unit)))
+            }
+            _ => None,
+        }
+    }
+
+    fn state_changed(&mut self, unit: &UnitId, state: &str) {
+        let trace = self.units.entry(unit.clone()).or_default();
+        trace.down = matches!(state, "inactive" | "failed");
+        if !trace.down {
+            trace.stopped = false;
+        }
+    }
+
+    fn job_done(&mut self, unit: UnitId) {
+        let trace = self.units.entry(unit).or_default();
+        trace.stopped = trace.down;
+    }
+
+    fn removed(&mut self, unit: UnitId) -> Change {
+        let stopped = self.units.remove(&unit).is_some_and(|trace| trace.stopped);
+        Change::Gone { unit, stopped }
+    }
+}
+
+/// The meaning of `JobRemoved`'s result; `None` is done.
+fn job_end(result: &str) -> Option<JobEnd> {
+    match result {
+        "done" => None,
+        "canceled" => Some(JobEnd::Canceled),
+        "timeout" => Some(JobEnd::Timeout),
+        "dependency" => Some(JobEnd::Dependency),
+        "skipped" => Some(JobEnd::Skipped),
+        _ => Some(JobEnd::Failed),
+    }
+}
+
+/// The unit of an object path: the last part with `_XX` for bytes that are
+/// neither letters nor digits (`bus_label_escape` in systemd's source).
+fn unit_name(path: &str) -> Option<String> {
+    let label = path.strip_prefix(UNIT_NAMESPACE)?.strip_prefix('/')?;
+    let mut bytes = label.bytes();
+    let mut name = Vec::with_capacity(label.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'_' {
+            name.push(byte);
+            continue;
+        }
+        let high = char::from(bytes.next()?).to_digit(16)?;
+        let low = char::from(bytes.next()?).to_digit(16)?;
+        name.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit() -> UnitId {
+        UnitId::daemon(&"web".parse().unwrap(), "gateway")
+    }
+
+    #[test]
+    fn object_paths_name_units() {
+        let path = "/org/freedesktop/systemd1/unit/aegis_2dkit_2dmy_2dagent_3agateway_2eservice";
+        assert_eq!(
+            unit_name(path).unwrap(),
+            "aegis-kit-my-agent:gateway.service"
+        );
+        for path in [
+            "/org/freedesktop/systemd1/unit/a_2",
+            "/org/freedesktop/systemd1/job/1",
+            "/",
+        ] {
+            assert_eq!(unit_name(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_left_the_unit_down_stopped_it() {
+        let mut history = History::default();
+        history.state_changed(&unit(), "active");
+        history.job_done(unit());
+        history.state_changed(&unit(), "deactivating");
+        history.state_changed(&unit(), "inactive");
+        history.job_done(unit());
+        assert_eq!(
+            history.removed(unit()),
+            Change::Gone {
+                unit: unit(),
+                stopped: true
+            }
+        );
+        assert!(history.units.is_empty());
+    }
+
+    #[test]
+    fn a_unit_that_ended_by_itself_was_not_stopped() {
+        let mut history = History::default();
+        history.state_changed(&unit(), "activating");
+        history.state_changed(&unit(), "active");
+        history.job_done(unit());
+        history.state_changed(&unit(), "inactive");
+        assert_eq!(
+            history.removed(unit()),
+            Change::Gone {
+                unit: unit(),
+                stopped: false
+            }
+        );
+    }
+
+    #[test]
+    fn a_unit_nobody_saw_was_not_stopped() {
+        let mut history = History::default();
+        assert_eq!(
+            history.removed(unit()),
+            Change::Gone {
+                unit: unit(),
+                stopped: false
+            }
+        );
+    }
+}

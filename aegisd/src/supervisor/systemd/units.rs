@@ -1,0 +1,367 @@
+//! The units of an instance as properties for `StartTransientUnit`.
+//!
+//! The names are those of the D-Bus interface, which differ from the keys of unit
+//! files. What only newer managers take is left out for older ones by version.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aegis_core::layout::Mode;
+use aegis_core::units;
+use zbus::Variant;
+
+use super::manager::Property;
+use super::sandbox::{Places, Profile};
+use crate::supervisor::plan::{Confinement, Limits, Listen, LogFields, Program, Readiness};
+use crate::supervisor::state::EXIT_CONFIG;
+use crate::supervisor::{DaemonPlan, InstancePlan, SupervisorError, UnitId};
+
+/// The first version with `RestartSteps=` (NEWS of systemd 254).
+pub(super) const GROWING_DELAY_SINCE: u32 = 254;
+
+/// No limit on time (`USEC_INFINITY` of systemd).
+const INFINITY: u64 = u64::MAX;
+
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+/// The longest delay between two restarts of a VM's owner.
+const VM_MAX_DELAY: Duration = Duration::from_secs(60);
+/// Where the delay cannot grow: long enough for a crash loop not to eat a CPU,
+/// short enough for a waiting client.
+const VM_FIXED_DELAY: Duration = Duration::from_secs(1);
+/// How long a daemon may take to say that it is ready, its back-off not counted
+/// (`DefaultTimeoutStartSec=` of systemd-system.conf(5)).
+const DAEMON_START_TIMEOUT: Duration = Duration::from_secs(90);
+/// Connections that wait while a VM boots; the kernel caps it at
+/// net.core.somaxconn, which is 4096 by default.
+const BACKLOG: u32 = 4096;
+/// aegis-vmm ended by SIGTERM before it could handle it: 128 + 15.
+const TERMINATED: i32 = 143;
+/// The user of all units in system mode.
+const SERVICE_USER: &str = "aegis";
+
+/// Makes unit properties for one manager.
+#[derive(Clone, Debug)]
+pub(super) struct UnitMaker {
+    pub(super) version: u32,
+    pub(super) places: Places,
+}
+
+impl UnitMaker {
+    /// `aegis.slice`. Like the slices in it, it goes when the last member does.
+    pub(super) fn root_slice() -> Vec<Property> {
+        vec![
+            ("Description", "AegisVM microVMs and their daemons".into()),
+            ("StopWhenUnneeded", true.into()),
+        ]
+    }
+
+    /// The slice of an instance.
+    pub(super) fn slice(unit: &UnitId) -> Vec<Property> {
+        vec![
+            (
+                "Description",
+                format!("AegisVM instance {}", unit.handle).into(),
+            ),
+            ("StopWhenUnneeded", true.into()),
+        ]
+    }
+
+    /// The socket unit of an instance.
+    pub(super) fn sockets(plan: &InstancePlan) -> Vec<Property> {
+        let listen: Vec<(&str, String)> = plan
+            .listen
+            .iter()
+            .map(|listen| ("Stream", address(listen)))
+            .collect();
+        vec![
+            (
+                "Description",
+                format!("Sockets of AegisVM microVM {}", plan.handle).into(),
+            ),
+            ("Slice", units::slice(&plan.handle).into()),
+            ("Listen", listen.into()),
+            ("FileDescriptorName", "aegis".into()),
+            ("SocketMode", 0o600u32.into()),
+            ("DirectoryMode", 0o700u32.into()),
+            ("BindIPv6Only", "ipv6-only".into()),
+            ("Backlog", BACKLOG.into()),
+            ("RemoveOnStop", true.into()),
+            // No limit: reaching it would close the ports of an instance for good.
+            ("TriggerLimitIntervalUSec", 0u64.into()),
+        ]
+    }
+
+    /// The service of an instance's VM.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Word`] where the program cannot be passed on unharmed.
+    pub(super) fn vm(&self, plan: &InstancePlan) -> Result<Vec<Property>, SupervisorError> {
+        let unit = UnitId::vm(&plan.handle);
+        let mut properties = vec![
+            (
+                "Description",
+                format!("AegisVM microVM {}", plan.handle).into(),
+            ),
+            ("Slice", units::slice(&plan.handle).into()),
+            ("ExecStart", command(&unit, &[&plan.program])?),
+            ("Type", "notify".into()),
+            ("NotifyAccess", "main".into()),
+            // aegis-vmm has a deadline for the boot and says why it was missed.
+            ("TimeoutStartUSec", INFINITY.into()),
+            ("TimeoutStopUSec", micros(plan.stop_timeout).into()),
+            ("WatchdogUSec", micros(plan.watchdog).into()),
+            ("KillMode", "mixed".into()),
+            ("OOMPolicy", "kill".into()),
+            (
+                "SuccessExitStatus",
+                (vec![TERMINATED], Vec::<i32>::new()).into(),
+            ),
+            ("SyslogIdentifier", "aegis-vmm".into()),
+        ];
+        properties.extend(self.restart(VM_MAX_DELAY, VM_FIXED_DELAY));
+        properties.extend(log_fields(&unit, None, &plan.log));
+        properties.extend(limits(&plan.limits));
+        properties.extend(self.common(&unit, Profile::Vm, &plan.confinement, &[&plan.program])?);
+        Ok(properties)
+    }
+
+    /// The service of an instance daemon.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Word`] where the program cannot be passed on unharmed.
+    pub(super) fn daemon(&self, plan: &DaemonPlan) -> Result<Vec<Property>, SupervisorError> {
+        let unit = UnitId::daemon(&plan.handle, &plan.daemon);
+        let description = format!("{} of AegisVM instance {}", plan.label, plan.handle);
+        let mut program = plan.program.clone();
+        if !self.grows_delays() {
+            program.arguments.extend(back_off(plan));
+        }
+        let mut properties = vec![
+            ("Description", description.into()),
+            ("Slice", units::slice(&plan.handle).into()),
+            ("ExecStart", command(&unit, &[&program])?),
+            (
+                "Type",
+                match plan.readiness {
+                    Readiness::Started => "exec".into(),
+                    Readiness::Notify => "notify".into(),
+                },
+            ),
+            ("NotifyAccess", "main".into()),
+            ("TimeoutStartUSec", micros(DAEMON_START_TIMEOUT).into()),
+            ("TimeoutStopUSec", micros(plan.stop_timeout).into()),
+            // An end with code 0 stays to be seen as exited; else the unit would vanish.
+            ("RemainAfterExit", true.into()),
+            (
+                "RestartPreventExitStatus",
+                (vec![EXIT_CONFIG], Vec::<i32>::new()).into(),
+            ),
+            ("KillMode", "mixed".into()),
+            ("SyslogIdentifier", "aegis-kit".into()),
+        ];
+        if !self.grows_delays() {
+            let mut ended = plan.ended.clone();
+            ended.arguments.extend(back_off(plan));
+            properties.push(("ExecStopPost", command(&unit, &[&ended])?));
+        }
+        // The shim waits where the delay cannot grow, so the manager need not.
+        properties.extend(self.restart(plan.restart_max_delay, FIRST_DELAY));
+        properties.extend(log_fields(&unit, Some(&plan.daemon), &plan.log));
+        properties.extend(limits(&plan.limits));
+        let programs = [&plan.program, &plan.ended];
+        properties.extend(self.common(&unit, Profile::Daemon, &plan.confinement, &programs)?);
+        Ok(properties)
+    }
+
+    /// Whether the manager makes the delay between restarts grow.
+    pub(super) fn grows_delays(&self) -> bool {
+        self.version >= GROWING_DELAY_SINCE
+    }
+
+    /// Restarts after failures, for ever; with a growing delay where the manager has it.
+    fn restart(&self, longest: Duration, fixed: Duration) -> Vec<Property> {
+        let mut properties: Vec<Property> = vec![
+            ("Restart", "on-failure".into()),
+            ("StartLimitIntervalUSec", 0u64.into()),
+        ];
+        if self.grows_delays() {
+            properties.extend([
+                ("RestartUSec", micros(FIRST_DELAY).into()),
+                (
+                    "RestartMaxDelayUSec",
+                    micros(longest.max(FIRST_DELAY)).into(),
+                ),
+                ("RestartSteps", restart_steps(longest).into()),
+            ]);
+        } else {
+            properties.push(("RestartUSec", micros(fixed).into()));
+        }
+        properties
+    }
+
+    fn common(
+        &self,
+        unit: &UnitId,
+        profile: Profile,
+        confinement: &Confinement,
+        programs: &[&Program],
+    ) -> Result<Vec<Property>, SupervisorError> {
+        let mut properties: Vec<Property> = vec![
+            ("NoNewPrivileges", true.into()),
+            ("LimitCORE", 0u64.into()),
+            ("UMask", 0o077u32.into()),
+        ];
+        if self.places.mode == Mode::System {
+            properties.push(("User", SERVICE_USER.into()));
+        }
+        if let Confinement::Reach(reach) = confinement {
+            for path in reach.writable.iter().chain(&reach.read_only) {
+                check_path(unit, path)?;
+            }
+            let programs: Vec<&Path> = programs
+                .iter()
+                .map(|program| program.path.as_path())
+                .collect();
+            properties.extend(self.places.confine(profile, reach, &programs));
+        }
+        Ok(properties)
+    }
+}
+
+/// The number of steps in which the delay doubles from the first to the longest
+/// (the ratio of systemd.service(5), `RestartSteps=`), at least one.
+fn restart_steps(longest: Duration) -> u32 {
+    let ratio = longest.as_millis() / FIRST_DELAY.as_millis();
+    ratio.max(1).ilog2().max(1)
+}
+
+fn back_off(plan: &DaemonPlan) -> [String; 2] {
+    ["--back-off".to_owned(), plan.back_off.display().to_string()]
+}
+
+fn address(listen: &Listen) -> String {
+    match listen {
+        Listen::Unix(path) => path.display().to_string(),
+        Listen::Tcp(address) => address.to_string(),
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(INFINITY)
+}
+
+fn limits(limits: &Limits) -> Vec<Property> {
+    let cpu = limits
+        .cpu_percent
+        .map(|percent| u64::from(percent) * 10_000);
+    [
+        ("MemoryMax", limits.memory_max),
+        ("TasksMax", limits.tasks_max),
+        // Microseconds of CPU in a second.
+        ("CPUQuotaPerSecUSec", cpu),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?.into())))
+    .collect()
+}
+
+fn log_fields(unit: &UnitId, daemon: Option<&str>, log: &LogFields) -> Vec<Property> {
+    let fields = [
+        Some(format!("AEGIS_INSTANCE={}", unit.handle)),
+        log.kit.as_ref().map(|kit| format!("AEGIS_KIT={kit}")),
+        daemon.map(|daemon| format!("AEGIS_DAEMON={daemon}")),
+    ];
+    let fields: Vec<Vec<u8>> = fields
+        .into_iter()
+        .flatten()
+        .map(String::into_bytes)
+        .collect();
+    vec![("LogExtraFields", fields.into())]
+}
+
+/// Command lines as `a(sasb)`: path, argv, whether a failure is ignored.
+fn command(unit: &UnitId, programs: &[&Program]) -> Result<Variant<'static>, SupervisorError> {
+    let mut lines = Vec::new();
+    for program in programs {
+        let path = program.path.display().to_string();
+        let argv: Vec<String> = std::iter::once(path.clone())
+            .chain(program.arguments.iter().cloned())
+            .collect();
+        if let Some(word) = argv.iter().find(|word| !is_plain(word)) {
+            return Err(SupervisorError::Word {
+                unit: unit.name(),
+                word: word.clone(),
+            });
+        }
+        lines.push((path, argv, false));
+    }
+    Ok(lines.into())
+}
+
+fn is_plain(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/_.,:=@+-".contains(c);
+    !word.is_empty() && word.chars().all(plain)
+}
+
+fn check_path(unit: &UnitId, path: &Path) -> Result<(), SupervisorError> {
+    let text = path
+        .to_str()
+        .filter(|text| !text.contains(char::is_control));
+    if text.is_some() && path.is_absolute() {
+        return Ok(());
+    }
+    Err(SupervisorError::Word {
+        unit: unit.name(),
+        word: path.display().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_doubles_up_to_the_longest() {
+        for (longest, steps) in [(0, 1), (1, 3), (3, 4), (60, 9), (300, 11)] {
+            assert_eq!(
+                restart_steps(Duration::from_secs(longest)),
+                steps,
+                "{longest} s"
+            );
+        }
+    }
+
+    #[test]
+    fn words_that_do_not_survive_a_reload_are_refused() {
+        let unit = UnitId::vm(&"web".parse().unwrap());
+        for word in ["a b", "$x", "it's", "a;b", "%h", ""] {
+            let program = Program {
+                path: "/usr/bin/x".into(),
+                arguments: vec![word.to_owned()],
+            };
+            let refused = command(&unit, &[&program]);
+            assert!(
+                matches!(refused, Err(SupervisorError::Word { .. })),
+                "{word:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn old_managers_are_not_asked_for_growing_delays() {
+        let places = Places::new(Mode::User, 1000, Vec::new());
+        let names = |version| {
+            let maker = UnitMaker {
+                version,
+                places: places.clone(),
+            };
+            let properties = maker.restart(Duration::from_secs(60), FIRST_DELAY);
+            properties
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
+        assert!(names(254).contains(&"RestartSteps"));
+        assert!(!names(252).contains(&"RestartSteps"));
+    }
+}
