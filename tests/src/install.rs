@@ -59,9 +59,10 @@ impl Plan {
         let entries = list
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(|line| {
+            .filter_map(|line| {
                 parse(line, prefix, &places)
                     .with_context(|| format!("in {}: {line:?}", path.display()))
+                    .transpose()
             })
             .collect::<Result<_>>()?;
         Ok(Self { entries })
@@ -164,6 +165,8 @@ struct Places {
     guest: PathBuf,
     /// The project's own kernel, if its source package is installed.
     kernel: PathBuf,
+    /// The user's home directory; one that is `/` is no home.
+    home: Option<PathBuf>,
 }
 
 impl Places {
@@ -185,28 +188,47 @@ impl Places {
             programs: target.join("release"),
             guest: target.join("guest"),
             kernel: kernel.unwrap_or_else(|| target.join("no-kernel")),
+            home: std::env::var_os("HOME")
+                .map(PathBuf::from)
+                .filter(|home| home.parent().is_some()),
         }
     }
 }
 
-/// Reads one line: `MODE SOURCE DESTINATION [optional]`, MODE in octal or the
-/// word `link`; SOURCE starts with the place it is relative to.
-fn parse(line: &str, prefix: &str, places: &Places) -> Result<Entry> {
+/// Reads one line: `MODE SOURCE DESTINATION [optional|system]`, MODE in octal
+/// or the word `link`; SOURCE starts with the place it is relative to. `None`
+/// if it has no place under this prefix.
+fn parse(line: &str, prefix: &str, places: &Places) -> Result<Option<Entry>> {
     let fields: Vec<&str> = line.split_whitespace().collect();
-    let (mode, source, destination, optional) = match fields[..] {
-        [mode, source, destination] => (mode, source, destination, false),
-        [mode, source, destination, "optional"] => (mode, source, destination, true),
-        _ => bail!("expected MODE SOURCE DESTINATION [optional]"),
+    let (mode, source, destination, kind) = match fields[..] {
+        [mode, source, destination] => (mode, source, destination, ""),
+        [mode, source, destination, kind @ ("optional" | "system")] => {
+            (mode, source, destination, kind)
+        }
+        _ => bail!("expected MODE SOURCE DESTINATION [optional|system]"),
+    };
+    let optional = kind == "optional";
+    let in_home = places
+        .home
+        .as_ref()
+        .is_some_and(|home| Path::new(prefix).starts_with(home));
+    if in_home && kind == "system" {
+        return Ok(None);
+    }
+    // User units of a home are found in share, not in lib (systemd.unit(5)).
+    let destination = match destination.strip_prefix("lib/systemd/user/") {
+        Some(unit) if in_home => format!("share/systemd/user/{unit}"),
+        _ => destination.to_owned(),
     };
     let destination = format!("{}/{destination}", prefix.trim_end_matches('/'));
     if mode == "link" {
         let content = Content::Link(source.to_owned());
-        return Ok(Entry {
+        return Ok(Some(Entry {
             destination,
             mode: 0o777,
             optional,
             content,
-        });
+        }));
     }
     let mode = u32::from_str_radix(mode, 8).context("the mode is not octal")?;
     let (place, rest) = source
@@ -223,12 +245,12 @@ fn parse(line: &str, prefix: &str, places: &Places) -> Result<Entry> {
             Content::Text(text.replace("@PREFIX@", prefix.trim_end_matches('/')))
         }
     };
-    Ok(Entry {
+    Ok(Some(Entry {
         destination,
         mode,
         optional,
         content,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -248,6 +270,26 @@ mod tests {
         paths.sort();
         paths.dedup();
         assert_eq!(paths.len(), all);
+    }
+
+    #[test]
+    fn an_installation_in_a_home_is_for_its_user_manager_alone() {
+        let home = std::env::var("HOME").unwrap();
+        let prefix = format!("{home}/.local");
+        let plan = Plan::read(&prefix).unwrap();
+        let has = |path: &str| {
+            plan.entries
+                .iter()
+                .any(|entry| entry.destination == prefix.clone() + path)
+        };
+        assert!(has("/share/systemd/user/aegisd.service"));
+        assert!(has("/share/dbus-1/services/org.aegisvm.Aegis1.service"));
+        assert!(
+            !plan
+                .entries
+                .iter()
+                .any(|entry| entry.destination.contains("system-services"))
+        );
     }
 
     #[test]
