@@ -101,8 +101,7 @@ impl<'a> Instance<'a> {
     /// # Errors
     /// The client cannot be run.
     pub fn try_act(&self, verb: &str) -> Result<Output> {
-        self.seat
-            .aegis(&format!("instance {verb} {}", self.handle))
+        self.seat.aegis(&format!("instance {verb} {}", self.handle))
     }
 
     /// Starts it again by its name alone.
@@ -177,11 +176,9 @@ impl<'a> Instance<'a> {
     /// # Errors
     /// It does not come; the text then holds what `info` says.
     pub fn wait_for_state(&self, state: &str) -> Result<()> {
-        wait_until(
-            DEADLINE,
-            &format!("{} to be {state}", self.handle),
-            || Ok(self.state()? == state),
-        )
+        wait_until(DEADLINE, &format!("{} to be {state}", self.handle), || {
+            Ok(self.state()? == state)
+        })
         .with_context(|| self.info().unwrap_or_default())
     }
 

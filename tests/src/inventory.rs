@@ -2,7 +2,6 @@
 //! and after it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 use anyhow::{Context, Result};
 
@@ -29,7 +28,10 @@ const KINDS: [(&str, &str); 8] = [
         "unix socket",
         "awk 'NR > 1 && $8 != \"\" { print $8 }' /proc/net/unix",
     ),
-    ("tcp socket", "ss --no-header --numeric --listening --tcp | awk '{ print $4 }'"),
+    (
+        "tcp socket",
+        "ss --no-header --numeric --listening --tcp | awk '{ print $4 }'",
+    ),
     ("mount", "awk '{ print $5 }' /proc/1/mountinfo"),
     (
         "process",
@@ -81,7 +83,7 @@ impl Inventory {
     }
 
     fn difference(&self, later: &Self, allowed: impl Fn(&str) -> bool) -> String {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for (kind, before) in &self.0 {
             let empty = BTreeSet::new();
             let after = later.0.get(kind).unwrap_or(&empty);
@@ -90,12 +92,11 @@ impl Inventory {
                 ("missing", before.difference(after)),
             ] {
                 for thing in things.filter(|thing| !allowed(thing)) {
-                    // Writing to a String cannot fail.
-                    drop(writeln!(text, "{word}: {kind} {thing}"));
+                    lines.push(format!("{word}: {kind} {thing}"));
                 }
             }
         }
-        text
+        lines.join("\n")
     }
 }
 
@@ -110,6 +111,6 @@ mod tests {
             Inventory([("file", set)].into())
         };
         let difference = of(&["/a", "/b"]).difference(&of(&["/b", "/c", "/d"]), |it| it == "/d");
-        assert_eq!(difference, "left: file /c\nmissing: file /a\n");
+        assert_eq!(difference, "left: file /c\nmissing: file /a");
     }
 }

@@ -21,8 +21,7 @@ pub fn install(seat: Seat<'_>, kit: &str, programs: &[&str]) -> Result<()> {
         let path = source.join(name);
         let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let target = format!("{}/{name}", seat.kits());
-        seat.machine()
-            .write_file(seat.user(), &target, &content)?;
+        seat.machine().write_file(seat.user(), &target, &content)?;
         if name != manifest {
             seat.machine()
                 .run(User::Root, &format!("chmod 755 '{target}'"))?

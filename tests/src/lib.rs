@@ -7,6 +7,7 @@
 //!
 //! Everything here needs root on Linux; nothing of it is part of the product.
 
+pub mod bulk;
 pub mod cache;
 pub mod install;
 pub mod instance;
