@@ -1,1 +1,72 @@
-fn main() {}
+//! aegis-shim: what the units of instance daemons start.
+//!
+//! A unit's own text is readable by everyone and read again at every reload of
+//! the service manager, so it names only this program and a spec file. The shim
+//! reads the spec and becomes the daemon; it is never a parent that stays.
+//!
+//! ```text
+//! aegis-shim daemon --spec FILE [--back-off FILE]    becomes the daemon
+//! aegis-shim ended --back-off FILE                   records how its run ended
+//! ```
+//!
+//! The second call and `--back-off` exist for managers whose delay between
+//! restarts cannot grow: systemd before 254, and launchd.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`call`] | the command line |
+//! | [`back_off`] | how long to wait after failures, pure |
+//! | [`record`] | the back-off between two runs, on disk |
+//! | [`daemon`] | becoming the daemon |
+//! | [`privileges`] | what the daemon must not have |
+//! | [`signals`] | a clean slate of signals |
+
+mod back_off;
+mod call;
+mod daemon;
+mod privileges;
+mod record;
+mod signals;
+
+use std::error::Error;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use call::Call;
+
+fn main() -> ExitCode {
+    let call = match Call::parse(std::env::args_os().skip(1)) {
+        Ok(call) => call,
+        Err(error) => return end(&error, USAGE),
+    };
+    match call {
+        Call::Daemon { spec, back_off } => {
+            let Err(error) = daemon::become_daemon(&spec, back_off.as_deref());
+            end(&error, error.exit_code())
+        }
+        Call::Ended { back_off } => match record::note_end(&back_off, &record::Run::reported()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => end(&error, OURS),
+        },
+    }
+}
+
+/// The exit code for a wrong command line, as most programs have it.
+const USAGE: u8 = 2;
+/// The exit code for failures of the shim itself.
+const OURS: u8 = 125;
+
+/// Says why on stderr, which is the journal's, and gives the exit code.
+fn end(error: &dyn Error, code: u8) -> ExitCode {
+    let mut line = format!("aegis-shim: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line.push('\n');
+    // There is nobody left to tell where this fails.
+    drop(std::io::stderr().write_all(line.as_bytes()));
+    ExitCode::from(code)
+}

@@ -1,0 +1,94 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the shim is asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Become the daemon of a spec.
+    Daemon {
+        spec: PathBuf,
+        /// Wait out the back-off recorded here.
+        back_off: Option<PathBuf>,
+    },
+    /// Record how the daemon's run ended.
+    Ended { back_off: PathBuf },
+}
+
+/// Why a command line makes no sense.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("the first argument must be 'daemon' or 'ended', not {0:?}")]
+    Verb(OsString),
+    #[error("the argument {0:?} is unknown")]
+    Unknown(OsString),
+    #[error("{0} needs a file")]
+    NoValue(&'static str),
+    #[error("{0} is missing")]
+    Missing(&'static str),
+}
+
+impl Call {
+    /// Reads the arguments after the program's name.
+    ///
+    /// # Errors
+    /// The first argument that does not fit.
+    pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Self, CallError> {
+        let verb = words.next().unwrap_or_default();
+        let (mut spec, mut back_off) = (None, None);
+        while let Some(word) = words.next() {
+            let (name, place) = match word.to_str() {
+                Some("--spec") => ("--spec", &mut spec),
+                Some("--back-off") => ("--back-off", &mut back_off),
+                _ => return Err(CallError::Unknown(word)),
+            };
+            *place = Some(PathBuf::from(words.next().ok_or(CallError::NoValue(name))?));
+        }
+        match verb.to_str() {
+            Some("daemon") => Ok(Self::Daemon {
+                spec: spec.ok_or(CallError::Missing("--spec"))?,
+                back_off,
+            }),
+            Some("ended") => Ok(Self::Ended {
+                back_off: back_off.ok_or(CallError::Missing("--back-off"))?,
+            }),
+            _ => Err(CallError::Verb(verb)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Call, CallError> {
+        Call::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn both_calls_are_read() {
+        assert_eq!(
+            parse("daemon --spec /s --back-off /b"),
+            Ok(Call::Daemon {
+                spec: "/s".into(),
+                back_off: Some("/b".into())
+            })
+        );
+        assert_eq!(
+            parse("ended --back-off /b"),
+            Ok(Call::Ended {
+                back_off: "/b".into()
+            })
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        assert_eq!(parse(""), Err(CallError::Verb("".into())));
+        assert_eq!(parse("door"), Err(CallError::Verb("door".into())));
+        assert_eq!(parse("daemon"), Err(CallError::Missing("--spec")));
+        assert_eq!(parse("daemon --spec"), Err(CallError::NoValue("--spec")));
+        assert_eq!(parse("ended /b"), Err(CallError::Unknown("/b".into())));
+    }
+}
