@@ -37,13 +37,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             .is_none_or(|only| suite.title.contains(only.as_str()))
     };
     let suites: Vec<&Suite> = suite::ALL.iter().filter(wanted).collect();
-    if suites.iter().any(|suite| suite.needs_machines()) {
-        set_up()?;
-    }
     let runner = Runner::find();
     let mut sum = Counts::default();
     let mut times = Vec::new();
+    let mut is_set_up = false;
     for suite in &suites {
+        if suite.needs_machines() && !is_set_up {
+            set_up()?;
+            is_set_up = true;
+        }
         println!("\n== {}", suite.title);
         let begin = Instant::now();
         let counts = runner.run(suite)?;
@@ -68,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Builds and boots what the system tests need, from a fresh checkout if need be.
 fn set_up() -> Result<()> {
-    println!("== set-up");
+    println!("\n== set-up of the system tests");
     let start = Instant::now();
     build::programs()?;
     build::guest()?;
