@@ -39,10 +39,16 @@ impl<'a> Instance<'a> {
     /// The client cannot be run.
     pub fn expected(seat: Seat<'a>, handle: &str) -> Result<Self> {
         seat.aegis(&format!("instance delete --purge {handle}"))?;
-        Ok(Self {
+        Ok(Self::existing(seat, handle))
+    }
+
+    /// An instance that is there already.
+    #[must_use]
+    pub fn existing(seat: Seat<'a>, handle: &str) -> Self {
+        Self {
             seat,
             handle: handle.to_owned(),
-        })
+        }
     }
 
     /// Its handle.

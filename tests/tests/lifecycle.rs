@@ -486,7 +486,10 @@ fn down_stops_the_control_plane_alone_and_down_all_everything() -> Result<()> {
     assert_eq!(machine.run(User::Root, "pgrep qemu")?.text(), "");
 
     seat.aegis_ok("up")?;
-    assert!(seat.aegis_ok("instance list")?.contains("life-down"));
+    wait_until(DEADLINE, "the socket to listen again", || {
+        Ok(seat.active_state(&instance.socket_unit())? == "active")
+    })?;
+    assert_eq!(instance.state()?, "stopped");
     instance.start_again()?;
     assert_eq!(instance.state()?, "running");
     Ok(())
