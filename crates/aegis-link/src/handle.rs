@@ -1,137 +1,383 @@
-//! What a program does with a link: call, open streams, end it.
+//! What a program asks of a link: calls, streams, silence, the end.
 
-use crate::endpoint::{LinkError, Shared};
-use crate::message::*;
-use crate::stream::LinkStream;
 use std::sync::Arc;
 
-/// One end of a link. Cheap to clone; all clones are the same link.
+use tokio::sync::oneshot;
+
+use crate::endpoint::{LinkError, Shared, State};
+use crate::message::{
+    Boot, Booted, Call, Event, Exec, Fault, MAX_MESSAGE, Message, ProcessEnd, Program, Reply,
+    SessionId, Stats, TtySize,
+};
+use crate::mux::MAX_STREAMS;
+use crate::stream::LinkStream;
+
+/// Calls one side may have open. Each exec session has one that waits for its
+/// end, so this is also the bound on those.
+pub const MAX_CALLS: usize = 2048;
+
+/// One side of a link. Cheap to clone; all clones are the same link.
+///
+/// Calls are cancel-safe: dropping the future gives the call up. None has a
+/// deadline, because a guest may be paused; who needs one puts it around.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    pub(crate) _shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 /// Why a call has no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The other side answered that it failed.
-    #[error("The guest refused the call")]
+    #[error("The other side of the link refused the call")]
     Fault(#[source] Fault),
     /// The link ended before a reply came.
-    #[error("The link to the guest ended")]
+    #[error("The link ended before the reply")]
     Link(#[source] LinkError),
-    /// The reply is not one to this call.
-    #[error("The guest sent a reply that does not fit the call")]
+    /// The reply is none to this call.
+    #[error("The reply does not fit the call")]
     UnexpectedReply,
-    /// The message is longer than [`MAX_MESSAGE`].
-    #[error("The request is {length} bytes long, more than the {MAX_MESSAGE} a message may have")]
+    /// The message is longer than it may be.
+    #[error("The request takes {length} bytes, more than the {MAX_MESSAGE} of a message")]
     TooLong {
-        /// Its length.
+        /// Its length in bytes.
         length: usize,
     },
-    /// Too many streams are open.
-    #[error("Too many streams are open on the link")]
+    /// [`MAX_STREAMS`] streams are open.
+    #[error("All {MAX_STREAMS} streams of the link are in use")]
     TooManyStreams,
+    /// [`MAX_CALLS`] calls are open.
+    #[error("All {MAX_CALLS} calls of the link are in use")]
+    TooManyCalls,
 }
 
 /// A running exec session.
 #[derive(Debug)]
 pub struct ExecSession {
-    /// For [`Handle::signal`] and [`Handle::resize`].
+    /// Names it in [`Handle::wait`], [`Handle::signal`] and [`Handle::resize`].
     pub session: SessionId,
     /// Process id in the guest.
     pub pid: u32,
-    /// Write: stdin (shutdown closes it). Read: stdout, or the terminal's output.
+    /// Write: stdin, closed by a shutdown. Read: stdout, or the terminal.
+    /// Dropping it before its end hangs the session up.
     pub stdio: LinkStream,
     /// Read: stderr; none with a terminal.
     pub stderr: Option<LinkStream>,
 }
 
 impl Handle {
-    /// Boots.
-    pub async fn boot(&self, boot: Boot) -> Result<Booted, CallError> {
-        let _ = boot;
-        unimplemented!()
+    pub(crate) fn new(shared: Arc<Shared>) -> Handle {
+        Handle { shared }
     }
-    /// Starts a program.
+
+    /// Tells the guest what to become; it answers once its root is assembled.
+    ///
+    /// # Errors
+    /// [`CallError`]; a fault has one of the `Boot…` symbols.
+    pub async fn boot(&self, boot: Boot) -> Result<Booted, CallError> {
+        match self.call(Call::Boot(Box::new(boot))).await? {
+            Reply::Booted(booted) => Ok(booted),
+            _ => Err(CallError::UnexpectedReply),
+        }
+    }
+
+    /// Starts a program, on a terminal if a size is given.
+    ///
+    /// # Errors
+    /// [`CallError`]; a fault says why the program cannot be started.
     pub async fn exec(
         &self,
         program: Program,
         tty: Option<TtySize>,
     ) -> Result<ExecSession, CallError> {
-        let _ = (program, tty);
-        unimplemented!()
+        let stdio = self.open()?;
+        let stderr = if tty.is_none() {
+            Some(self.open()?)
+        } else {
+            None
+        };
+        let session = {
+            let mut state = self.shared.lock();
+            state.next_session += 1;
+            // Never used twice, also over a restore.
+            u64::from(state.mux.epoch()) << 32 | state.next_session
+        };
+        let exec = Exec {
+            session,
+            stdio: stdio.id(),
+            stderr: stderr.as_ref().map(LinkStream::id),
+            program,
+            tty,
+        };
+        match self.call(Call::Exec(Box::new(exec))).await? {
+            Reply::Started { pid } => Ok(ExecSession {
+                session,
+                pid,
+                stdio,
+                stderr,
+            }),
+            _ => Err(CallError::UnexpectedReply),
+        }
     }
-    /// Waits for the end of a session (its output streams have ended in the guest by then; drain them to EOF too).
+
+    /// Waits for the end of a session. To be called once for each; the guest
+    /// keeps the answer until then.
+    ///
+    /// # Errors
+    /// [`CallError`].
     pub async fn wait(&self, session: SessionId) -> Result<ProcessEnd, CallError> {
-        let _ = session;
-        unimplemented!()
+        match self.call(Call::Wait { session }).await? {
+            Reply::Ended { end } => Ok(end),
+            _ => Err(CallError::UnexpectedReply),
+        }
     }
-    /// Signals the process group.
+
+    /// Sends a signal to the process group of a session.
+    ///
+    /// # Errors
+    /// [`CallError`].
     pub async fn signal(&self, session: SessionId, signal: i32) -> Result<(), CallError> {
-        let _ = (session, signal);
-        unimplemented!()
+        self.done(Call::Signal { session, signal }).await
     }
-    /// Resizes the terminal.
+
+    /// Changes the size of a session's terminal.
+    ///
+    /// # Errors
+    /// [`CallError`].
     pub async fn resize(&self, session: SessionId, size: TtySize) -> Result<(), CallError> {
-        let _ = (session, size);
-        unimplemented!()
+        self.done(Call::Resize { session, size }).await
     }
-    /// Connects to a port on the guest's loopback.
+
+    /// Connects to a TCP port on the guest's loopback.
+    ///
+    /// # Errors
+    /// [`CallError`]; a fault if nothing listens there.
     pub async fn dial(&self, port: u16) -> Result<LinkStream, CallError> {
-        let _ = port;
-        unimplemented!()
+        let stream = self.open()?;
+        self.done(Call::Dial {
+            stream: stream.id(),
+            port,
+        })
+        .await?;
+        Ok(stream)
     }
-    /// Sets the clock.
+
+    /// Sets the guest's wall clock, in nanoseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`CallError`].
     pub async fn set_time(&self, time_ns: u64) -> Result<(), CallError> {
-        let _ = time_ns;
-        unimplemented!()
+        self.done(Call::SetTime { time_ns }).await
     }
-    /// Figures.
+
+    /// Asks the guest for figures.
+    ///
+    /// # Errors
+    /// [`CallError`].
     pub async fn stats(&self) -> Result<Stats, CallError> {
-        unimplemented!()
+        match self.call(Call::Stats).await? {
+            Reply::Stats(stats) => Ok(stats),
+            _ => Err(CallError::UnexpectedReply),
+        }
     }
-    /// Is anyone there.
+
+    /// Asks whether anyone is there.
+    ///
+    /// # Errors
+    /// [`CallError`].
     pub async fn ping(&self) -> Result<(), CallError> {
-        unimplemented!()
+        self.done(Call::Ping).await
     }
-    /// Orderly stop.
+
+    /// Asks the guest to end in order. The reply comes at once; the link ends
+    /// with the guest, some seconds after the grace at the latest.
+    ///
+    /// # Errors
+    /// [`CallError`].
     pub async fn stop(&self, grace_ms: u32) -> Result<(), CallError> {
-        let _ = grace_ms;
-        unimplemented!()
+        self.done(Call::Stop { grace_ms }).await
     }
-    /// Any call, untyped.
+
+    /// Any call, its reply not interpreted.
+    ///
+    /// # Errors
+    /// [`CallError`].
     pub async fn call(&self, call: Call) -> Result<Reply, CallError> {
-        let _ = call;
-        unimplemented!()
+        let (pending, reply) = PendingCall::start(&self.shared, call)?;
+        let outcome = reply.await;
+        drop(pending);
+        match outcome {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(fault)) => Err(CallError::Fault(fault)),
+            Err(_) => Err(CallError::Link(self.end_reason())),
+        }
     }
-    /// Sends an event (guest).
+
+    /// Tells the other side of something. Events are few by their nature: they
+    /// wait without a bound on this side.
     pub fn send_event(&self, event: Event) {
-        let _ = event;
-        unimplemented!()
+        self.shared
+            .lock()
+            .mux
+            .send_message(Message::Event { event }.to_json(), true);
+        self.shared.wake();
     }
-    /// Opens a byte stream.
+
+    /// Opens a byte stream. Nothing waits for the other side; a call or an
+    /// event then says what it is for.
+    ///
+    /// # Errors
+    /// [`CallError::TooManyStreams`], or [`CallError::Link`] after the end.
     pub fn open(&self) -> Result<LinkStream, CallError> {
-        unimplemented!()
+        let mut state = self.shared.lock();
+        if let Some(end) = &state.end {
+            return Err(CallError::Link(end.clone()));
+        }
+        let id = state.mux.open().ok_or(CallError::TooManyStreams)?;
+        let epoch = state.mux.epoch();
+        drop(state);
+        Ok(LinkStream::new(Arc::clone(&self.shared), id, epoch))
     }
-    /// Both sides stop sending at a frame boundary (before a save).
+
+    /// Host: brings both directions to silence at a frame boundary, for a save.
+    /// Streams keep what they hold; writes wait.
+    ///
+    /// # Errors
+    /// [`CallError::Link`] if the link ends before the guest is silent.
     pub async fn quiesce(&self) -> Result<(), CallError> {
-        unimplemented!()
+        let (sender, quiesced) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if let Some(end) = &state.end {
+                return Err(CallError::Link(end.clone()));
+            }
+            state.mux.quiesce();
+            state.quiescing.push(sender);
+        }
+        self.shared.wake();
+        quiesced
+            .await
+            .map_err(|_| CallError::Link(self.end_reason()))
     }
-    /// Goes on after a quiesce without a save.
+
+    /// Host: goes on after [`Handle::quiesce`] where nothing was saved, or where
+    /// the saved guest runs on.
     pub fn unquiesce(&self) {
-        unimplemented!()
+        self.shared.lock().mux.unquiesce();
+        self.shared.wake();
     }
-    /// The epoch of the link, to be kept with a save.
+
+    /// The epoch of the link, which belongs to a save.
     pub fn epoch(&self) -> u32 {
-        unimplemented!()
+        self.shared.lock().mux.epoch()
     }
-    /// Ends the link.
+
+    /// Waits until everything that was sent or written is on the channel, as
+    /// far as the other side gives leave.
+    ///
+    /// # Errors
+    /// [`CallError::Link`] if the link ends before.
+    pub async fn flush(&self) -> Result<(), CallError> {
+        let (sender, flushed) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if let Some(end) = &state.end {
+                return Err(CallError::Link(end.clone()));
+            }
+            state.flushing.push(sender);
+        }
+        self.shared.wake();
+        flushed
+            .await
+            .map_err(|_| CallError::Link(self.end_reason()))
+    }
+
+    /// Ends the link at once.
     pub fn close(&self) {
-        unimplemented!()
+        self.shared.end(LinkError::Closed);
     }
-    /// Resolves with the reason when the link has ended.
+
+    /// Resolves with the reason once the link has ended.
     pub async fn closed(&self) -> LinkError {
-        unimplemented!()
+        let mut ended = self.shared.ended();
+        match ended.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(LinkError::Closed),
+            Err(_) => LinkError::Closed,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn state_for_tests(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.lock()
+    }
+
+    async fn done(&self, call: Call) -> Result<(), CallError> {
+        match self.call(call).await? {
+            Reply::Done => Ok(()),
+            _ => Err(CallError::UnexpectedReply),
+        }
+    }
+
+    fn end_reason(&self) -> LinkError {
+        self.shared.lock().end.clone().unwrap_or(LinkError::Closed)
+    }
+}
+
+/// A call that waits; dropping it forgets the call, and takes it back if
+/// nothing of it was sent.
+struct PendingCall<'a> {
+    shared: &'a Shared,
+    id: u64,
+    tag: u64,
+    epoch: u32,
+}
+
+type ReplyReceiver = oneshot::Receiver<Result<Reply, Fault>>;
+
+impl<'a> PendingCall<'a> {
+    fn start(
+        shared: &'a Shared,
+        call: Call,
+    ) -> Result<(PendingCall<'a>, ReplyReceiver), CallError> {
+        let (sender, reply) = oneshot::channel();
+        let mut state = shared.lock();
+        let State {
+            calls,
+            mux,
+            next_call,
+            end,
+            ..
+        } = &mut *state;
+        if let Some(end) = end {
+            return Err(CallError::Link(end.clone()));
+        }
+        if calls.len() >= MAX_CALLS {
+            return Err(CallError::TooManyCalls);
+        }
+        *next_call += 1;
+        let id = *next_call;
+        let json = Message::Call { id, call }.to_json();
+        if json.len() > MAX_MESSAGE {
+            return Err(CallError::TooLong { length: json.len() });
+        }
+        calls.insert(id, sender);
+        let pending = PendingCall {
+            shared,
+            id,
+            tag: mux.send_message(json, false),
+            epoch: mux.epoch(),
+        };
+        drop(state);
+        shared.wake();
+        Ok((pending, reply))
+    }
+}
+
+impl Drop for PendingCall<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if state.mux.epoch() == self.epoch && state.calls.remove(&self.id).is_some() {
+            state.mux.cancel(self.tag);
+        }
     }
 }

@@ -74,6 +74,14 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// The JSON text.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        // Writing to memory cannot fail, and all keys of maps are strings.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
 /// What a side asks of the other. All calls of generation 1 go to the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
