@@ -1,7 +1,7 @@
-//! The kits of the tests, `tests/kits/NAME.json` with the daemon's program
-//! beside it: what other people's kits may look like.
+//! Kits for the tests: what other people's kits may look like.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -9,24 +9,44 @@ use crate::cache;
 use crate::machine::User;
 use crate::seat::Seat;
 
-/// Puts a kit into the user's kit folder: the manifest `tests/kits/KIT.json`
-/// and the programs, files of `tests/kits`.
+/// Puts a kit of `tests/kits` into the user's kit folder: its manifest
+/// `KIT.json` and, beside it, the programs of its daemons.
 ///
 /// # Errors
 /// A file cannot be read or written.
 pub fn install(seat: Seat<'_>, kit: &str, programs: &[&str]) -> Result<()> {
     let source = cache::repository().join("tests/kits");
     let manifest = format!("{kit}.json");
-    for name in programs.iter().copied().chain([manifest.as_str()]) {
-        let path = source.join(name);
-        let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let target = format!("{}/{name}", seat.kits());
-        seat.machine().write_file(seat.user(), &target, &content)?;
-        if name != manifest {
-            seat.machine()
-                .run(User::Root, &format!("chmod 755 '{target}'"))?
-                .success()?;
-        }
+    place(seat, &source.join(&manifest), seat.kits(), "644")?;
+    for program in programs {
+        place(seat, &source.join(program), seat.kits(), "755")?;
     }
+    Ok(())
+}
+
+/// Puts the kit `echo` of the documentation where the documentation puts it.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn install_example(seat: Seat<'_>) -> Result<()> {
+    let source = cache::repository().join("docs/examples/echo");
+    let programs = format!("{}/bin", seat.home());
+    place(seat, &source.join("echo.json"), seat.kits(), "644")?;
+    place(seat, &source.join("echo-gateway"), &programs, "755")
+}
+
+fn place(seat: Seat<'_>, source: &Path, folder: &str, mode: &str) -> Result<()> {
+    let content = fs::read(source).with_context(|| format!("reading {}", source.display()))?;
+    let name = source.file_name().context("a file has a name")?;
+    let target = format!("{folder}/{}", name.to_string_lossy());
+    // A file that a daemon runs at this moment is replaced, not written to.
+    let fresh = format!("{target}.new");
+    seat.machine().write_file(seat.user(), &fresh, &content)?;
+    seat.machine()
+        .run(
+            User::Root,
+            &format!("chmod {mode} '{fresh}' && mv '{fresh}' '{target}'"),
+        )?
+        .success()?;
     Ok(())
 }

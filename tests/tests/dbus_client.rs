@@ -31,7 +31,7 @@ fn a_python_client_follows_a_whole_life_by_signals_alone() -> Result<()> {
 }
 
 #[test]
-fn a_python_client_follows_a_whole_life_on_the_system_bus() -> Result<()> {
+fn a_python_client_follows_a_whole_life_in_system_mode() -> Result<()> {
     drive(Seat::root(&Machine::shared(Systemd::V257)?), "dbus-life")
 }
 
@@ -80,7 +80,7 @@ fn introspection_shows_every_interface() -> Result<()> {
 }
 
 #[test]
-fn a_stranger_may_not_call_the_system_daemon() -> Result<()> {
+fn a_stranger_may_not_call_aegisd_in_system_mode() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     Seat::root(&machine).aegis_ok("status")?;
     let call = "busctl --system call org.aegisvm.Aegis1 /org/aegisvm/Aegis1 \

@@ -19,11 +19,12 @@ fn with_a_daemon<'a>(seat: Seat<'a>, handle: &str) -> Result<Instance<'a>> {
 fn starting_an_instance_of_a_kit_starts_its_daemon() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);
-    let instance = with_a_daemon(seat, "job-start")?;
+    kit::install_example(seat)?;
+    let instance = Instance::start(seat, "job-start", "--kit echo")?;
 
-    let unit = instance.daemon_unit("gateway");
-    assert_eq!(unit, "aegis-kit-job-start:gateway.service");
-    instance.daemon_pid("gateway")?;
+    let unit = instance.daemon_unit("echo-gateway");
+    assert_eq!(unit, "aegis-kit-job-start:echo-gateway.service");
+    instance.daemon_pid("echo-gateway")?;
     assert_eq!(seat.active_state(&unit)?, "active");
     assert_eq!(seat.active_state(&instance.vm_unit())?, "active");
     assert_eq!(seat.unit_property(&unit, "Slice")?, instance.slice());
@@ -33,13 +34,37 @@ fn starting_an_instance_of_a_kit_starts_its_daemon() -> Result<()> {
         "{info}"
     );
     wait_until(DEADLINE, "the daemon's first words", || {
+        Ok(seat.journal(&unit)?.contains("hello from job-start"))
+    })?;
+    assert_eq!(instance.exec_ok("echo from the guest")?, "from the guest");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_gets_its_arguments_environment_and_config() -> Result<()> {
+    let machine = Machine::shared(Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    seat.run(&format!("rm -rf {}/job-given", seat.kits()))?
+        .success()?;
+    let instance = with_a_daemon(seat, "job-given")?;
+    let unit = instance.daemon_unit("gateway");
+    wait_until(DEADLINE, "the daemon's first words", || {
         let journal = seat.journal(&unit)?;
         Ok(
-            journal.contains("serving job-start with [one] [two words] and from the kit")
+            journal.contains("serving job-given with [one] [two words] and from the kit")
                 && journal.contains(r#""greeting""#),
         )
     })?;
-    assert_eq!(instance.exec_ok("echo from the guest")?, "from the guest");
+
+    // What a person wrote is not overwritten by the default, and is picked up.
+    let config = format!("{}/job-given/gateway.json", seat.kits());
+    machine.write_file(User::Alice, &config, b"{\"greeting\":\"good day\"}")?;
+    wait_until(DEADLINE, "the daemon to have the new config", || {
+        Ok(seat.journal(&unit)?.contains("good day"))
+    })?;
+    instance.act("disable")?;
+    instance.act("enable")?;
+    assert!(String::from_utf8(machine.read_file(&config)?)?.contains("good day"));
     Ok(())
 }
 

@@ -31,7 +31,7 @@ fn a_daemon_reaches_its_own_config_and_nothing_else_of_its_user() -> Result<()> 
 }
 
 #[test]
-fn a_daemon_reaches_its_own_config_and_nothing_else_of_its_user_on_252() -> Result<()> {
+fn a_daemon_reaches_its_own_config_and_nothing_else_of_its_user_on_systemd_252() -> Result<()> {
     nothing_else_of_its_user(Systemd::V252)
 }
 
@@ -91,7 +91,7 @@ fn nothing_else_of_its_user(systemd: Systemd) -> Result<()> {
 }
 
 #[test]
-fn a_daemon_cannot_signal_processes_of_its_user_on_257() -> Result<()> {
+fn a_daemon_cannot_signal_processes_of_its_user_on_systemd_257() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);
     let manager = seat.run("pgrep -u alice -x systemd")?.success()?;

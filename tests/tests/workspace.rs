@@ -62,7 +62,7 @@ fn a_folder_is_shared_both_ways_by_virtiofs() -> Result<()> {
 }
 
 #[test]
-fn a_folder_is_shared_both_ways_by_9p_where_there_is_no_virtiofsd() -> Result<()> {
+fn a_folder_is_shared_both_ways_by_9p_on_systemd_252() -> Result<()> {
     let machine = Machine::shared(Systemd::V252)?;
     assert_eq!(
         shared_both_ways(Seat::alice(&machine), "space-plan9")?,
@@ -116,7 +116,7 @@ fn a_link_out_of_the_folder_does_not_reach_the_hosts_files() -> Result<()> {
 }
 
 #[test]
-fn a_link_out_of_the_folder_does_not_reach_the_hosts_files_by_9p() -> Result<()> {
+fn a_link_out_of_the_folder_does_not_reach_the_hosts_files_on_systemd_252() -> Result<()> {
     symlinks_lead_nowhere(&*Machine::temporary("test-space-252", Systemd::V252)?)
 }
 
