@@ -1,3 +1,46 @@
-//! The AegisVM control plane.
+//! aegisd, the control plane of AegisVM.
+//!
+//! It holds what users want in a registry, compares it with what the service
+//! manager says, and corrects the difference. It supervises nothing itself: it
+//! may die at any instant, and VMs, daemons and connections go on.
+//!
+//! ```text
+//!  clients ──D-Bus──► bus ──► engine ──► instance (actors) ──► reconcile (what to do)
+//!                      ▲        │              │
+//!                      └─ board ◄──────────────┼──► registry     what is wanted
+//!                                              ├──► supervisor   what runs
+//!                                              ├──► vm           a VM's owner, on its socket
+//!                                              └──► kits         manifests and programs
+//! ```
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`daemon`] | the process: start, readiness, end |
+//! | [`bus`] | D-Bus, an adapter and nothing else |
+//! | [`board`] | what clients can see, and its one way out |
+//! | [`engine`] | all instances together |
+//! | [`instance`] | one instance: its actor and its operations |
+//! | [`reconcile`] | what should be done, pure |
+//! | [`jobs`] | long operations that clients follow |
+//! | [`kits`] | kit manifests, specs made from them, changes of both |
+//! | [`checks`] | whether the host can do what is needed |
+//! | [`registry`] | what users want, on disk |
+//! | [`supervisor`] | the service manager |
+//! | [`vm`] | the client of a VM's owner |
+//! | [`host`] | directories and programs around it |
 
+pub mod board;
+pub mod bus;
+pub mod checks;
+pub mod daemon;
+pub mod engine;
+pub mod host;
+pub mod instance;
+pub mod jobs;
+pub mod kits;
+pub mod reconcile;
+pub mod registry;
 pub mod supervisor;
+#[cfg(test)]
+mod testing;
+pub mod vm;

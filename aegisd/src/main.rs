@@ -1,1 +1,88 @@
-fn main() {}
+//! The program around the library: command line, log, runtime.
+
+use std::process::ExitCode;
+
+use aegis_core::fault::chain;
+use aegis_core::layout::Mode;
+use clap::Parser;
+use rustix::fs::Mode as FileMode;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+/// The AegisVM control plane. The service manager starts it; people use aegisctl.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Serve this user, on the user's bus
+    #[arg(long, conflicts_with = "system")]
+    user: bool,
+    /// Serve the whole system, on the system bus
+    #[arg(long)]
+    system: bool,
+}
+
+impl Arguments {
+    fn mode(&self) -> Mode {
+        match (
+            self.user,
+            self.system,
+            std::env::var("AEGIS_MODE").as_deref(),
+        ) {
+            (true, _, _) => Mode::User,
+            (_, true, _) => Mode::System,
+            (_, _, Ok("user")) => Mode::User,
+            (_, _, Ok("system")) => Mode::System,
+            _ => Mode::default_for(rustix::process::geteuid().as_raw()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Process-wide, so before there is a second thread.
+    rustix::process::umask(FileMode::RWXG | FileMode::RWXO);
+    log();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Nothing here computes; more threads would only cost memory.
+        .worker_threads(2)
+        .thread_name("aegisd")
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(aegisd::daemon::run(arguments.mode())),
+        Err(error) => {
+            tracing::error!("cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    tracing::error!("{}", chain(&error));
+    if let Some(hint) = error.hint() {
+        tracing::error!("hint: {hint}");
+    }
+    ExitCode::FAILURE
+}
+
+/// To the journal with its fields where the journal takes our stderr
+/// (systemd.exec(5), `$JOURNAL_STREAM`), else to stderr as text.
+fn log() {
+    let filter = EnvFilter::try_from_env("AEGIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
+        Some(journal) => Box::new(journal),
+        None => {
+            let text = tracing_subscriber::fmt::layer();
+            Box::new(
+                text.with_writer(std::io::stderr)
+                    .without_time()
+                    .with_target(false),
+            )
+        }
+    };
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .init();
+}

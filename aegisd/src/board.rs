@@ -1,0 +1,135 @@
+//! The board: what clients can see, in one place.
+//!
+//! Everything that is shown goes on the board and leaves by one door: the task
+//! of [`crate::bus::objects`] compares the board with what it last told the bus
+//! and sends the difference. Nobody else emits a signal.
+//!
+//! ```text
+//!   instance actors ─┐
+//!   jobs ────────────┼─► Board (watch, generation) ─► bus::objects ─► InterfacesAdded/Removed,
+//!   kit catalog ─────┘                                                PropertiesChanged, Completed
+//! ```
+//!
+//! Whoever answers a client waits with [`Board::settled`] first, so that the
+//! object in the answer is on the bus before the answer is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aegis_bus::instance::InstanceView;
+use aegis_bus::job::JobOutcome;
+use aegis_bus::kit::KitView;
+use aegis_core::handle::Handle;
+use tokio::sync::watch;
+
+/// The number of a job, unique in this run of aegisd.
+pub type JobId = u64;
+
+/// What is shown at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// Grows with every change.
+    generation: u64,
+    pub instances: BTreeMap<Handle, Arc<InstanceView>>,
+    /// By the name of the object: the kit's, or for a shadowed one a longer.
+    pub kits: BTreeMap<String, Arc<KitView>>,
+    pub jobs: BTreeMap<JobId, Arc<JobShown>>,
+    /// Whether units outlive the user's last session.
+    pub lingering: bool,
+    /// Records that cannot be read, in words.
+    pub quarantined: Vec<String>,
+}
+
+impl Shown {
+    /// How often anything had changed.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// A job as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobShown {
+    /// `create`, `start`, ...
+    pub kind: &'static str,
+    /// `None` where it is about all of them.
+    pub instance: Option<Handle>,
+    /// 0 to 1; -1 while unknown.
+    pub progress: f64,
+    /// What it does at the moment, in words.
+    pub status: String,
+    pub outcome: JobOutcome,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Board {
+    shown: watch::Sender<Shown>,
+    told: watch::Sender<u64>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            shown: watch::Sender::new(Shown::default()),
+            told: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Board {
+    /// Changes what is shown.
+    pub fn change(&self, change: impl FnOnce(&mut Shown)) {
+        self.shown.send_modify(|shown| {
+            change(shown);
+            shown.generation += 1;
+        });
+    }
+
+    /// Shows an instance, if it looks other than before.
+    pub fn show_instance(&self, handle: &Handle, view: InstanceView) {
+        self.shown.send_if_modified(|shown| {
+            let before = shown.instances.get(handle);
+            if before.is_some_and(|before| **before == view) {
+                return false;
+            }
+            shown.instances.insert(handle.clone(), Arc::new(view));
+            shown.generation += 1;
+            true
+        });
+    }
+
+    /// Looks at an instance.
+    pub fn instance(&self, handle: &Handle) -> Option<Arc<InstanceView>> {
+        self.shown.borrow().instances.get(handle).cloned()
+    }
+
+    /// Looks at a kit.
+    pub fn kit(&self, object: &str) -> Option<Arc<KitView>> {
+        self.shown.borrow().kits.get(object).cloned()
+    }
+
+    /// Looks at a job.
+    pub fn job(&self, id: JobId) -> Option<Arc<JobShown>> {
+        self.shown.borrow().jobs.get(&id).cloned()
+    }
+
+    /// Follows every change.
+    pub fn follow(&self) -> watch::Receiver<Shown> {
+        self.shown.subscribe()
+    }
+
+    /// Notes that the bus was told everything up to a generation. For the one
+    /// task that tells it.
+    pub fn note_told(&self, generation: u64) {
+        self.told.send_replace(generation);
+    }
+
+    /// Waits until the bus was told everything shown so far.
+    pub async fn settled(&self) {
+        let generation = self.shown.borrow().generation;
+        let mut told = self.told.subscribe();
+        // The sender is in self, so the wait cannot end with an error.
+        drop(told.wait_for(|&told| told >= generation).await);
+    }
+}

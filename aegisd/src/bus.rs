@@ -1,0 +1,87 @@
+//! D-Bus: an adapter, no more. A method converts, asks the engine and converts
+//! back; what changes is told by [`objects`] alone.
+//!
+//! | module | what it serves |
+//! |---|---|
+//! | [`manager`], [`instance`], [`kit`], [`job`] | one interface each |
+//! | [`objects`] | the objects that come and go, and every signal |
+
+pub mod instance;
+pub mod job;
+pub mod kit;
+pub mod manager;
+pub mod objects;
+
+use std::sync::Arc;
+
+use aegis_bus::names::{BUS_NAME, ROOT_PATH};
+use tokio::task::JoinHandle;
+use zbus::fdo::{ObjectManager, RequestNameFlags, RequestNameReply};
+use zbus::{Connection, fdo};
+
+use crate::engine::Engine;
+
+/// Why aegisd is not on the bus.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot publish the objects of aegisd")]
+    Publish(#[source] zbus::Error),
+    #[error("cannot ask for the name {BUS_NAME}")]
+    Name(#[source] zbus::Error),
+    #[error("another aegisd has the name {BUS_NAME} on this bus")]
+    NameTaken,
+}
+
+/// Publishes everything on a connection and keeps it current; the task ends with
+/// the connection.
+///
+/// # Errors
+/// The connection is broken.
+pub async fn publish(
+    connection: &Connection,
+    engine: &Arc<Engine>,
+) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
+    let server = connection.object_server();
+    server
+        .at(ROOT_PATH, ObjectManager)
+        .await
+        .map_err(ServeError::Publish)?;
+    let manager = manager::ManagerObject::new(engine.clone());
+    server
+        .at(ROOT_PATH, manager)
+        .await
+        .map_err(ServeError::Publish)?;
+    let mut publisher = objects::Publisher::new(connection.clone(), engine.clone());
+    publisher.tell().await.map_err(ServeError::Publish)?;
+    Ok(tokio::spawn(publisher.run()))
+}
+
+/// Whether somebody has the name already: to be asked before anything is touched.
+///
+/// # Errors
+/// [`ServeError::NameTaken`], or the bus does not answer.
+pub async fn check_name_is_free(connection: &Connection) -> Result<(), ServeError> {
+    let asked = async {
+        let bus = fdo::DBusProxy::new(connection).await?;
+        Ok(bus
+            .name_has_owner(zbus::names::BusName::try_from(BUS_NAME)?)
+            .await?)
+    };
+    match asked.await.map_err(ServeError::Name)? {
+        true => Err(ServeError::NameTaken),
+        false => Ok(()),
+    }
+}
+
+/// Takes the name, which makes clients find aegisd.
+///
+/// # Errors
+/// [`ServeError::NameTaken`], or the bus refuses.
+pub async fn take_name(connection: &Connection) -> Result<(), ServeError> {
+    let flags = RequestNameFlags::DO_NOT_QUEUE;
+    match connection.request_name_with_flags(BUS_NAME, flags).await {
+        Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(()),
+        Ok(_) | Err(zbus::Error::NameTaken) => Err(ServeError::NameTaken),
+        Err(error) => Err(ServeError::Name(error)),
+    }
+}

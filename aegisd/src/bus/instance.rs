@@ -1,0 +1,254 @@
+//! The Instance interface.
+
+use std::sync::Arc;
+
+use aegis_bus::dict::{Dict, DictReader};
+use aegis_bus::error::BusFault;
+use aegis_bus::instance::{
+    DaemonEntry, DeleteOptions, ExecOptions, InstanceView, LastExit, StopOptions,
+};
+use aegis_bus::names::job_path;
+use aegis_core::handle::Handle;
+use zbus::{OwnedFd, OwnedObjectPath};
+
+use super::manager::{failed, refused};
+use crate::engine::Engine;
+use crate::instance::{Instance, InstanceError, Operation};
+use crate::jobs::Outcome;
+use crate::vm::VmError;
+
+/// An instance's object.
+#[derive(Debug)]
+pub struct InstanceObject {
+    engine: Arc<Engine>,
+    handle: Handle,
+}
+
+impl InstanceObject {
+    pub fn new(engine: Arc<Engine>, handle: Handle) -> Self {
+        Self { engine, handle }
+    }
+
+    fn instance(&self) -> Result<Instance, BusFault> {
+        self.engine.get(self.handle.as_str()).map_err(failed)
+    }
+
+    async fn ask(&self, operation: Operation) -> Result<OwnedObjectPath, BusFault> {
+        let job = self.instance()?.ask(operation).map_err(failed)?;
+        self.engine.board().settled().await;
+        Ok(job_path(job))
+    }
+
+    fn view(&self) -> Result<Arc<InstanceView>, BusFault> {
+        let view = self.engine.board().instance(&self.handle);
+        view.ok_or_else(|| failed(InstanceError::Unknown(self.handle.to_string())))
+    }
+}
+
+#[zbus::interface(name = "org.aegisvm.Aegis1.Instance", introspection_docs = false)]
+impl InstanceObject {
+    #[zbus(out_args("job"))]
+    async fn start(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        none(options)?;
+        self.ask(Operation::Start).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn stop(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        let StopOptions { grace_secs } = StopOptions::from_dict(options).map_err(refused)?;
+        self.ask(Operation::Stop { grace_secs }).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn enable(&self) -> Result<OwnedObjectPath, BusFault> {
+        self.ask(Operation::Enable).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn disable(&self) -> Result<OwnedObjectPath, BusFault> {
+        self.ask(Operation::Disable).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn delete(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        let DeleteOptions { purge } = DeleteOptions::from_dict(options).map_err(refused)?;
+        self.ask(Operation::Delete { purge }).await
+    }
+
+    #[zbus(out_args("outcome"))]
+    async fn pause(&self, options: Dict) -> Result<&'static str, BusFault> {
+        none(options)?;
+        self.instance()?.pause().await.map(word).map_err(failed)
+    }
+
+    #[zbus(out_args("outcome"))]
+    async fn resume(&self, options: Dict) -> Result<&'static str, BusFault> {
+        none(options)?;
+        self.instance()?.resume().await.map(word).map_err(failed)
+    }
+
+    #[zbus(out_args("stdin", "stdout", "stderr", "control"))]
+    async fn exec(
+        &self,
+        argv: Vec<String>,
+        options: Dict,
+    ) -> Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd), BusFault> {
+        let options = ExecOptions::from_dict(options).map_err(refused)?;
+        let request = options.into_request(argv);
+        let descriptors = self.instance()?.exec(request).await.map_err(failed)?;
+        let four: [_; 4] = descriptors
+            .try_into()
+            .map_err(|_| failed(VmError::Misfit.into()))?;
+        let [stdin, stdout, stderr, control] = four.map(OwnedFd::from);
+        Ok((stdin, stdout, stderr, control))
+    }
+
+    #[zbus(out_args("files"))]
+    async fn open_logs(&self, options: Dict) -> Result<Vec<OwnedFd>, BusFault> {
+        none(options)?;
+        let files = self.instance()?.open_logs().await.map_err(failed)?;
+        Ok(files.into_iter().map(OwnedFd::from).collect())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn handle(&self) -> String {
+        self.handle.to_string()
+    }
+
+    #[zbus(property)]
+    fn state(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.state.clone())
+    }
+
+    #[zbus(property)]
+    fn state_reason(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.state_reason.clone())
+    }
+
+    #[zbus(property)]
+    fn enabled(&self) -> Result<bool, BusFault> {
+        Ok(self.view()?.enabled)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kit(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.kit.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kit_version(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.kit_version.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn image(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.image.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn command(&self) -> Result<Vec<String>, BusFault> {
+        Ok(self.view()?.command.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn memory(&self) -> Result<u32, BusFault> {
+        Ok(self.view()?.memory_mib)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn cpus(&self) -> Result<u32, BusFault> {
+        Ok(self.view()?.cpus)
+    }
+
+    #[zbus(property)]
+    fn accel(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.accel.clone())
+    }
+
+    #[zbus(property)]
+    fn kernel(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.kernel.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn workspace(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.workspace.clone())
+    }
+
+    #[zbus(property)]
+    fn ports(&self) -> Result<Vec<String>, BusFault> {
+        Ok(self.view()?.ports.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn ephemeral(&self) -> Result<bool, BusFault> {
+        Ok(self.view()?.ephemeral)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn created_at(&self) -> Result<u64, BusFault> {
+        Ok(self.view()?.created_at_us)
+    }
+
+    #[zbus(property)]
+    fn state_since(&self) -> Result<u64, BusFault> {
+        Ok(self.view()?.state_since_us)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn unit(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.unit.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn socket_unit(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.socket_unit.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn slice(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.slice.clone())
+    }
+
+    #[zbus(property)]
+    fn qemu_pid(&self) -> Result<u32, BusFault> {
+        Ok(self.view()?.qemu_pid)
+    }
+
+    #[zbus(property)]
+    fn execs(&self) -> Result<u32, BusFault> {
+        Ok(self.view()?.execs)
+    }
+
+    #[zbus(property)]
+    fn last_exit(&self) -> Result<Dict, BusFault> {
+        Ok(self
+            .view()?
+            .last_exit
+            .as_ref()
+            .map(LastExit::to_dict)
+            .unwrap_or_default())
+    }
+
+    #[zbus(property)]
+    fn daemons(&self) -> Result<Vec<Dict>, BusFault> {
+        Ok(self
+            .view()?
+            .daemons
+            .iter()
+            .map(DaemonEntry::to_dict)
+            .collect())
+    }
+}
+
+/// Refuses every option where a method knows none yet.
+fn none(options: Dict) -> Result<(), BusFault> {
+    DictReader::new("option", options).finish().map_err(refused)
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Changed => "changed",
+        Outcome::Unchanged => "unchanged",
+    }
+}

@@ -1,0 +1,162 @@
+//! The Manager interface.
+
+use std::sync::Arc;
+
+use aegis_bus::dict::{Dict, DictError, DictReader};
+use aegis_bus::error::BusFault;
+use aegis_bus::manager::{CheckRow, CreateOptions, SpecRequest};
+use aegis_bus::names::{instance_path, job_path};
+use aegis_core::fault::Fault;
+use aegis_core::handle::Handle;
+use futures_util::StreamExt;
+use zbus::message::Header;
+use zbus::{Connection, OwnedObjectPath, fdo};
+
+use crate::checks;
+use crate::engine::Engine;
+use crate::instance::InstanceError;
+
+/// The manager's object.
+#[derive(Debug)]
+pub struct ManagerObject {
+    engine: Arc<Engine>,
+}
+
+impl ManagerObject {
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+#[zbus::interface(name = "org.aegisvm.Aegis1.Manager", introspection_docs = false)]
+impl ManagerObject {
+    #[zbus(out_args("instance", "job"))]
+    async fn create_instance(
+        &self,
+        handle: String,
+        spec: Dict,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(OwnedObjectPath, OwnedObjectPath), BusFault> {
+        let request = SpecRequest::from_dict(spec).map_err(refused)?;
+        let options = CreateOptions::from_dict(options).map_err(refused)?;
+        let owner = header.sender().map(ToString::to_string);
+        let created = self
+            .engine
+            .create(&handle, request, options, owner.clone())
+            .await;
+        let (handle, job) = created.map_err(failed)?;
+        if let Some(owner) = owner.filter(|_| options.foreground_owner) {
+            tokio::spawn(watch(
+                self.engine.clone(),
+                connection.clone(),
+                handle.clone(),
+                owner,
+            ));
+        }
+        self.engine.board().settled().await;
+        Ok((instance_path(&handle), job_path(job)))
+    }
+
+    #[zbus(out_args("instance"))]
+    async fn get_instance(&self, handle: String) -> Result<OwnedObjectPath, BusFault> {
+        let instance = self.engine.get(&handle).map_err(failed)?;
+        Ok(instance_path(instance.handle()))
+    }
+
+    #[zbus(out_args("rows"))]
+    async fn check(&self) -> Vec<CheckRow> {
+        checks::check(&self.engine).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn stop_all(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        DictReader::new("option", options)
+            .finish()
+            .map_err(refused)?;
+        let job = self.engine.stop_all().map_err(failed)?;
+        self.engine.board().settled().await;
+        Ok(job_path(job))
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn mode(&self) -> String {
+        self.engine.shared().host.layout.mode.to_string()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn home(&self) -> String {
+        self.engine.shared().host.layout.home.display().to_string()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn runtime_directory(&self) -> String {
+        self.engine
+            .shared()
+            .host
+            .layout
+            .runtime
+            .display()
+            .to_string()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn supervisor(&self) -> String {
+        self.engine.shared().facts.name.clone()
+    }
+
+    #[zbus(property)]
+    fn lingering(&self) -> bool {
+        self.engine.board().follow().borrow().lingering
+    }
+
+    #[zbus(property)]
+    fn quarantined(&self) -> Vec<String> {
+        self.engine.board().follow().borrow().quarantined.clone()
+    }
+}
+
+/// A dictionary that is refused.
+pub(super) fn refused(error: DictError) -> BusFault {
+    Fault::from(error).into()
+}
+
+/// An operation that failed.
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+pub(super) fn failed(error: InstanceError) -> BusFault {
+    error.fault().into()
+}
+
+/// Waits until the owner of an ephemeral instance leaves the bus.
+async fn watch(engine: Arc<Engine>, connection: Connection, handle: Handle, owner: String) {
+    if let Err(error) = left(&connection, &owner).await {
+        tracing::warn!("cannot watch {owner} on the bus: {error}, taking it for gone");
+    }
+    engine.owner_left(&handle, &owner);
+}
+
+async fn left(connection: &Connection, owner: &str) -> zbus::Result<()> {
+    let bus = fdo::DBusProxy::new(connection).await?;
+    let mut changes = bus
+        .receive_name_owner_changed_with_args(&[(0, owner)])
+        .await?;
+    // It may have left before the rule was in place.
+    if !bus
+        .name_has_owner(zbus::names::BusName::try_from(owner)?)
+        .await?
+    {
+        return Ok(());
+    }
+    while let Some(change) = changes.next().await {
+        if change.args()?.new_owner().is_none() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

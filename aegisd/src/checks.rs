@@ -1,0 +1,342 @@
+//! What `doctor` asks: whether the host can do what is needed.
+//!
+//! Each check looks at the real thing, changes nothing and ends soon. What it
+//! says is for people; its id is for programs and does not change.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use aegis_bus::manager::CheckStatus::{Fail, Ok as Good, Warn};
+use aegis_bus::manager::{CheckRow, CheckStatus};
+use aegis_core::layout::Mode;
+
+use crate::engine::Engine;
+use crate::host::Host;
+use crate::supervisor::state::Facts;
+
+/// The oldest QEMU that is tested: Debian 12's.
+const OLDEST_QEMU: [u32; 2] = [7, 2];
+/// The oldest virtiofsd that can map every guest user to this one.
+const OLDEST_VIRTIOFSD: [u32; 2] = [1, 13];
+/// Where packages put virtiofsd, which is seldom in the PATH.
+const VIRTIOFSD_DIRS: [&str; 4] = [
+    "/usr/libexec",
+    "/usr/lib",
+    "/usr/lib/qemu",
+    "/usr/local/libexec",
+];
+/// How long a program may take to tell its version.
+const VERSION_DEADLINE: Duration = Duration::from_secs(5);
+/// Free bytes below which the next large write is likely to fail.
+const LITTLE_SPACE: u64 = 1 << 30;
+/// Free bytes below which nothing can be relied on.
+const NO_SPACE: u64 = 64 << 20;
+
+/// Every check, in the order people read them.
+pub async fn check(engine: &Engine) -> Vec<CheckRow> {
+    let shared = engine.shared();
+    // Lingering can be switched at any time.
+    let facts = shared
+        .supervisor
+        .facts()
+        .await
+        .unwrap_or_else(|_| shared.facts.clone());
+    if let Some(lingering) = facts.lingering {
+        engine.board().change(|shown| shown.lingering = lingering);
+    }
+    let mut rows = vec![row("service-manager", Good, facts.name.clone(), "")];
+    rows.extend(lingering(&facts));
+    rows.push(confinement(&facts));
+    rows.push(programs(&shared.host));
+    rows.push(qemu(&shared.host).await);
+    rows.push(kvm());
+    rows.push(kernel(&shared.host));
+    rows.push(guest_files(&shared.host));
+    rows.push(virtiofsd(&shared.host).await);
+    rows.push(space(&shared.host));
+    rows.push(registry(engine));
+    rows
+}
+
+fn row(id: &str, status: CheckStatus, summary: impl Into<String>, hint: &str) -> CheckRow {
+    CheckRow::new(id, status, summary, hint)
+}
+
+fn lingering(facts: &Facts) -> Option<CheckRow> {
+    if facts.mode == Mode::System {
+        return None;
+    }
+    Some(match facts.lingering {
+        Some(true) => row("lingering", Good, "instances go on after logout", ""),
+        Some(false) => row(
+            "lingering",
+            Warn,
+            "without lingering all instances end at logout",
+            "loginctl enable-linger",
+        ),
+        None => row(
+            "lingering",
+            Warn,
+            "cannot tell whether lingering is enabled",
+            "",
+        ),
+    })
+}
+
+fn confinement(facts: &Facts) -> CheckRow {
+    match facts.confinement_obstacle {
+        None => row("sandbox", Good, "units can be confined", ""),
+        Some(obstacle) => row(
+            "sandbox",
+            Fail,
+            format!("units cannot be confined: {obstacle}"),
+            "allow unprivileged user namespaces: sysctl user.max_user_namespaces=15000, and on \
+             Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; or start with --insecure",
+        ),
+    }
+}
+
+fn programs(host: &Host) -> CheckRow {
+    let own = ["aegis-vmm", "aegis-shim"].map(|name| host.program(name));
+    let missing: Vec<_> = own.iter().filter(|path| !path.is_file()).collect();
+    if missing.is_empty() {
+        let summary = format!("the programs of AegisVM are in {}", host.libexec.display());
+        return row("programs", Good, summary, "");
+    }
+    let missing: Vec<_> = missing
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let hint = "install the package again, or set AEGIS_LIBEXEC";
+    row(
+        "programs",
+        Fail,
+        format!("missing: {}", missing.join(", ")),
+        hint,
+    )
+}
+
+async fn qemu(host: &Host) -> CheckRow {
+    let name = format!("qemu-system-{}", std::env::consts::ARCH);
+    let hint = "install it: apt install qemu-system-x86, or the like";
+    let Some(path) = find(&name, &host.program_dirs) else {
+        return row("qemu", Fail, format!("{name} is not installed"), hint);
+    };
+    match version(&path, "QEMU emulator version ").await {
+        Some(version) if version >= OLDEST_QEMU => row(
+            "qemu",
+            Good,
+            format!("QEMU {} ({})", dotted(version), path.display()),
+            "",
+        ),
+        Some(version) => row(
+            "qemu",
+            Fail,
+            format!(
+                "QEMU {} is too old, {} is needed",
+                dotted(version),
+                dotted(OLDEST_QEMU)
+            ),
+            "install a newer QEMU, on Debian 11 from the backports",
+        ),
+        None => row(
+            "qemu",
+            Fail,
+            format!("{} does not tell its version", path.display()),
+            hint,
+        ),
+    }
+}
+
+fn kvm() -> CheckRow {
+    let path = Path::new("/dev/kvm");
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path);
+    match opened {
+        Ok(_) => row("kvm", Good, "/dev/kvm can be opened", ""),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => row(
+            "kvm",
+            Warn,
+            "/dev/kvm may not be opened; guests run slowly, by translation",
+            "join the group of /dev/kvm: sudo usermod -aG kvm $USER, then log in again",
+        ),
+        Err(_) => row(
+            "kvm",
+            Warn,
+            "there is no KVM; guests run slowly, by translation",
+            "enable virtualisation in the firmware, or nested virtualisation in the VM's host",
+        ),
+    }
+}
+
+fn kernel(host: &Host) -> CheckRow {
+    if host.guest_dir.join("vmlinux").is_file() {
+        return row(
+            "kernel",
+            Good,
+            "the project's own guest kernel is installed",
+            "",
+        );
+    }
+    let fallback = host.guest_dir.join("fallback/vmlinuz");
+    if fallback.is_file() {
+        return row(
+            "kernel",
+            Warn,
+            "a distribution's kernel serves as the guest kernel and boots much slower",
+            "build and install the project's own: make kernel && make install",
+        );
+    }
+    let summary = format!("there is no guest kernel in {}", host.guest_dir.display());
+    row("kernel", Fail, summary, "make kernel && make install")
+}
+
+fn guest_files(host: &Host) -> CheckRow {
+    let wanted = ["initramfs", "base.squashfs"];
+    let missing: Vec<_> = wanted
+        .into_iter()
+        .filter(|name| !host.guest_dir.join(name).is_file())
+        .collect();
+    if missing.is_empty() {
+        let summary = format!("the guest's files are in {}", host.guest_dir.display());
+        return row("guest-files", Good, summary, "");
+    }
+    let missing = missing.join(" and ");
+    let summary = format!("missing in {}: {missing}", host.guest_dir.display());
+    row(
+        "guest-files",
+        Fail,
+        summary,
+        "install the package again, or: make install",
+    )
+}
+
+async fn virtiofsd(host: &Host) -> CheckRow {
+    let places = VIRTIOFSD_DIRS.iter().map(PathBuf::from);
+    let places: Vec<_> = places.chain(host.program_dirs.iter().cloned()).collect();
+    let found = match find("virtiofsd", &places) {
+        Some(path) => version(&path, "virtiofsd ").await,
+        None => None,
+    };
+    let hint = "install virtiofsd 1.13 or newer for faster workspaces";
+    match found {
+        Some(version) if version >= OLDEST_VIRTIOFSD => row(
+            "workspaces",
+            Good,
+            format!("shared by virtiofsd {}", dotted(version)),
+            "",
+        ),
+        Some(version) => {
+            let summary = format!("shared by 9p: virtiofsd {} is too old", dotted(version));
+            row("workspaces", Warn, summary, hint)
+        }
+        None => row(
+            "workspaces",
+            Warn,
+            "shared by 9p: there is no virtiofsd",
+            hint,
+        ),
+    }
+}
+
+fn space(host: &Host) -> CheckRow {
+    let home = &host.layout.home;
+    let Ok(disk) = rustix::fs::statvfs(home) else {
+        return row(
+            "disk",
+            Fail,
+            format!("{} cannot be read", home.display()),
+            "",
+        );
+    };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let status = match free {
+        0..NO_SPACE => Fail,
+        NO_SPACE..LITTLE_SPACE => Warn,
+        LITTLE_SPACE.. => Good,
+    };
+    let hint = if status == Good {
+        ""
+    } else {
+        "free some space"
+    };
+    row(
+        "disk",
+        status,
+        format!("{} MiB free in {}", free >> 20, home.display()),
+        hint,
+    )
+}
+
+fn registry(engine: &Engine) -> CheckRow {
+    if let Some(fault) = engine.unusable() {
+        return row(
+            "registry",
+            Fail,
+            fault.to_string(),
+            fault.hint.as_deref().unwrap_or(""),
+        );
+    }
+    let quarantined = engine.board().follow().borrow().quarantined.clone();
+    if quarantined.is_empty() {
+        return row("registry", Good, "every record can be read", "");
+    }
+    let path = engine.shared().host.layout.registry();
+    let hint = format!(
+        "correct or remove the record in {} with sqlite3",
+        path.display()
+    );
+    let summary = format!("records that cannot be read: {}", quarantined.join("; "));
+    row("registry", Warn, summary, &hint)
+}
+
+fn find(name: &str, dirs: &[PathBuf]) -> Option<PathBuf> {
+    dirs.iter()
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+/// The first two numbers after a program's own name in its `--version`.
+async fn version(program: &Path, prefix: &str) -> Option<[u32; 2]> {
+    let mut command = tokio::process::Command::new::<&OsStr>(program.as_os_str());
+    command
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(VERSION_DEADLINE, command.output())
+        .await
+        .ok()?
+        .ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout), prefix)
+}
+
+fn parse_version(text: &str, prefix: &str) -> Option<[u32; 2]> {
+    let numbers = text.lines().next()?.strip_prefix(prefix)?;
+    let mut numbers = numbers.split(|c: char| !c.is_ascii_digit());
+    Some([numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?])
+}
+
+fn dotted([major, minor]: [u32; 2]) -> String {
+    format!("{major}.{minor}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        let qemu = "QEMU emulator version 7.2.9 (Debian 1:7.2+dfsg)\nCopyright";
+        assert_eq!(parse_version(qemu, "QEMU emulator version "), Some([7, 2]));
+        assert_eq!(
+            parse_version("virtiofsd 1.13.2", "virtiofsd "),
+            Some([1, 13])
+        );
+        assert_eq!(parse_version("something else", "virtiofsd "), None);
+    }
+}

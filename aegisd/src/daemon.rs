@@ -1,0 +1,164 @@
+//! aegisd as a process: from the command line to the end.
+//!
+//! ```text
+//!  folders, lock ─► bus, service manager ─► registry ─► engine ─► objects ─► name ─► READY
+//! ```
+//!
+//! The name comes last: who finds aegisd on the bus finds all of it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_bus::connect::ConnectError;
+use aegis_core::layout::Mode;
+use rustix::fs::{FlockOperation, flock};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::bus::{self, ServeError};
+use crate::engine::{Engine, EngineError};
+use crate::host::{Host, HostError};
+use crate::registry::Registry;
+use crate::supervisor::SupervisorError;
+use crate::supervisor::systemd::Systemd;
+
+/// Why aegisd ends other than asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error("this host cannot run aegisd")]
+    Host(#[from] HostError),
+    #[error("cannot make the folder {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("another aegisd runs already: it holds {0}")]
+    Running(PathBuf),
+    #[error("cannot lock {path}")]
+    Lock {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("there is no message bus")]
+    Bus(#[source] Box<ConnectError>),
+    #[error("there is no service manager")]
+    Supervisor(#[from] SupervisorError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("the connection to the message bus broke")]
+    Lost(#[source] Option<zbus::Error>),
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+}
+
+impl DaemonError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Bus(error) => Some(error.hint()),
+            Self::Host(HostError::Runtime(error)) => Some(error.hint()),
+            Self::Host(HostError::NoUser) => {
+                Some("make it: systemd-sysusers, or install the package again".to_owned())
+            }
+            Self::Supervisor(_) | Self::Engine(EngineError::Supervisor(_)) => {
+                Some("AegisVM needs systemd 252 or newer, see 'aegisctl doctor'".to_owned())
+            }
+            Self::Running(_) | Self::Serve(ServeError::NameTaken) => {
+                Some("'systemctl status aegisd' shows it (--user in user mode)".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from running.
+pub async fn run(mode: Mode) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let host = Host::from_environment(mode)?;
+    let _lock = lock(&host.layout.runtime)?;
+    let connection = aegis_bus::connect::connect(mode)
+        .await
+        .map_err(|error| DaemonError::Bus(Box::new(error)))?;
+    bus::check_name_is_free(&connection).await?;
+    let uid = rustix::process::geteuid().as_raw();
+    let supervisor = Arc::new(Systemd::connect(&host.layout, uid).await?);
+    let registry = host.layout.registry();
+    let registry = crate::instance::blocking(move || Registry::open(&registry)).await;
+    let engine = Engine::start(host, supervisor, registry).await?;
+    let mut publisher = bus::publish(&connection, &engine).await?;
+    bus::take_name(&connection).await?;
+    tell(&[
+        NotifyState::Ready,
+        NotifyState::Status("Taking care of instances"),
+    ]);
+    tracing::info!(%mode, version = env!("CARGO_PKG_VERSION"), "ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = prove_life() => {}
+        lost = &mut publisher => return Err(DaemonError::Lost(reason(lost))),
+        () = connection.closed() => return Err(DaemonError::Lost(None)),
+    }
+    tell(&[NotifyState::Stopping]);
+    tracing::info!("ending; instances go on without aegisd");
+    publisher.abort();
+    Ok(())
+}
+
+/// Holds off a second aegisd with the same folders, before anything is touched.
+fn lock(runtime: &Path) -> Result<File, DaemonError> {
+    let path = runtime.join("aegisd.lock");
+    std::fs::create_dir_all(runtime).map_err(|source| DaemonError::Folder {
+        path: runtime.to_owned(),
+        source,
+    })?;
+    let failed = |source| DaemonError::Lock {
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::Running(path)),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Answers the service manager's watchdog, if it watches, for as long as this
+/// runtime turns.
+async fn prove_life() {
+    let Some(period) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    // Half of it, as sd_watchdog_enabled(3) recommends.
+    let mut beat = tokio::time::interval((period / 2).max(Duration::from_millis(1)));
+    loop {
+        beat.tick().await;
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("cannot tell the service manager: {error}, ignoring");
+    }
+}
+
+fn reason(lost: Result<zbus::Result<()>, tokio::task::JoinError>) -> Option<zbus::Error> {
+    lost.ok().and_then(Result::err)
+}

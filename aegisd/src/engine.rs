@@ -1,0 +1,372 @@
+//! The engine: all instances, and what concerns more than one of them.
+//!
+//! It starts an actor per record, hands out what the service manager and the
+//! kit folders report, and makes new instances. It knows no transport: the bus
+//! asks it, and so would any other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_bus::job::JobState;
+use aegis_bus::manager::{CreateOptions, SpecRequest};
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::handle::Handle;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::sync::mpsc;
+
+use crate::board::{Board, JobId};
+use crate::host::Host;
+use crate::instance::{Directory, Instance, InstanceError, Operation, Shared, files};
+use crate::jobs::{Job, Jobs, Outcome};
+use crate::kits::Catalog;
+use crate::kits::expand::{ExpandError, expand};
+use crate::kits::watcher::{self, Changed};
+use crate::registry::{Loaded, Record, Registry, RegistryError};
+use crate::supervisor::state::{Change, UnitState};
+use crate::supervisor::{Supervisor, SupervisorError, UnitId};
+
+/// Before a lost connection to the service manager is tried anew.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// Bursts of changes in the kit folders that may wait.
+const KIT_CHANGES: usize = 16;
+
+/// Why aegisd cannot begin its work.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("the service manager does not answer")]
+    Supervisor(#[from] SupervisorError),
+    #[error("the folders of aegisd cannot be made")]
+    Folders(#[source] Box<InstanceError>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    /// Why there is no registry to work with. Everything is refused with it.
+    unusable: Option<Fault>,
+}
+
+impl Engine {
+    /// Finds out how things are and starts to take care of them.
+    ///
+    /// A registry that cannot be used does not keep aegisd from running: clients
+    /// are told why. Nothing is corrected then, since nothing is known to be wrong.
+    ///
+    /// # Errors
+    /// The service manager cannot be reached, or a folder cannot be made.
+    pub async fn start(
+        host: Host,
+        supervisor: Arc<dyn Supervisor>,
+        registry: Result<Registry, RegistryError>,
+    ) -> Result<Arc<Self>, EngineError> {
+        files::prepare(&host).map_err(|error| EngineError::Folders(Box::new(error)))?;
+        let facts = supervisor.facts().await?;
+        // Before the list, so that nothing happens unseen between the two.
+        let changes = supervisor.changes().await?;
+        let units = supervisor.list(None).await?;
+        let (registry, loaded) = match registry {
+            Ok(registry) => {
+                let loaded = registry.load().await;
+                (registry, loaded)
+            }
+            Err(error) => (Registry::closed(), Err(error)),
+        };
+        let unusable = loaded.as_ref().err().map(RegistryError::fault);
+        if let Some(fault) = &unusable {
+            tracing::error!(symbol = %fault.symbol, "{fault}");
+        }
+        let loaded = loaded.unwrap_or_default();
+        let board = Arc::new(Board::default());
+        let dirs = (host.kit_dirs.clone(), host.program_dirs.clone());
+        let catalog = Arc::new(Catalog::new(dirs.0, dirs.1, board.clone()));
+        catalog.refresh();
+        let engine = Arc::new(Self {
+            shared: Arc::new(Shared {
+                host,
+                supervisor,
+                facts,
+                registry,
+                jobs: Jobs::new(board.clone()),
+                board,
+                catalog,
+                directory: Directory::default(),
+            }),
+            unusable,
+        });
+        engine.show_manager(&loaded);
+        if engine.unusable.is_none() {
+            engine.take_over(loaded, units).await;
+        }
+        tokio::spawn(follow_units(engine.clone(), changes));
+        tokio::spawn(follow_kits(engine.clone()));
+        Ok(engine)
+    }
+
+    /// What everything works with.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What clients can see.
+    pub fn board(&self) -> &Board {
+        &self.shared.board
+    }
+
+    /// Why the registry cannot be used, if it cannot.
+    pub fn unusable(&self) -> Option<&Fault> {
+        self.unusable.as_ref()
+    }
+
+    fn show_manager(&self, loaded: &Loaded) {
+        let words = loaded.quarantined.iter();
+        let words = words.map(|record| format!("{}: {}", record.handle, record.reason));
+        let quarantined: Vec<String> = words.collect();
+        for words in &quarantined {
+            tracing::error!("a record of the registry cannot be read, ignoring: {words}");
+        }
+        let lingering = self.shared.facts.lingering.unwrap_or(true);
+        self.board().change(|shown| {
+            shown.quarantined = quarantined;
+            shown.lingering = lingering;
+        });
+    }
+
+    /// Starts the actors, and stops what belongs to no instance.
+    async fn take_over(&self, loaded: Loaded, units: Vec<UnitState>) {
+        let mut by_handle: BTreeMap<Handle, Vec<UnitState>> = BTreeMap::new();
+        for unit in units {
+            by_handle
+                .entry(unit.unit.handle.clone())
+                .or_default()
+                .push(unit);
+        }
+        for mut record in loaded.records {
+            let units = by_handle.remove(&record.handle).unwrap_or_default();
+            if crate::reconcile::adopt(&mut record, &units, self.shared.facts.started_at) {
+                let written = self.shared.registry.update(record.clone()).await;
+                if let Err(error) = written {
+                    tracing::error!("{}, ignoring", error.fault());
+                }
+            }
+            Instance::spawn(self.shared.clone(), record, units);
+        }
+        let unreadable: BTreeSet<String> = loaded
+            .quarantined
+            .into_iter()
+            .map(|record| record.handle)
+            .collect();
+        for handle in by_handle
+            .into_keys()
+            .filter(|h| !unreadable.contains(h.as_str()))
+        {
+            tracing::warn!(instance = %handle, "its units belong to no instance and are stopped");
+            let stopped = self.shared.supervisor.stop(&UnitId::group(&handle)).await;
+            if let Err(error) = stopped {
+                tracing::error!("{}, ignoring", InstanceError::from(error).fault());
+            }
+        }
+    }
+
+    fn usable(&self) -> Result<(), InstanceError> {
+        match &self.unusable {
+            None => Ok(()),
+            Some(fault) => Err(InstanceError::Start(fault.clone())),
+        }
+    }
+
+    /// The instance of a handle, without regard to case.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, handle: &str) -> Result<Instance, InstanceError> {
+        self.usable()?;
+        let found = self.shared.directory.find(handle);
+        found.ok_or_else(|| InstanceError::Unknown(handle.to_owned()))
+    }
+
+    /// Makes an instance; an empty name lets the engine choose one. `owner` is
+    /// who keeps an ephemeral instance alive.
+    ///
+    /// # Errors
+    /// What was asked for cannot be; nothing is left then. What fails later is
+    /// the job's to tell, and leaves nothing either.
+    pub async fn create(
+        &self,
+        name: &str,
+        request: SpecRequest,
+        options: CreateOptions,
+        owner: Option<String>,
+    ) -> Result<(Handle, JobId), InstanceError> {
+        self.usable()?;
+        if request.ephemeral && !options.start {
+            return Err(InstanceError::EphemeralStart);
+        }
+        let record = self.record_for(name, request).await?;
+        files::check(&self.shared.host, &record)?;
+        self.shared.registry.insert(record.clone()).await?;
+        let handle = record.handle.clone();
+        let instance = Instance::spawn(self.shared.clone(), record, Vec::new());
+        if options.foreground_owner {
+            instance.set_owner(owner);
+        }
+        let start = options.start;
+        Ok((handle, instance.ask(Operation::Create { start })?))
+    }
+
+    async fn record_for(&self, name: &str, request: SpecRequest) -> Result<Record, InstanceError> {
+        let handle = match name {
+            "" => self.generated(if request.ephemeral { "run" } else { "vm" })?,
+            name => name.parse::<Handle>()?,
+        };
+        if self.shared.directory.find(handle.as_str()).is_some() {
+            return Err(RegistryError::Taken(handle.to_string()).into());
+        }
+        let (shared, kit) = (self.shared.clone(), request.kit.clone());
+        let kit = crate::instance::blocking(move || {
+            // Programs may have come since the folders were read.
+            shared.catalog.refresh();
+            kit.map(|name| shared.catalog.find(&name)).transpose()
+        });
+        let kit = kit.await.map_err(ExpandError::from)?;
+        let spec = expand(request, kit.as_ref())?;
+        Ok(Record::new(handle, spec, crate::instance::now_us()))
+    }
+
+    /// A name nobody has: the standard library's hash keys are random.
+    fn generated(&self, prefix: &str) -> Result<Handle, InstanceError> {
+        loop {
+            let number = RandomState::new().build_hasher().finish() & 0xff_ffff;
+            let handle: Handle = format!("{prefix}-{number:06x}").parse()?;
+            if self.shared.directory.find(handle.as_str()).is_none() {
+                return Ok(handle);
+            }
+        }
+    }
+
+    /// Deletes an ephemeral instance whose owner left before its exec began.
+    pub fn owner_left(&self, handle: &Handle, owner: &str) {
+        let Ok(instance) = self.get(handle.as_str()) else {
+            return;
+        };
+        if !instance.give_up(owner) {
+            return;
+        }
+        if let Err(error) = instance.ask(Operation::Delete { purge: false }) {
+            tracing::warn!(instance = %handle, "{}, ignoring", error.fault());
+        }
+    }
+
+    fn look_everywhere(&self) {
+        for instance in self.shared.directory.all() {
+            instance.units_may_differ();
+        }
+    }
+
+    /// Stops every instance until it is started or aegisd is.
+    ///
+    /// # Errors
+    /// The registry cannot be used.
+    pub fn stop_all(&self) -> Result<JobId, InstanceError> {
+        self.usable()?;
+        let job = self.shared.jobs.begin("stop-all", None);
+        let id = job.id();
+        let asked: Vec<Result<JobId, InstanceError>> = self
+            .shared
+            .directory
+            .all()
+            .iter()
+            .map(|instance| instance.ask(Operation::Rest))
+            .collect();
+        tokio::spawn(end_with(self.shared.board.clone(), job, asked));
+        Ok(id)
+    }
+}
+
+/// Ends a job when the jobs it is made of have ended.
+async fn end_with(board: Arc<Board>, job: Job, parts: Vec<Result<JobId, InstanceError>>) {
+    let mut shown = board.follow();
+    let mut result = Ok(Outcome::Unchanged);
+    for part in parts {
+        let ended = match part {
+            Err(error) => Err(error.fault()),
+            Ok(id) => {
+                let running = |job: &crate::board::JobShown| job.outcome.state == JobState::Running;
+                let ended =
+                    shown.wait_for(|shown| !shown.jobs.get(&id).is_some_and(|j| running(j)));
+                let outcome = match ended.await {
+                    Ok(shown) => shown.jobs.get(&id).map(|job| job.outcome.clone()),
+                    Err(_) => None,
+                };
+                match outcome {
+                    Some(outcome) if outcome.state == JobState::Unchanged => Ok(Outcome::Unchanged),
+                    Some(outcome) => outcome.fault.map_or(Ok(Outcome::Changed), Err),
+                    None => Err(Fault::new(Symbol::Internal, "a part of the job was lost")),
+                }
+            }
+        };
+        result = match (result, ended) {
+            (Err(first), _) | (Ok(_), Err(first)) => Err(first),
+            (Ok(before), Ok(outcome)) => Ok(outcome.or(before)),
+        };
+    }
+    job.end(result);
+}
+
+/// Hands every change of a unit to its instance.
+async fn follow_units(engine: Arc<Engine>, mut changes: BoxStream<'static, Change>) {
+    loop {
+        while let Some(change) = changes.next().await {
+            match &change {
+                Change::Changed(unit) | Change::Gone { unit, .. } => {
+                    if let Some(instance) = engine.shared.directory.find(unit.handle.as_str()) {
+                        instance.unit_changed(&change);
+                    }
+                }
+                Change::Missed => engine.look_everywhere(),
+            }
+        }
+        tracing::warn!("the service manager stopped telling of changes; asking again");
+        changes = loop {
+            tokio::time::sleep(RECONNECT).await;
+            match engine.shared.supervisor.changes().await {
+                Ok(changes) => break changes,
+                Err(error) => {
+                    tracing::warn!("{}, ignoring", InstanceError::from(error).fault());
+                }
+            }
+        };
+        engine.look_everywhere();
+    }
+}
+
+/// Keeps the catalog as the folders are, and hands changes of config on.
+async fn follow_kits(engine: Arc<Engine>) {
+    let (sender, mut changes) = mpsc::channel(KIT_CHANGES);
+    let dirs = engine.shared.host.kit_dirs.clone();
+    tokio::spawn(async move {
+        if let Err(error) = watcher::watch(dirs, sender).await {
+            tracing::error!("cannot follow the kit folders: {error}; kits are read on use only");
+        }
+    });
+    while let Some(change) = changes.recv().await {
+        match change {
+            Changed::Kits => {
+                let catalog = engine.shared.catalog.clone();
+                crate::instance::blocking(move || catalog.refresh()).await;
+                // A config folder may have come with its content.
+                for instance in engine.shared.directory.all() {
+                    instance.config_may_differ();
+                }
+            }
+            Changed::Config(handle) => {
+                if let Ok(instance) = engine.get(handle.as_str()) {
+                    instance.config_may_differ();
+                }
+            }
+        }
+    }
+}

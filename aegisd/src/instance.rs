@@ -1,0 +1,386 @@
+//! Instances at run time: one actor task owns each of them.
+//!
+//! Everybody else holds an [`Instance`], which sends requests to the actor's
+//! bounded mailbox and looks at what it publishes. The actor does one operation
+//! at a time; between operations it reconciles ([`crate::reconcile`]).
+//!
+//! ```text
+//!  bus, engine ── Operation + Job ──►┐
+//!  service manager ── Notice ───────►│ actor ──► Work: one operation ──► registry, files,
+//!  VM's owner ── VmStatus (watch) ──►┘   │                               supervisor, VM
+//!                                        └──► Board: the instance as clients see it
+//! ```
+//!
+//! Pause, resume and exec are the VM owner's business and go straight to it.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | `actor` | the task: requests, changes, timers, reconciliation |
+//! | `admission` | what becomes of a request while an operation is under way |
+//! | `work` | the operations, step by step |
+//! | `start` | starting a VM and waiting for its guest |
+//! | `files` | the instance's files |
+//! | `plans` | its units, as the service manager is asked for them |
+//! | `view` | its looks |
+//! | [`error`] | what can go wrong |
+
+mod actor;
+mod admission;
+pub mod error;
+pub(crate) mod files;
+mod plans;
+mod start;
+mod view;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aegis_core::control::{self, Answer, Call, ExecRequest, VmStatus};
+use aegis_core::handle::Handle;
+use aegis_core::layout::InstanceFiles;
+use aegis_core::spec;
+use rustix::fd::OwnedFd;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::board::{Board, JobId};
+use crate::host::Host;
+use crate::jobs::{Job, Jobs, Outcome};
+use crate::kits::Catalog;
+use crate::registry::{Intent, Record, Registry};
+use crate::supervisor::state::{Change, Facts, UnitState};
+use crate::supervisor::{Supervisor, UnitId};
+use crate::vm::{self, VmError};
+
+pub(crate) use actor::now_us;
+use admission::Kind;
+pub use error::InstanceError;
+
+/// Requests that may wait for an actor before callers are told to come back.
+const MAILBOX: usize = 16;
+
+/// What all instances share.
+#[derive(Debug)]
+pub struct Shared {
+    pub host: Host,
+    pub supervisor: Arc<dyn Supervisor>,
+    /// What the service manager said about itself at aegisd's start.
+    pub facts: Facts,
+    pub registry: Registry,
+    pub board: Arc<Board>,
+    pub jobs: Jobs,
+    pub catalog: Arc<Catalog>,
+    pub directory: Directory,
+}
+
+/// The ways to all actors, by handle without regard to case.
+#[derive(Debug, Default)]
+pub struct Directory {
+    instances: Mutex<BTreeMap<String, Instance>>,
+}
+
+impl Directory {
+    /// The instance of a handle.
+    pub fn find(&self, handle: &str) -> Option<Instance> {
+        self.lock().get(&handle.to_ascii_lowercase()).cloned()
+    }
+
+    /// Every instance.
+    pub fn all(&self) -> Vec<Instance> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn add(&self, instance: Instance) {
+        self.lock().insert(instance.handle.folded(), instance);
+    }
+
+    fn remove(&self, handle: &Handle) {
+        self.lock().remove(&handle.folded());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Instance>> {
+        self.instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an instance can be asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Make everything of a new instance, and start its VM if asked.
+    Create {
+        start: bool,
+    },
+    /// Enable it if it is disabled, start the VM, wait for the guest.
+    Start,
+    /// Stop the VM; its sockets and daemons stay. `grace_secs` may shorten the
+    /// time the guest is given.
+    Stop {
+        grace_secs: Option<u32>,
+    },
+    Enable,
+    Disable,
+    /// Remove everything; with `purge` the daemons' config too.
+    Delete {
+        purge: bool,
+    },
+    /// Stop everything and let it rest until it is started or aegisd is.
+    Rest,
+}
+
+impl Operation {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Create { .. } => Kind::Create,
+            Self::Start => Kind::Start,
+            Self::Stop { .. } => Kind::Stop,
+            Self::Enable => Kind::Enable,
+            Self::Disable => Kind::Disable,
+            Self::Delete { .. } => Kind::Delete,
+            Self::Rest => Kind::Rest,
+        }
+    }
+}
+
+/// What an actor is told beside requests. Keeps the latest of everything, so it
+/// never fills up and never blocks who tells.
+#[derive(Debug, Default)]
+struct Notice {
+    news: Mutex<News>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct News {
+    /// Something about the units is other than before.
+    units: bool,
+    /// These units are gone because somebody stopped them.
+    stopped: BTreeSet<UnitId>,
+    /// A file in the daemons' config folder may be other than before.
+    config: bool,
+}
+
+impl Notice {
+    fn tell(&self, change: impl FnOnce(&mut News)) {
+        change(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner));
+        self.arrived.notify_one();
+    }
+
+    fn take(&self) -> News {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An operation and the job of who asked for it.
+#[derive(Debug)]
+struct Request {
+    operation: Operation,
+    job: Job,
+}
+
+/// The way to an instance's actor.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    handle: Handle,
+    shared: Arc<Shared>,
+    mailbox: mpsc::Sender<Request>,
+    record: watch::Receiver<Record>,
+    status: watch::Receiver<Option<VmStatus>>,
+    notice: Arc<Notice>,
+    /// Unique bus name of who keeps an ephemeral instance until its exec begins.
+    owner: Arc<Mutex<Option<String>>>,
+}
+
+impl Instance {
+    /// Starts the actor of an instance whose record is in the registry and enters
+    /// it into the directory.
+    pub fn spawn(shared: Arc<Shared>, record: Record, units: Vec<UnitState>) -> Self {
+        let (mailbox, requests) = mpsc::channel(MAILBOX);
+        let handle = record.handle.clone();
+        let notice = Arc::new(Notice::default());
+        let actor = actor::Actor::new(shared.clone(), record, units, requests, notice.clone());
+        let instance = Self {
+            handle,
+            shared,
+            mailbox,
+            record: actor.record(),
+            status: actor.status(),
+            notice,
+            owner: Arc::default(),
+        };
+        instance.shared.directory.add(instance.clone());
+        tokio::spawn(actor.run());
+        instance
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Whether it lives for one command.
+    pub fn is_ephemeral(&self) -> bool {
+        self.record.borrow().spec.ephemeral
+    }
+
+    /// Says who keeps it until its exec begins.
+    pub fn set_owner(&self, owner: Option<String>) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
+    }
+
+    /// Takes note that somebody left; returns whether that was its owner.
+    pub fn give_up(&self, left: &str) -> bool {
+        let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        owner.take_if(|owner| owner == left).is_some()
+    }
+
+    /// Asks for an operation; the job tells how it ends.
+    ///
+    /// # Errors
+    /// [`InstanceError::Busy`], or it is gone.
+    pub fn ask(&self, operation: Operation) -> Result<JobId, InstanceError> {
+        let room = self.mailbox.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => InstanceError::Busy(self.handle.clone()),
+            mpsc::error::TrySendError::Closed(()) => {
+                InstanceError::Unknown(self.handle.to_string())
+            }
+        })?;
+        let job = self
+            .shared
+            .jobs
+            .begin(operation.kind().word(), Some(&self.handle));
+        let id = job.id();
+        room.send(Request { operation, job });
+        Ok(id)
+    }
+
+    /// Tells it of a change of one of its units.
+    pub fn unit_changed(&self, change: &Change) {
+        self.notice.tell(|news| {
+            news.units = true;
+            if let Change::Gone {
+                unit,
+                stopped: true,
+            } = change
+            {
+                news.stopped.insert(unit.clone());
+            }
+        });
+    }
+
+    /// Tells it to look at its units again.
+    pub fn units_may_differ(&self) {
+        self.notice.tell(|news| news.units = true);
+    }
+
+    /// Tells it that its daemons' config may be other than before.
+    pub fn config_may_differ(&self) {
+        self.notice.tell(|news| news.config = true);
+    }
+
+    /// Stops the virtual CPUs.
+    ///
+    /// # Errors
+    /// There is no VM, or its owner refuses.
+    pub async fn pause(&self) -> Result<Outcome, InstanceError> {
+        self.ask_owner(Call::Pause).await
+    }
+
+    /// Lets the virtual CPUs run on.
+    ///
+    /// # Errors
+    /// There is no VM, or its owner refuses.
+    pub async fn resume(&self) -> Result<Outcome, InstanceError> {
+        self.ask_owner(Call::Resume).await
+    }
+
+    async fn ask_owner(&self, call: Call) -> Result<Outcome, InstanceError> {
+        if self.status.borrow().is_none() {
+            return Err(InstanceError::NoVm(self.handle.clone()));
+        }
+        change(&self.control_socket(), call).await
+    }
+
+    /// Runs a command in the guest, waking the VM if need be. Returns stdin,
+    /// stdout, stderr and control; nothing of the session passes aegisd.
+    ///
+    /// # Errors
+    /// It is disabled, or the VM does not start.
+    pub async fn exec(&self, request: ExecRequest) -> Result<Vec<OwnedFd>, InstanceError> {
+        if request.argv.is_empty() {
+            return Err(InstanceError::EmptyExec);
+        }
+        spec::validate_command(&request.argv)?;
+        spec::validate_env(&request.env)?;
+        let intent = self.record.borrow().intent;
+        match intent {
+            Intent::Enabled | Intent::Creating => {}
+            Intent::Disabled => return Err(InstanceError::Disabled(self.handle.clone())),
+            Intent::Deleting | Intent::Purging => {
+                return Err(InstanceError::Deleting(self.handle.clone()));
+            }
+        }
+        let (answer, descriptors) = vm::call(&self.control_socket(), Call::Exec(request)).await?;
+        match answer {
+            Answer::Exec if descriptors.len() == EXEC_DESCRIPTORS => {
+                // From here on the VM's owner sees the client come and go.
+                self.set_owner(None);
+                Ok(descriptors)
+            }
+            _ => Err(VmError::Misfit.into()),
+        }
+    }
+
+    /// Opens the command's log for reading, the oldest file first.
+    ///
+    /// # Errors
+    /// A file is there and cannot be opened.
+    pub async fn open_logs(&self) -> Result<Vec<OwnedFd>, InstanceError> {
+        let files = self.shared.host.layout.instance(&self.handle);
+        blocking(move || open_logs(&files)).await
+    }
+
+    fn control_socket(&self) -> std::path::PathBuf {
+        self.shared.host.layout.control_socket(&self.handle)
+    }
+}
+
+/// Stdin, stdout, stderr and control of an exec session.
+const EXEC_DESCRIPTORS: usize = 4;
+
+/// Asks a VM's owner for a change.
+async fn change(control_socket: &Path, call: Call) -> Result<Outcome, InstanceError> {
+    match vm::call(control_socket, call).await? {
+        (Answer::Outcome(control::Outcome::Changed), _) => Ok(Outcome::Changed),
+        (Answer::Outcome(control::Outcome::Unchanged), _) => Ok(Outcome::Unchanged),
+        _ => Err(VmError::Misfit.into()),
+    }
+}
+
+fn open_logs(files: &InstanceFiles) -> Result<Vec<OwnedFd>, InstanceError> {
+    let mut opened = Vec::new();
+    for name in ["log/command.log.1", "log/command.log"] {
+        match files::open_inside(files.dir(), Path::new(name)) {
+            Ok(file) => opened.push(file.into()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(InstanceError::File {
+                    operation: "open",
+                    path: files.dir().join(name),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(opened)
+}
+
+/// Runs what blocks on a thread for it.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // The thread is never cancelled, so the work itself panicked.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,526 @@
+//! The task that owns an instance.
+//!
+//! ```text
+//!  loop: nothing under way? ─► next request that waits, else what reconciliation wants
+//!        show
+//!        wait for: the operation's end, a request, news of units, the VM's status, a timer
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aegis_core::control::{CommandExit, VmStatus};
+use aegis_core::fault::Fault;
+use aegis_core::state::UnitPhase;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::admission::{Admission, Kind, admit};
+use super::view::{Sources, phase, view};
+use super::work::{Conclusion, Work};
+use super::{InstanceError, MAILBOX, Notice, Operation, Request, Shared, blocking, files};
+use crate::jobs::Job;
+use crate::reconcile::{self, Action};
+use crate::registry::{Intent, Record};
+use crate::supervisor::UnitId;
+use crate::supervisor::state::UnitState;
+use crate::vm;
+
+/// How long a unit may be missing before it is made again: the news that
+/// somebody stopped it may come after the news that it is gone.
+const HOLD: Duration = Duration::from_secs(1);
+/// Between two tries of a correction that fails, growing from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// A daemon that ran this long is healthy: its next failure is a new one.
+const HEALTHY: Duration = Duration::from_secs(600);
+/// Before a broken connection to a VM's owner that still runs is made anew.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// Largest config file and exit record that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// A timer that is as good as none.
+const FAR: Duration = Duration::from_secs(24 * 3600);
+
+type Running = Pin<Box<dyn Future<Output = Conclusion> + Send>>;
+
+/// The operation under way.
+struct Current {
+    kind: Kind,
+    /// `None` for the actor's own.
+    job: Option<Job>,
+    running: Running,
+}
+
+/// The live connection to the owner of a VM.
+struct Watching {
+    /// The owner it belongs to.
+    pid: u32,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A correction that failed and will be tried again.
+struct Trouble {
+    fault: Fault,
+    delay: Duration,
+    next: Instant,
+}
+
+pub(super) struct Actor {
+    work: Work,
+    status: Arc<watch::Sender<Option<VmStatus>>>,
+    requests: mpsc::Receiver<Request>,
+    notice: Arc<Notice>,
+    units: Vec<UnitState>,
+    /// Wanted units that are missing, as of the last look.
+    missing: BTreeSet<UnitId>,
+    /// Units that somebody stopped, not yet judged.
+    stopped: BTreeSet<UnitId>,
+    /// Nothing is made before this instant.
+    hold: Option<Instant>,
+    /// Everything was stopped on request and rests until the next one.
+    resting: bool,
+    last_exit: Option<CommandExit>,
+    /// The daemons' config files as they were last applied.
+    configs: BTreeMap<String, u64>,
+    /// Daemons whose config changed since.
+    changed_configs: BTreeSet<String>,
+    current: Option<Current>,
+    waiting: VecDeque<Request>,
+    watching: Option<Watching>,
+    trouble: Option<Trouble>,
+}
+
+impl Actor {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        record: Record,
+        units: Vec<UnitState>,
+        requests: mpsc::Receiver<Request>,
+        notice: Arc<Notice>,
+    ) -> Self {
+        let status = Arc::new(watch::Sender::new(None));
+        let work = Work {
+            shared,
+            handle: record.handle.clone(),
+            status: status.subscribe(),
+            record: Arc::new(watch::Sender::new(record)),
+        };
+        let mut actor = Self {
+            work,
+            status,
+            requests,
+            notice,
+            units,
+            missing: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            hold: None,
+            resting: false,
+            last_exit: None,
+            configs: BTreeMap::new(),
+            changed_configs: BTreeSet::new(),
+            current: None,
+            waiting: VecDeque::new(),
+            watching: None,
+            trouble: None,
+        };
+        actor.missing = actor.missing_now();
+        actor.show();
+        actor
+    }
+
+    pub(super) fn record(&self) -> watch::Receiver<Record> {
+        self.work.record.subscribe()
+    }
+
+    pub(super) fn status(&self) -> watch::Receiver<Option<VmStatus>> {
+        self.status.subscribe()
+    }
+
+    /// Lives until the instance is removed or everybody who could ask is gone.
+    pub(super) async fn run(mut self) {
+        self.configs = read_configs(&self.work).await;
+        self.follow_vm().await;
+        let mut status = self.status.subscribe();
+        loop {
+            self.go_on();
+            self.show();
+            let timer = self.next_timer();
+            tokio::select! {
+                biased;
+                // Its end first: what comes next depends on it.
+                conclusion = concluded(&mut self.current) => {
+                    if self.note_conclusion(conclusion) {
+                        return;
+                    }
+                    self.look().await;
+                }
+                request = self.requests.recv() => match request {
+                    Some(request) => self.accept(request),
+                    None => return,
+                },
+                () = self.notice.arrived.notified() => self.hear_news().await,
+                // Shown at the top of the loop.
+                Ok(()) = status.changed() => {}
+                () = tokio::time::sleep_until(timer) => self.note_health().await,
+            }
+        }
+    }
+
+    /// Begins what is next, if nothing is under way.
+    fn go_on(&mut self) {
+        if self.current.is_some() {
+            return;
+        }
+        if let Some(Request { operation, job }) = self.waiting.pop_front() {
+            self.resting = operation == Operation::Rest;
+            let work = self.work.clone().perform(operation, job.reporter());
+            self.begin(operation.kind(), Some(job), Box::pin(work));
+            return;
+        }
+        if !self.changed_configs.is_empty() {
+            let daemons = std::mem::take(&mut self.changed_configs);
+            let work = self.work.clone().configure(daemons);
+            self.begin(Kind::Configure, None, Box::pin(work));
+            return;
+        }
+        let now = Instant::now();
+        let retry = self.trouble.as_ref().map(|trouble| trouble.next);
+        if [self.hold, retry]
+            .into_iter()
+            .flatten()
+            .any(|until| until > now)
+        {
+            return;
+        }
+        self.hold = None;
+        let mut actions = reconcile::plan(&self.work.record.borrow(), &self.units);
+        if self.resting {
+            actions.retain(|action| *action == Action::Delete);
+        }
+        if actions.is_empty() {
+            self.trouble = None;
+        } else {
+            let work = self.work.clone().correct(actions);
+            self.begin(Kind::Correct, None, Box::pin(work));
+        }
+    }
+
+    fn begin(&mut self, kind: Kind, job: Option<Job>, running: Running) {
+        self.current = Some(Current { kind, job, running });
+    }
+
+    fn accept(&mut self, request: Request) {
+        let asked = request.operation.kind();
+        match admit(self.current.as_ref().map(|current| current.kind), asked) {
+            Admission::Begin | Admission::Wait if self.waiting.len() < MAILBOX => {
+                self.waiting.push_back(request);
+            }
+            Admission::Begin | Admission::Wait => {
+                let busy = InstanceError::Busy(self.work.handle.clone());
+                request.job.end(Err(busy.fault()));
+            }
+            Admission::Overtake => {
+                let given_up = self.current.take().and_then(|current| current.job);
+                if let Some(job) = given_up {
+                    job.end(Err(InstanceError::Overtaken(asked.word()).fault()));
+                }
+                self.waiting.push_front(request);
+            }
+        }
+    }
+
+    /// Ends the job and notes what failed; returns whether the instance is no more.
+    fn note_conclusion(&mut self, conclusion: Conclusion) -> bool {
+        let Conclusion { result, removed } = conclusion;
+        let job = self.current.take().and_then(|current| current.job);
+        let result = result.map_err(|error| error.fault());
+        if let Err(fault) = &result {
+            tracing::error!(instance = %self.work.handle, symbol = %fault.symbol, "{fault}");
+        }
+        if removed {
+            let handle = self.work.handle.clone();
+            // Its name is free before the job is seen to end.
+            self.work
+                .shared
+                .board
+                .change(|shown| drop(shown.instances.remove(&handle)));
+            self.work.shared.directory.remove(&handle);
+            for request in self.waiting.drain(..) {
+                let gone = InstanceError::Unknown(self.work.handle.to_string());
+                request.job.end(Err(gone.fault()));
+            }
+        }
+        match (job, &result) {
+            (Some(job), _) => job.end(result),
+            (None, Err(fault)) => self.note_trouble(fault.clone()),
+            (None, Ok(_)) => self.trouble = None,
+        }
+        removed
+    }
+
+    fn note_trouble(&mut self, fault: Fault) {
+        let delay = self
+            .trouble
+            .as_ref()
+            .map_or(FIRST_RETRY, |before| before.delay * 2);
+        let delay = delay.min(LAST_RETRY);
+        self.trouble = Some(Trouble {
+            fault,
+            delay,
+            next: Instant::now() + delay,
+        });
+    }
+
+    async fn hear_news(&mut self) {
+        let news = self.notice.take();
+        self.stopped.extend(news.stopped);
+        if news.units {
+            self.look().await;
+        }
+        if news.config {
+            self.compare_config().await;
+        }
+    }
+
+    /// Asks the service manager how things are.
+    async fn look(&mut self) {
+        match self
+            .work
+            .shared
+            .supervisor
+            .list(Some(&self.work.handle))
+            .await
+        {
+            Ok(units) => self.units = units,
+            Err(error) => {
+                let error = InstanceError::from(error).fault();
+                tracing::warn!(instance = %self.work.handle, "{error}, ignoring");
+            }
+        }
+        let missing = self.missing_now();
+        if missing.difference(&self.missing).next().is_some() {
+            self.hold = Some(Instant::now() + HOLD);
+        }
+        self.missing = missing;
+        if self.current.is_none() {
+            self.adopt_stops().await;
+        }
+        self.follow_vm().await;
+    }
+
+    fn missing_now(&self) -> BTreeSet<UnitId> {
+        let wanted = reconcile::wanted(&self.work.record.borrow());
+        let there = |unit: &UnitId| self.units.iter().any(|state| state.unit == *unit);
+        wanted.into_iter().filter(|unit| !there(unit)).collect()
+    }
+
+    /// Takes what somebody stopped for intent: it stays stopped.
+    async fn adopt_stops(&mut self) {
+        let stopped = std::mem::take(&mut self.stopped);
+        let enabled = self.work.record.borrow().intent == Intent::Enabled;
+        if !enabled || self.resting {
+            return;
+        }
+        let adopted: Vec<String> = stopped
+            .intersection(&self.missing)
+            .map(UnitId::name)
+            .collect();
+        if adopted.is_empty() {
+            return;
+        }
+        tracing::info!(instance = %self.work.handle, units = ?adopted, "stopped by hand");
+        let written = self
+            .work
+            .intend(|record| record.stopped_by_hand.extend(adopted))
+            .await;
+        if let Err(error) = written {
+            self.note_trouble(error.fault());
+        }
+    }
+
+    /// Keeps one connection to the owner of a VM that runs, and none otherwise:
+    /// a connection would wake it.
+    async fn follow_vm(&mut self) {
+        let vm = self.work.vm();
+        let unit = self.units.iter().find(|state| state.unit == vm);
+        let phase = phase(unit);
+        let pid = unit
+            .and_then(|unit| unit.main_pid)
+            .filter(|_| !matches!(phase, UnitPhase::Inactive | UnitPhase::Failed));
+        let Some(pid) = pid else {
+            if self.watching.take().is_some() || self.last_exit.is_none() {
+                self.last_exit = read_exit(&self.work).await;
+            }
+            self.status
+                .send_if_modified(|status| status.take().is_some());
+            return;
+        };
+        let same = self
+            .watching
+            .as_ref()
+            .is_some_and(|w| w.pid == pid && !w.task.is_finished());
+        if same || phase == UnitPhase::Deactivating {
+            return;
+        }
+        let path = self
+            .work
+            .shared
+            .host
+            .layout
+            .control_socket(&self.work.handle);
+        let (status, notice) = (self.status.clone(), self.notice.clone());
+        let task = tokio::spawn(async move {
+            if let Err(error) = vm::watch(&path, &status).await {
+                tracing::debug!("{error}, ignoring");
+            }
+            tokio::time::sleep(RECONNECT).await;
+            notice.tell(|news| news.units = true);
+        });
+        self.watching = Some(Watching { pid, task });
+    }
+
+    /// Finds the daemons whose config is other than it was applied.
+    async fn compare_config(&mut self) {
+        let configs = read_configs(&self.work).await;
+        for (daemon, content) in configs {
+            if self.configs.insert(daemon.clone(), content) != Some(content) {
+                self.changed_configs.insert(daemon);
+            }
+        }
+    }
+
+    /// Lets daemons that have run long enough begin their delays anew.
+    async fn note_health(&mut self) {
+        let now = now_us();
+        let healed = self
+            .units
+            .iter()
+            .filter(|unit| healthy_in(unit, now) == Some(Duration::ZERO));
+        let healed: Vec<UnitId> = healed.map(|unit| unit.unit.clone()).collect();
+        for unit in &healed {
+            if let Err(error) = self.work.shared.supervisor.clear(unit).await {
+                let fault = InstanceError::from(error).fault();
+                tracing::warn!(instance = %self.work.handle, "{fault}, ignoring");
+            }
+        }
+        if !healed.is_empty() {
+            self.look().await;
+        }
+    }
+
+    fn next_timer(&self) -> Instant {
+        let now = Instant::now();
+        let healthy = self
+            .units
+            .iter()
+            .filter_map(|unit| healthy_in(unit, now_us()));
+        // At least a moment, should a manager not forget restarts when told to.
+        let healthy = healthy.min().map(|in_| now + in_.max(FIRST_RETRY));
+        let retry = self.trouble.as_ref().map(|trouble| trouble.next);
+        let earliest = [self.hold, retry, healthy].into_iter().flatten().min();
+        match (&self.current, earliest) {
+            (None, Some(earliest)) => earliest,
+            _ => now + FAR,
+        }
+    }
+
+    fn show(&self) {
+        let status = self.status.borrow().clone();
+        let view = view(Sources {
+            record: &self.work.record.borrow(),
+            units: &self.units,
+            vm: status.as_ref(),
+            last_exit: self.last_exit.as_ref(),
+            trouble: self.trouble.as_ref().map(|trouble| &trouble.fault),
+            now: now_us(),
+        });
+        self.work
+            .shared
+            .board
+            .show_instance(&self.work.handle, view);
+    }
+}
+
+/// How the command ended in the last VM.
+async fn read_exit(work: &Work) -> Option<CommandExit> {
+    let files = work.shared.host.layout.instance(&work.handle);
+    blocking(move || {
+        let name = files.exit();
+        let bytes = read_inside(files.dir(), Path::new(name.file_name()?))?;
+        serde_json::from_slice(&bytes).ok()
+    })
+    .await
+}
+
+/// The valid config files of the daemons, as numbers that tell them apart.
+async fn read_configs(work: &Work) -> BTreeMap<String, u64> {
+    let record = work.record.borrow().clone();
+    let kit = record.spec.kit.as_ref();
+    let kit = kit.and_then(|kit| work.shared.catalog.find(&kit.name).ok());
+    let folder = work.shared.host.layout.daemon_config(&record.handle);
+    let read = move || {
+        let (manifest, _) = kit.as_ref()?.usable().ok()?;
+        let daemons = manifest.instance_daemons.iter();
+        let contents = daemons.filter_map(|daemon| {
+            let path = PathBuf::from(&daemon.config.as_ref()?.path);
+            let bytes = read_inside(&folder, &path)?;
+            let is_json = path
+                .extension()
+                .is_some_and(|extension| extension == "json");
+            if is_json && serde_json::from_slice::<serde_json::Value>(&bytes).is_err() {
+                return None;
+            }
+            let mut hasher = DefaultHasher::new();
+            bytes.hash(&mut hasher);
+            Some((daemon.daemon_name().to_owned(), hasher.finish()))
+        });
+        Some(contents.collect())
+    };
+    blocking(read).await.unwrap_or_default()
+}
+
+/// The end of the operation under way; never, if there is none.
+async fn concluded(current: &mut Option<Current>) -> Conclusion {
+    match current {
+        Some(current) => current.running.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When a daemon that was restarted counts as healthy again; `None` if it does
+/// already or does not run.
+fn healthy_in(unit: &UnitState, now: u64) -> Option<Duration> {
+    let runs = phase(Some(unit)) == UnitPhase::Active && !unit.has_exited();
+    let is_daemon = matches!(unit.unit.kind, aegis_core::units::UnitKind::Daemon(_));
+    let age = Duration::from_micros(now.saturating_sub(unit.since));
+    (runs && is_daemon && unit.restarts > 0).then(|| HEALTHY.saturating_sub(age))
+}
+
+/// A small file of an instance's folder; `None` if it is missing or odd.
+fn read_inside(folder: &Path, name: &Path) -> Option<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let file = files::open_inside(folder, name).ok()?;
+    file.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Microseconds since 1970.
+pub(crate) fn now_us() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}

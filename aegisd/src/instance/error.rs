@@ -1,0 +1,203 @@
+//! What can go wrong with an instance.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use aegis_core::fault::{Fault, Symbol, chain};
+use aegis_core::handle::Handle;
+
+use crate::kits::expand::ExpandError;
+use crate::registry::RegistryError;
+use crate::supervisor::SupervisorError;
+use crate::supervisor::error::JobEnd;
+use crate::vm::VmError;
+
+/// Why an operation on an instance failed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    #[error("there is no instance '{0}'")]
+    Unknown(String),
+    #[error("the instance '{0}' is disabled")]
+    Disabled(Handle),
+    #[error("the instance '{0}' is being deleted")]
+    Deleting(Handle),
+    #[error("the instance '{0}' has too many operations waiting")]
+    Busy(Handle),
+    #[error("there is no VM of the instance '{0}' at the moment")]
+    NoVm(Handle),
+    #[error("the operation was cancelled")]
+    Cancelled,
+    #[error("a {0} overtook the operation")]
+    Overtaken(&'static str),
+    #[error("the name of the instance is not acceptable")]
+    Handle(#[from] aegis_core::handle::HandleError),
+    #[error("the command is not acceptable")]
+    Exec(#[from] aegis_core::spec::SpecError),
+    #[error("an exec needs a command")]
+    EmptyExec,
+    #[error("an ephemeral instance always starts at once")]
+    EphemeralStart,
+    #[error("the workspace {path} cannot be used")]
+    Workspace {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the workspace {0} is not a folder")]
+    WorkspaceKind(PathBuf),
+    #[error("the socket's path {0} is too long for a unix socket")]
+    SocketPath(PathBuf),
+    #[error("cannot {operation} {path}")]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot put {path} into words")]
+    Encode {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The VM's owner said why the VM does not start.
+    #[error(transparent)]
+    Start(Fault),
+    #[error("the VM ended before the guest was ready")]
+    EndedEarly,
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// A failed operation whose undoing failed too, or a teardown that went on
+    /// through failures: the first error first.
+    #[error("{}", .0.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; then: "))]
+    Several(Vec<InstanceError>),
+}
+
+impl InstanceError {
+    /// One error from the failures of a series of steps; `Ok` from none.
+    ///
+    /// # Errors
+    /// The failures.
+    pub fn all(mut errors: Vec<InstanceError>) -> Result<(), InstanceError> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
+    /// The error as clients see it.
+    pub fn fault(&self) -> Fault {
+        if is_full(self) {
+            return Fault::from_error(Symbol::NoSpace, self)
+                .with_hint("free some space on the disk, then try again");
+        }
+        let fault = |symbol| Fault::from_error(symbol, self);
+        match self {
+            Self::Unknown(_) => {
+                fault(Symbol::NotFound).with_hint("'aegisctl instance list' shows all of them")
+            }
+            Self::Disabled(handle) => fault(Symbol::Disabled)
+                .with_hint(format!("enable it: aegisctl instance enable {handle}")),
+            Self::Busy(_) => fault(Symbol::Busy).with_hint("try again in a moment"),
+            Self::NoVm(handle) => fault(Symbol::WrongState)
+                .with_hint(format!("start it: aegisctl instance start --name {handle}")),
+            Self::Deleting(_) => fault(Symbol::WrongState),
+            Self::Cancelled | Self::Overtaken(_) => fault(Symbol::Cancelled),
+            Self::Handle(_) => fault(Symbol::InvalidHandle),
+            Self::Exec(_) | Self::EmptyExec | Self::EphemeralStart => {
+                fault(Symbol::InvalidArgument)
+            }
+            Self::Workspace { .. } | Self::WorkspaceKind(_) => {
+                fault(Symbol::WorkspaceUnavailable).with_hint("name a folder that exists")
+            }
+            Self::SocketPath(_) => fault(Symbol::InvalidArgument)
+                .with_hint("choose a shorter name or a shorter XDG_RUNTIME_DIR"),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                fault(Symbol::PermissionDenied).with_hint("check the owner of the folder")
+            }
+            Self::File { .. } | Self::Encode { .. } => fault(Symbol::Internal),
+            Self::Start(fault) => fault.clone(),
+            Self::EndedEarly => fault(Symbol::VmEnded),
+            Self::Expand(error) => error.fault(),
+            Self::Registry(error) => error.fault(),
+            Self::Supervisor(error) => supervisor_fault(error),
+            Self::Vm(error) => error.fault(),
+            Self::Several(errors) => {
+                let first = errors.first().map(Self::fault);
+                let symbol = first
+                    .as_ref()
+                    .map_or(Symbol::Internal, |fault| fault.symbol);
+                let hint = first.and_then(|fault| fault.hint);
+                Fault {
+                    hint,
+                    ..fault(symbol)
+                }
+            }
+        }
+    }
+}
+
+/// Whether a full disk is behind an error.
+fn is_full(error: &InstanceError) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// An error of the service manager as clients see it.
+pub fn supervisor_fault(error: &SupervisorError) -> Fault {
+    let fault = |symbol| Fault::from_error(symbol, error);
+    match error {
+        SupervisorError::Unreachable { .. } => fault(Symbol::SupervisorUnavailable)
+            .with_hint("'aegisctl doctor' says what AegisVM needs of the system"),
+        SupervisorError::ForeignBus { .. } => fault(Symbol::SupervisorUnavailable)
+            .with_hint("log in as this user instead of using su or sudo"),
+        SupervisorError::TooOld { .. } => fault(Symbol::SupervisorUnavailable),
+        SupervisorError::Bind {
+            address, source, ..
+        } if source.kind() == io::ErrorKind::AddrInUse => fault(Symbol::PortInUse).with_hint(
+            format!("'ss -ltnp' shows who listens on {address}; or choose another port"),
+        ),
+        SupervisorError::Bind { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            fault(Symbol::PermissionDenied).with_hint("ports below 1024 are the administrator's")
+        }
+        SupervisorError::Bind { .. } => fault(Symbol::InvalidArgument),
+        SupervisorError::NotConfined { .. } | SupervisorError::NoUserNamespaces { .. } => {
+            fault(Symbol::SandboxUnavailable).with_hint(
+                "'aegisctl doctor' names the cure; --insecure runs the instance without a sandbox",
+            )
+        }
+        SupervisorError::Word { .. } => fault(Symbol::InvalidArgument)
+            .with_hint("choose a folder whose name has no spaces or special characters"),
+        SupervisorError::Job {
+            end: JobEnd::Canceled,
+            unit,
+            ..
+        } => fault(Symbol::Cancelled).with_hint(format!("somebody stopped {unit} meanwhile")),
+        SupervisorError::Job { unit, .. } => {
+            fault(Symbol::SupervisorFailed).with_hint(format!("its log: journalctl -u {unit}"))
+        }
+        SupervisorError::StillRuns { .. } => {
+            fault(Symbol::WrongState).with_hint("stop the instance, then start it")
+        }
+        SupervisorError::Call { .. } | SupervisorError::NotFound { .. } => {
+            fault(Symbol::SupervisorFailed)
+        }
+    }
+}

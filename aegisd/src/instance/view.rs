@@ -1,0 +1,292 @@
+//! An instance as clients see it, from its record, its units and its VM. Pure.
+
+use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit};
+use aegis_core::control::{CommandExit, CommandState, KernelKind, VmStatus};
+use aegis_core::fault::Fault;
+use aegis_core::lifecycle::VmState;
+use aegis_core::spec::InstanceDaemon;
+use aegis_core::state::{InstanceState, UnitPhase};
+use aegis_core::units;
+
+use crate::registry::{Intent, Record};
+use crate::supervisor::UnitId;
+use crate::supervisor::state::{Active, ProcessEnd, RunResult, UnitState};
+
+/// Everything an instance's looks follow from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sources<'a> {
+    pub(super) record: &'a Record,
+    pub(super) units: &'a [UnitState],
+    /// `None` while there is no VM or its owner has not answered.
+    pub(super) vm: Option<&'a VmStatus>,
+    /// How the command last ended, from an earlier VM.
+    pub(super) last_exit: Option<&'a CommandExit>,
+    /// Why it is not as it should be.
+    pub(super) trouble: Option<&'a Fault>,
+    /// In microseconds since 1970.
+    pub(super) now: u64,
+}
+
+/// The phase of a service.
+pub(super) fn phase(unit: Option<&UnitState>) -> UnitPhase {
+    let Some(unit) = unit else {
+        return UnitPhase::Inactive;
+    };
+    if unit.is_restarting() {
+        return UnitPhase::Activating;
+    }
+    match unit.active {
+        Active::Active | Active::Reloading if unit.stopping => UnitPhase::Deactivating,
+        Active::Active | Active::Reloading => UnitPhase::Active,
+        Active::Inactive => UnitPhase::Inactive,
+        Active::Failed => UnitPhase::Failed,
+        Active::Activating => UnitPhase::Activating,
+        Active::Deactivating => UnitPhase::Deactivating,
+    }
+}
+
+pub(super) fn view(sources: Sources<'_>) -> InstanceView {
+    let Sources { record, vm, .. } = sources;
+    let spec = &record.spec;
+    let unit = find(sources.units, &UnitId::vm(&record.handle));
+    let state = InstanceState::derive(record.is_enabled(), phase(unit), vm.map(|vm| vm.state));
+    let machine = vm.and_then(|vm| vm.machine.as_ref());
+    let kit = spec.kit.as_ref();
+    let since = vm
+        .map(|vm| vm.since)
+        .or(unit.map(|unit| unit.since).filter(|&since| since > 0));
+    let workspace = spec.workspace.as_ref().map(ToString::to_string);
+    let kernel = machine.map(|machine| match machine.kernel {
+        KernelKind::Own => "own",
+        KernelKind::Fallback => "fallback",
+    });
+    InstanceView {
+        handle: record.handle.to_string(),
+        state: state.to_string(),
+        state_reason: reason(&sources, state, unit),
+        enabled: record.is_enabled(),
+        kit: kit.map(|kit| kit.name.clone()).unwrap_or_default(),
+        kit_version: kit.map(|kit| kit.version.clone()).unwrap_or_default(),
+        image: spec.image.clone(),
+        command: spec.command.clone(),
+        memory_mib: spec.memory_mib,
+        cpus: spec.cpus,
+        accel: machine
+            .map_or(spec.accel, |machine| machine.accel)
+            .to_string(),
+        kernel: kernel.unwrap_or_default().to_owned(),
+        workspace: workspace.unwrap_or_default(),
+        ports: spec.ports.iter().map(ToString::to_string).collect(),
+        ephemeral: spec.ephemeral,
+        created_at_us: record.created_at,
+        state_since_us: since.unwrap_or(record.created_at),
+        unit: units::vm(&record.handle),
+        socket_unit: units::socket(&record.handle),
+        slice: units::slice(&record.handle),
+        qemu_pid: machine.map_or(0, |machine| machine.qemu_pid),
+        execs: vm.map_or(0, |vm| vm.execs),
+        last_exit: last_exit(&sources),
+        daemons: spec
+            .daemons
+            .iter()
+            .map(|daemon| entry(&sources, daemon))
+            .collect(),
+    }
+}
+
+fn find<'a>(units: &'a [UnitState], id: &UnitId) -> Option<&'a UnitState> {
+    units.iter().find(|state| state.unit == *id)
+}
+
+fn reason(sources: &Sources<'_>, state: InstanceState, unit: Option<&UnitState>) -> String {
+    let Sources { record, vm, .. } = sources;
+    if matches!(record.intent, Intent::Deleting | Intent::Purging) {
+        return match sources.trouble {
+            Some(fault) => format!("being deleted: {fault}"),
+            None => "being deleted".to_owned(),
+        };
+    }
+    if let Some(fault) = sources.trouble {
+        return fault.to_string();
+    }
+    let socket = units::socket(&record.handle);
+    match (state, vm) {
+        (InstanceState::Failed, Some(vm)) if vm.state == VmState::Failed => vm
+            .fault
+            .as_ref()
+            .map_or_else(|| vm.words.clone(), ToString::to_string),
+        (InstanceState::Failed, _) => unit.map(end).unwrap_or_default(),
+        (InstanceState::Running, Some(vm)) if !vm.awake_because.is_empty() => {
+            format!("awake: {}", vm.awake_because.join(", "))
+        }
+        (InstanceState::Starting | InstanceState::Stopping, Some(vm)) => vm.words.clone(),
+        _ if record.stopped_by_hand.contains(&socket) => {
+            format!("{socket} was stopped by hand; starting the instance opens it again")
+        }
+        _ => String::new(),
+    }
+}
+
+fn last_exit(sources: &Sources<'_>) -> Option<LastExit> {
+    let current = match sources.vm.map(|vm| &vm.command) {
+        Some(CommandState::Ended(exit)) => Some(exit),
+        _ => None,
+    };
+    let exit = current.or(sources.last_exit)?;
+    Some(LastExit {
+        code: exit.code,
+        signal: exit.signal,
+        failure: exit
+            .fault
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        at_us: exit.at,
+        oom: exit.oom,
+    })
+}
+
+fn entry(sources: &Sources<'_>, daemon: &InstanceDaemon) -> DaemonEntry {
+    let id = UnitId::daemon(&sources.record.handle, &daemon.name);
+    let unit = find(sources.units, &id);
+    let next = unit.and_then(|unit| unit.next_restart);
+    DaemonEntry {
+        name: daemon.name.clone(),
+        label: daemon.label.clone(),
+        unit: id.name(),
+        state: unit.map_or(DaemonState::Stopped, daemon_state),
+        restarts: unit.map_or(0, |unit| unit.restarts),
+        next_restart_in_us: next.map_or(0, |next| next.saturating_sub(sources.now)),
+        last_exit: unit.map(end).unwrap_or_default(),
+        since_us: unit.map_or(0, |unit| unit.since),
+        pid: unit.and_then(|unit| unit.main_pid).unwrap_or(0),
+    }
+}
+
+fn daemon_state(unit: &UnitState) -> DaemonState {
+    if unit.is_restarting() {
+        return DaemonState::Restarting;
+    }
+    if unit.waits_for_config() {
+        return DaemonState::WaitingForConfig;
+    }
+    if unit.has_exited() {
+        return DaemonState::Exited;
+    }
+    match unit.active {
+        Active::Active | Active::Reloading => DaemonState::Running,
+        Active::Activating => DaemonState::Starting,
+        Active::Failed => DaemonState::Failed,
+        Active::Inactive | Active::Deactivating => DaemonState::Stopped,
+    }
+}
+
+/// How a service's process last ended, in words; empty if none has.
+fn end(unit: &UnitState) -> String {
+    let process = match unit.last_end {
+        Some(ProcessEnd::Code(code)) => format!("exit code {code}"),
+        Some(ProcessEnd::Signal(signal)) => format!("killed by signal {signal}"),
+        None => String::new(),
+    };
+    let cause = match &unit.result {
+        RunResult::Success | RunResult::ExitCode | RunResult::Signal | RunResult::CoreDump => {
+            return process;
+        }
+        RunResult::OutOfMemory => "out of memory",
+        RunResult::Watchdog => "it did not prove to be alive in time",
+        RunResult::Timeout => "it did not start or stop in time",
+        RunResult::Protocol => "it did not say that it is ready",
+        RunResult::Resources => "the service manager could not set it up",
+        RunResult::Other(word) => word,
+    };
+    match process.is_empty() {
+        true => cause.to_owned(),
+        false => format!("{process} ({cause})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aegis_core::fault::Symbol;
+    use aegis_core::spec::InstanceSpec;
+
+    use super::*;
+    use crate::testing::{unit_state, vm_status};
+
+    fn record() -> Record {
+        let daemon = InstanceDaemon {
+            name: "gateway".into(),
+            label: "Gateway".into(),
+            program: "/g".into(),
+            args: Vec::new(),
+            env: Default::default(),
+            restart_max_delay_ms: 1,
+        };
+        let spec = InstanceSpec {
+            daemons: vec![daemon],
+            ..Default::default()
+        };
+        Record {
+            intent: Intent::Enabled,
+            ..Record::new("web".parse().unwrap(), spec, 5)
+        }
+    }
+
+    fn look(record: &Record, units: &[UnitState], vm: Option<&VmStatus>) -> InstanceView {
+        view(Sources {
+            record,
+            units,
+            vm,
+            last_exit: None,
+            trouble: None,
+            now: 1_000,
+        })
+    }
+
+    #[test]
+    fn an_instance_without_units_is_asleep_since_it_was_made() {
+        let view = look(&record(), &[], None);
+        assert_eq!((view.state.as_str(), view.state_since_us), ("stopped", 5));
+        assert_eq!(view.daemons[0].state, DaemonState::Stopped);
+    }
+
+    #[test]
+    fn a_vm_that_cannot_start_says_why() {
+        let record = record();
+        let vm = unit_state(UnitId::vm(&record.handle), Active::Activating);
+        let mut status = vm_status(VmState::Failed);
+        status.fault = Some(Fault::new(Symbol::QemuMissing, "QEMU is not installed"));
+        let view = look(&record, &[vm], Some(&status));
+        assert_eq!(view.state, "failed");
+        assert_eq!(view.state_reason, "QEMU is not installed");
+    }
+
+    #[test]
+    fn daemons_are_as_their_units_are() {
+        let record = record();
+        let id = UnitId::daemon(&record.handle, "gateway");
+        let mut unit = unit_state(id, Active::Activating);
+        unit.next_restart = Some(1_400);
+        unit.last_end = Some(ProcessEnd::Code(3));
+        unit.restarts = 2;
+        let daemon = look(&record, &[unit.clone()], None).daemons.remove(0);
+        assert_eq!(daemon.state, DaemonState::Restarting);
+        assert_eq!((daemon.restarts, daemon.next_restart_in_us), (2, 400));
+        assert_eq!(daemon.last_exit, "exit code 3");
+
+        unit.next_restart = None;
+        unit.active = Active::Failed;
+        unit.last_end = Some(ProcessEnd::Code(78));
+        let daemon = look(&record, &[unit], None).daemons.remove(0);
+        assert_eq!(daemon.state, DaemonState::WaitingForConfig);
+    }
+
+    #[test]
+    fn a_socket_stopped_by_hand_is_said() {
+        let mut record = record();
+        record.stopped_by_hand.insert("aegis-vm-web.socket".into());
+        let view = look(&record, &[], None);
+        assert_eq!(view.state, "stopped");
+        assert!(view.state_reason.contains("stopped by hand"));
+    }
+}

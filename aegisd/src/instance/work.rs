@@ -1,0 +1,359 @@
+//! The operations of an instance. Each is a future of its own that may be given
+//! up between any two steps; the intent written before the first of them says
+//! what is left to do.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::control::VmStatus;
+use aegis_core::handle::Handle;
+use tokio::sync::watch;
+
+use super::start::outcome;
+use super::{InstanceError, Operation, Shared, blocking, files, plans};
+use crate::jobs::{Outcome, Reporter};
+use crate::kits::KitError;
+use crate::reconcile::{self, Action};
+use crate::registry::{Intent, Record};
+use crate::supervisor::UnitId;
+use crate::supervisor::state::Active;
+
+/// SIGKILL, signal(7).
+const SIGKILL: i32 = 9;
+
+/// How an operation ended.
+#[derive(Debug)]
+pub(super) struct Conclusion {
+    pub(super) result: Result<Outcome, InstanceError>,
+    /// Nothing is left of the instance.
+    pub(super) removed: bool,
+}
+
+impl From<Result<Outcome, InstanceError>> for Conclusion {
+    fn from(result: Result<Outcome, InstanceError>) -> Self {
+        Self {
+            result,
+            removed: false,
+        }
+    }
+}
+
+/// What an operation works with. Only one of an instance's is under way at a
+/// time, so it is the one writer of the record.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handle: Handle,
+    pub(super) record: Arc<watch::Sender<Record>>,
+    pub(super) status: watch::Receiver<Option<VmStatus>>,
+}
+
+impl Work {
+    /// Does what a client asked for.
+    pub(super) async fn perform(self, operation: Operation, report: Reporter) -> Conclusion {
+        match operation {
+            Operation::Create { start } => self.create(start, &report).await,
+            Operation::Start => self.start(&report).await.into(),
+            Operation::Stop { grace_secs } => self.stop(grace_secs, &report).await.into(),
+            Operation::Enable => self.enable(&report).await.into(),
+            Operation::Disable => self.disable(&report).await.into(),
+            Operation::Delete { purge } => self.delete(purge, &report).await,
+            Operation::Rest if self.record.borrow().spec.ephemeral => {
+                self.delete(false, &report).await
+            }
+            Operation::Rest => self.rest(&report).await.into(),
+        }
+    }
+
+    /// Carries out what reconciliation found.
+    pub(super) async fn correct(self, actions: Vec<Action>) -> Conclusion {
+        let report = Reporter::silent();
+        let mut errors = Vec::new();
+        for action in actions {
+            let done = match action {
+                Action::Delete => {
+                    let purge = self.record.borrow().intent == Intent::Purging;
+                    return self.delete(purge, &report).await;
+                }
+                Action::FinishCreation => self.make(false, &report).await,
+                Action::Open => self.open().await,
+                Action::Launch(daemon) => self.launch(&daemon).await,
+                Action::Stop(unit) => self.stop_unit(&unit).await,
+            };
+            errors.extend(done.err());
+        }
+        let made = match errors.is_empty() && self.record.borrow().intent == Intent::Enabled {
+            true => self.note_made().await,
+            false => Ok(()),
+        };
+        errors.extend(made.err());
+        InstanceError::all(errors).map(|()| Outcome::Changed).into()
+    }
+
+    /// Has daemons read their changed config: one that runs is restarted, one
+    /// that ended is started again. One that was stopped by hand stays so.
+    pub(super) async fn configure(self, daemons: BTreeSet<String>) -> Conclusion {
+        let units = match self.shared.supervisor.list(Some(&self.handle)).await {
+            Ok(units) => units,
+            Err(error) => return Err(error.into()).into(),
+        };
+        let mut errors = Vec::new();
+        for daemon in daemons {
+            let unit = UnitId::daemon(&self.handle, &daemon);
+            let Some(state) = units.iter().find(|state| state.unit == unit) else {
+                continue;
+            };
+            tracing::info!(instance = %self.handle, daemon, "its config changed");
+            let done = match state.active {
+                Active::Failed | Active::Inactive => self.launch(&daemon).await.map(drop),
+                _ => self
+                    .shared
+                    .supervisor
+                    .restart(&unit)
+                    .await
+                    .map_err(InstanceError::from),
+            };
+            errors.extend(done.err());
+        }
+        InstanceError::all(errors).map(|()| Outcome::Changed).into()
+    }
+
+    async fn create(&self, start: bool, report: &Reporter) -> Conclusion {
+        // What a failed creation leaves of the user's config is what was there.
+        let fresh_config = !self.shared.host.layout.daemon_config(&self.handle).exists();
+        let failure = match self.make(start, report).await {
+            Ok(outcome) => return Ok(outcome).into(),
+            Err(failure) => failure,
+        };
+        report.says("undoing the creation");
+        let undone = self.delete(fresh_config, &Reporter::silent()).await;
+        let errors = std::iter::once(failure)
+            .chain(undone.result.err())
+            .collect();
+        Conclusion {
+            result: InstanceError::all(errors).map(|()| Outcome::Changed),
+            removed: undone.removed,
+        }
+    }
+
+    /// Every step of a creation, also to finish one that a crash interrupted.
+    async fn make(&self, start: bool, report: &Reporter) -> Result<Outcome, InstanceError> {
+        report.says("writing the instance's files");
+        self.write_default_config().await?;
+        report.says("opening its sockets");
+        self.open().await?;
+        let daemons = self.record.borrow().spec.daemons.clone();
+        for daemon in daemons {
+            report.says(&format!("starting {}", daemon.label));
+            self.launch(&daemon.name).await?;
+        }
+        if start {
+            self.start_vm(report).await?;
+        }
+        let run = self.shared.facts.started_at;
+        self.intend(|record| {
+            record.intent = Intent::Enabled;
+            record.made_in = Some(run);
+        })
+        .await?;
+        Ok(Outcome::Changed)
+    }
+
+    async fn start(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
+        let completed = self.enable(report).await?;
+        Ok(self.start_vm(report).await?.or(completed))
+    }
+
+    async fn enable(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
+        self.check_not_deleting()?;
+        let before = self.record.borrow().clone();
+        let mut outcome = Outcome::Unchanged;
+        if before.intent == Intent::Disabled || !before.stopped_by_hand.is_empty() {
+            self.intend(|record| {
+                record.intent = Intent::Enabled;
+                record.stopped_by_hand.clear();
+            })
+            .await?;
+            outcome = Outcome::Changed;
+        }
+        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
+        let record = self.record.borrow().clone();
+        let mut actions = reconcile::plan(&record, &units);
+        let failed = units.iter().filter(|state| state.active == Active::Failed);
+        actions.extend(failed.filter_map(|state| match &state.unit.kind {
+            // A new start is asked for, so what failed for good gets another chance.
+            aegis_core::units::UnitKind::Daemon(name) => Some(Action::Launch(name.clone())),
+            _ => None,
+        }));
+        for action in actions {
+            report.says("opening the sockets and starting the daemons");
+            outcome = Outcome::Changed;
+            match action {
+                Action::Open => self.open().await?,
+                Action::Launch(daemon) => self.launch(&daemon).await?,
+                Action::Stop(unit) => self.stop_unit(&unit).await?,
+                // Those of other intents; this one is enabled, and an ephemeral
+                // instance whose VM is gone is the actor's to delete.
+                Action::FinishCreation | Action::Delete => Outcome::Unchanged,
+            };
+        }
+        self.note_made().await?;
+        Ok(outcome)
+    }
+
+    async fn stop(
+        &self,
+        grace_secs: Option<u32>,
+        report: &Reporter,
+    ) -> Result<Outcome, InstanceError> {
+        report.says("stopping the guest");
+        let vm = self.vm();
+        let mut stopping = std::pin::pin!(self.stop_unit(&vm));
+        let Some(grace) = grace_secs else {
+            return stopping.await;
+        };
+        match tokio::time::timeout(Duration::from_secs(grace.into()), &mut stopping).await {
+            Ok(stopped) => stopped,
+            Err(_) => {
+                report.says("killing the VM");
+                // It may end by itself at this moment; then there is nothing to kill.
+                drop(self.shared.supervisor.signal(&vm, SIGKILL).await);
+                stopping.await
+            }
+        }
+    }
+
+    async fn disable(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
+        self.check_not_deleting()?;
+        let was_enabled = self.record.borrow().is_enabled();
+        if was_enabled {
+            self.intend(|record| record.intent = Intent::Disabled)
+                .await?;
+        }
+        report.says("stopping the VM and the daemons");
+        let stopped = self.stop_unit(&UnitId::group(&self.handle)).await?;
+        Ok(if was_enabled {
+            Outcome::Changed
+        } else {
+            stopped
+        })
+    }
+
+    async fn rest(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
+        // Not made in this run of the manager, as far as the next aegisd knows:
+        // so it makes the units again instead of taking them for stopped by hand.
+        self.intend(|record| record.made_in = None).await?;
+        report.says("stopping the VM and the daemons");
+        self.stop_unit(&UnitId::group(&self.handle)).await
+    }
+
+    /// Goes on through failures, since every removed part is one less to find later.
+    async fn delete(&self, purge: bool, report: &Reporter) -> Conclusion {
+        let intent = if purge {
+            Intent::Purging
+        } else {
+            Intent::Deleting
+        };
+        if let Err(error) = self.intend(|record| record.intent = intent).await {
+            return Err(error).into();
+        }
+        report.says("stopping the VM and the daemons");
+        let mut errors = Vec::new();
+        errors.extend(self.stop_unit(&UnitId::group(&self.handle)).await.err());
+        report.says("removing its files");
+        let (shared, handle) = (self.shared.clone(), self.handle.clone());
+        errors.extend(blocking(move || files::remove(&shared.host, &handle, purge)).await);
+        if errors.is_empty() {
+            // Last, so that a crash before it is found and finished.
+            let removed = self.shared.registry.remove(self.handle.clone()).await;
+            errors.extend(removed.err().map(InstanceError::from));
+        }
+        let result = InstanceError::all(errors);
+        Conclusion {
+            removed: result.is_ok(),
+            result: result.map(|()| Outcome::Changed),
+        }
+    }
+
+    /// Writes the files of the units and has the sockets listen.
+    async fn open(&self) -> Result<Outcome, InstanceError> {
+        let record = self.write_files().await?;
+        let plan = plans::instance(&self.shared.host, &record);
+        Ok(outcome(self.shared.supervisor.open(&plan).await?))
+    }
+
+    async fn launch(&self, daemon: &str) -> Result<Outcome, InstanceError> {
+        let record = self.write_files().await?;
+        let Some(daemon) = record
+            .spec
+            .daemons
+            .iter()
+            .find(|known| known.name == daemon)
+        else {
+            return Ok(Outcome::Unchanged);
+        };
+        let plan = plans::daemon(&self.shared.host, &record, daemon);
+        Ok(outcome(self.shared.supervisor.launch(&plan).await?))
+    }
+
+    pub(super) async fn stop_unit(&self, unit: &UnitId) -> Result<Outcome, InstanceError> {
+        Ok(outcome(self.shared.supervisor.stop(unit).await?))
+    }
+
+    async fn write_files(&self) -> Result<Record, InstanceError> {
+        let (shared, record) = (self.shared.clone(), self.record.borrow().clone());
+        blocking(move || files::write(&shared.host, &record).map(|()| record)).await
+    }
+
+    async fn write_default_config(&self) -> Result<(), InstanceError> {
+        let record = self.write_files().await?;
+        let Some(kit) = &record.spec.kit else {
+            return Ok(());
+        };
+        // The kit may have gone since; its instances do without its defaults then.
+        let kit = match self.shared.catalog.find(&kit.name) {
+            Err(KitError::NotFound { .. }) => return Ok(()),
+            found => found.map_err(crate::kits::expand::ExpandError::from)?,
+        };
+        let shared = self.shared.clone();
+        blocking(move || {
+            let Ok((manifest, _)) = kit.usable() else {
+                return Ok(());
+            };
+            files::write_default_config(&shared.host, &record.handle, manifest)
+        })
+        .await
+    }
+
+    /// Notes that all units were made in this run of the service manager.
+    async fn note_made(&self) -> Result<(), InstanceError> {
+        let run = Some(self.shared.facts.started_at);
+        if self.record.borrow().made_in == run {
+            return Ok(());
+        }
+        self.intend(|record| record.made_in = run).await
+    }
+
+    /// Writes a change of intent down before anybody sees it.
+    pub(super) async fn intend(
+        &self,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), InstanceError> {
+        let mut record = self.record.borrow().clone();
+        change(&mut record);
+        if *self.record.borrow() == record {
+            return Ok(());
+        }
+        self.shared.registry.update(record.clone()).await?;
+        self.record.send_replace(record);
+        Ok(())
+    }
+
+    fn check_not_deleting(&self) -> Result<(), InstanceError> {
+        match self.record.borrow().intent {
+            Intent::Deleting | Intent::Purging => Err(InstanceError::Deleting(self.handle.clone())),
+            Intent::Creating | Intent::Enabled | Intent::Disabled => Ok(()),
+        }
+    }
+}

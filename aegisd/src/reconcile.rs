@@ -1,0 +1,270 @@
+//! Reconciliation, the pure part: what should be, what is, what to do about it.
+//!
+//! An instance's actor asks at its start, after each change of a unit and after
+//! each operation, and carries the answer out ([`crate::instance`]).
+//!
+//! ```text
+//!  registry (intent) ─┐
+//!                     ├─► plan ─► actions ─► supervisor
+//!  service manager ───┘
+//! ```
+//!
+//! What a user did with the service manager's own tools is an act of the user:
+//! [`adopt`] turns it into intent before anything is planned.
+
+use crate::registry::{Intent, Record};
+use crate::supervisor::UnitId;
+use crate::supervisor::state::{Active, UnitState};
+
+/// One step from what is to what should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Finish making an instance that a crash left half-made.
+    FinishCreation,
+    /// Finish or begin deleting it.
+    Delete,
+    /// Make its group and sockets.
+    Open,
+    /// Make and start a daemon, by its name.
+    Launch(String),
+    /// Stop a unit that should not be.
+    Stop(UnitId),
+}
+
+/// What to do about one instance.
+pub fn plan(record: &Record, units: &[UnitState]) -> Vec<Action> {
+    let group = UnitId::group(&record.handle);
+    match record.intent {
+        Intent::Deleting | Intent::Purging => vec![Action::Delete],
+        // Nobody waits for the one command it was made for.
+        Intent::Creating if record.spec.ephemeral => vec![Action::Delete],
+        Intent::Creating => vec![Action::FinishCreation],
+        Intent::Disabled if units.is_empty() => Vec::new(),
+        Intent::Disabled => vec![Action::Stop(group)],
+        Intent::Enabled if record.spec.ephemeral => match vm_runs(record, units) {
+            true => Vec::new(),
+            false => vec![Action::Delete],
+        },
+        Intent::Enabled => complete(record, units),
+    }
+}
+
+fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for unit in wanted(record) {
+        let found = units.iter().find(|state| state.unit == unit);
+        let by_hand = record.stopped_by_hand.contains(&unit.name());
+        match &unit.kind {
+            aegis_core::units::UnitKind::Daemon(name) => {
+                // One that failed for good is shown, not started again and again.
+                if found.is_none() && !by_hand {
+                    actions.push(Action::Launch(name.clone()));
+                }
+            }
+            _ => {
+                let lost = found.is_none_or(|state| state.active == Active::Failed);
+                // A socket cannot be made while its service runs.
+                if lost && !by_hand && !vm_runs(record, units) {
+                    actions.push(Action::Open);
+                }
+            }
+        }
+    }
+    let known = wanted(record);
+    for state in units {
+        let is_daemon = matches!(state.unit.kind, aegis_core::units::UnitKind::Daemon(_));
+        if is_daemon && !known.contains(&state.unit) {
+            actions.push(Action::Stop(state.unit.clone()));
+        }
+    }
+    actions
+}
+
+/// The units that an enabled instance has at rest.
+pub fn wanted(record: &Record) -> Vec<UnitId> {
+    let daemons = record.spec.daemons.iter();
+    let daemons = daemons.map(|daemon| UnitId::daemon(&record.handle, &daemon.name));
+    std::iter::once(UnitId::sockets(&record.handle))
+        .chain(daemons)
+        .collect()
+}
+
+/// Whether the VM's service is there in any form but an ended one.
+pub fn vm_runs(record: &Record, units: &[UnitState]) -> bool {
+    let vm = UnitId::vm(&record.handle);
+    let ended = |state: &UnitState| matches!(state.active, Active::Inactive | Active::Failed);
+    units.iter().any(|state| state.unit == vm && !ended(state))
+}
+
+/// At aegisd's start: takes units that are missing for stopped by hand where the
+/// service manager that made them is the same. Another run of the manager (a
+/// reboot, a new login) begins with a clean slate. Returns whether the record
+/// changed.
+pub fn adopt(record: &mut Record, units: &[UnitState], manager_run: u64) -> bool {
+    if record.intent != Intent::Enabled {
+        return false;
+    }
+    if record.made_in != Some(manager_run) {
+        let changed = !record.stopped_by_hand.is_empty();
+        record.stopped_by_hand.clear();
+        return changed;
+    }
+    let missing = wanted(record)
+        .into_iter()
+        .filter(|unit| units.iter().all(|u| u.unit != *unit));
+    let before = record.stopped_by_hand.len();
+    record
+        .stopped_by_hand
+        .extend(missing.map(|unit| unit.name()));
+    record.stopped_by_hand.len() != before
+}
+
+#[cfg(test)]
+mod tests {
+    use aegis_core::handle::Handle;
+    use aegis_core::spec::{InstanceDaemon, InstanceSpec};
+
+    use super::*;
+    use crate::testing::unit_state;
+
+    fn handle() -> Handle {
+        "web".parse().unwrap()
+    }
+
+    fn record(intent: Intent) -> Record {
+        let daemon = InstanceDaemon {
+            name: "gateway".into(),
+            label: "Gateway".into(),
+            program: "/usr/bin/gateway".into(),
+            args: Vec::new(),
+            env: Default::default(),
+            restart_max_delay_ms: 1,
+        };
+        let spec = InstanceSpec {
+            daemons: vec![daemon],
+            ..Default::default()
+        };
+        Record {
+            intent,
+            made_in: Some(1),
+            ..Record::new(handle(), spec, 0)
+        }
+    }
+
+    fn socket(active: Active) -> UnitState {
+        unit_state(UnitId::sockets(&handle()), active)
+    }
+
+    fn vm(active: Active) -> UnitState {
+        unit_state(UnitId::vm(&handle()), active)
+    }
+
+    fn gateway(active: Active) -> UnitState {
+        unit_state(UnitId::daemon(&handle(), "gateway"), active)
+    }
+
+    #[test]
+    fn an_enabled_instance_is_completed_and_then_left_alone() {
+        let record = record(Intent::Enabled);
+        let launch = Action::Launch("gateway".into());
+        assert_eq!(plan(&record, &[]), [Action::Open, launch.clone()]);
+        assert_eq!(plan(&record, &[socket(Active::Active)]), [launch]);
+        let whole = [socket(Active::Active), gateway(Active::Active)];
+        assert_eq!(plan(&record, &whole), []);
+        let asleep = [
+            socket(Active::Active),
+            gateway(Active::Activating),
+            vm(Active::Inactive),
+        ];
+        assert_eq!(plan(&record, &asleep), []);
+    }
+
+    #[test]
+    fn a_failed_socket_is_made_again_but_not_under_a_running_vm() {
+        let record = record(Intent::Enabled);
+        let failed = [socket(Active::Failed), gateway(Active::Active)];
+        assert_eq!(plan(&record, &failed), [Action::Open]);
+        let running = [
+            socket(Active::Failed),
+            gateway(Active::Active),
+            vm(Active::Active),
+        ];
+        assert_eq!(plan(&record, &running), []);
+    }
+
+    #[test]
+    fn a_daemon_that_failed_for_good_is_shown_and_not_started() {
+        let record = record(Intent::Enabled);
+        assert_eq!(
+            plan(&record, &[socket(Active::Active), gateway(Active::Failed)]),
+            []
+        );
+    }
+
+    #[test]
+    fn what_was_stopped_by_hand_stays_stopped() {
+        let mut record = record(Intent::Enabled);
+        record.stopped_by_hand = wanted(&record).iter().map(UnitId::name).collect();
+        assert_eq!(plan(&record, &[]), []);
+    }
+
+    #[test]
+    fn units_of_daemons_the_spec_does_not_know_are_stopped() {
+        let record = record(Intent::Enabled);
+        let stray = UnitId::daemon(&handle(), "stray");
+        let units = [
+            socket(Active::Active),
+            gateway(Active::Active),
+            unit_state(stray.clone(), Active::Active),
+        ];
+        assert_eq!(plan(&record, &units), [Action::Stop(stray)]);
+    }
+
+    #[test]
+    fn a_disabled_instance_has_no_units() {
+        let record = record(Intent::Disabled);
+        assert_eq!(plan(&record, &[]), []);
+        let stop = Action::Stop(UnitId::group(&handle()));
+        assert_eq!(plan(&record, &[vm(Active::Active)]), [stop]);
+    }
+
+    #[test]
+    fn half_made_things_are_finished_or_undone() {
+        assert_eq!(
+            plan(&record(Intent::Creating), &[]),
+            [Action::FinishCreation]
+        );
+        assert_eq!(plan(&record(Intent::Purging), &[]), [Action::Delete]);
+        let mut ephemeral = record(Intent::Creating);
+        ephemeral.spec.ephemeral = true;
+        assert_eq!(plan(&ephemeral, &[vm(Active::Active)]), [Action::Delete]);
+    }
+
+    #[test]
+    fn an_ephemeral_instance_ends_with_its_vm() {
+        let mut record = record(Intent::Enabled);
+        record.spec.ephemeral = true;
+        assert_eq!(plan(&record, &[vm(Active::Active)]), []);
+        assert_eq!(plan(&record, &[vm(Active::Deactivating)]), []);
+        for units in [vec![], vec![vm(Active::Inactive)], vec![vm(Active::Failed)]] {
+            assert_eq!(plan(&record, &units), [Action::Delete]);
+        }
+    }
+
+    #[test]
+    fn a_unit_missing_in_the_same_run_was_stopped_by_hand() {
+        let mut same = record(Intent::Enabled);
+        assert!(adopt(&mut same, &[socket(Active::Active)], 1));
+        assert_eq!(
+            same.stopped_by_hand,
+            ["aegis-kit-web:gateway.service".to_owned()].into()
+        );
+        assert!(!adopt(&mut same, &[socket(Active::Active)], 1));
+        let mut rebooted = same.clone();
+        assert!(adopt(&mut rebooted, &[], 2));
+        assert!(rebooted.stopped_by_hand.is_empty());
+        let mut never_made = record(Intent::Enabled);
+        never_made.made_in = None;
+        assert!(!adopt(&mut never_made, &[], 1));
+    }
+}

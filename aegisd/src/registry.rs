@@ -1,0 +1,191 @@
+//! The registry: what users want, kept across crashes and reboots.
+//!
+//! It holds intent alone: which instances there are, as what, and whether they
+//! are enabled. What runs is the service manager's to say. Only aegisd opens it,
+//! and in aegisd only the thread of this module, which owns the connection;
+//! everybody else sends it work and waits.
+//!
+//! ```text
+//!   Registry (handle) ──bounded queue──► thread "registry" ──► Store ──► SQLite (WAL)
+//! ```
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`record`] | one instance as it is wanted |
+//! | `store` | the tables: migrations, reading, writing |
+
+pub mod record;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::handle::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+pub use record::{Intent, Record};
+use store::Store;
+pub use store::{Loaded, Quarantined, SCHEMA_VERSION};
+
+/// Calls that may wait for the registry's thread. A call takes about a
+/// millisecond, so more than this many at once is an overload to push back on.
+const QUEUE: usize = 64;
+
+/// Why the registry cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Its file cannot be made or opened.
+    #[error("cannot open the registry {path}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: OpenError,
+    },
+    /// A newer version wrote it.
+    #[error(
+        "the registry {path} was written by a newer version (its schema is {found}, this version knows up to {known})"
+    )]
+    TooNew {
+        path: PathBuf,
+        found: u32,
+        known: u32,
+    },
+    /// A migration, read or write failed.
+    #[error("cannot {operation} the registry")]
+    Sql {
+        operation: &'static str,
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A record cannot be put into words.
+    #[error("cannot write down the instance '{handle}'")]
+    Encode {
+        handle: Handle,
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The handle is taken, perhaps in another case or by an unreadable record.
+    #[error("there is an instance '{0}' already")]
+    Taken(String),
+    /// The thread that owns it has ended.
+    #[error("the registry is closed")]
+    Closed,
+}
+
+/// Why the registry's file cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Sql(#[from] rusqlite::Error),
+}
+
+impl RegistryError {
+    /// The error as clients see it.
+    pub fn fault(&self) -> Fault {
+        let fault = |symbol| Fault::from_error(symbol, self);
+        match self {
+            Self::TooNew { .. } => fault(Symbol::RegistryTooNew)
+                .with_hint("install the newer version again, or move the file away to start anew"),
+            Self::Taken(_) => fault(Symbol::AlreadyExists)
+                .with_hint("choose another name, or delete the instance of that name"),
+            Self::Open { .. } => fault(Symbol::RegistryFailed)
+                .with_hint("check the owner and the permissions of the file and its folder"),
+            Self::Sql { source, .. } if is_full(source) => {
+                fault(Symbol::NoSpace).with_hint("free some space on the disk of the registry")
+            }
+            Self::Sql { .. } | Self::Encode { .. } | Self::Closed => fault(Symbol::RegistryFailed),
+        }
+    }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
+type Work = Box<dyn FnOnce(&mut Store) + Send>;
+
+/// The way to the registry's thread. Clones lead to the same thread, which ends
+/// with the last of them.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    queue: mpsc::Sender<Work>,
+}
+
+impl Registry {
+    /// Opens the registry, makes it if it is missing and migrates it. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be used, or a newer version wrote it.
+    pub fn open(path: &Path) -> Result<Self, RegistryError> {
+        let mut store = Store::open(path)?;
+        let (queue, mut works) = mpsc::channel::<Work>(QUEUE);
+        thread::Builder::new()
+            .name("registry".to_owned())
+            .spawn(move || {
+                while let Some(work) = works.blocking_recv() {
+                    work(&mut store);
+                }
+            })
+            .map_err(|source| RegistryError::Open {
+                path: path.to_owned(),
+                source: source.into(),
+            })?;
+        Ok(Self { queue })
+    }
+
+    /// A registry that answers every call with [`RegistryError::Closed`].
+    pub fn closed() -> Self {
+        Self {
+            queue: mpsc::channel(1).0,
+        }
+    }
+
+    /// Every record, and those that cannot be read.
+    ///
+    /// # Errors
+    /// The table cannot be read at all.
+    pub async fn load(&self) -> Result<Loaded, RegistryError> {
+        self.call(|store| store.load()).await
+    }
+
+    /// Writes a new record.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] where the name is in use without regard to case.
+    pub async fn insert(&self, record: Record) -> Result<(), RegistryError> {
+        self.call(move |store| store.insert(&record)).await
+    }
+
+    /// Writes a record in place of the one of that handle.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn update(&self, record: Record) -> Result<(), RegistryError> {
+        self.call(move |store| store.update(&record)).await
+    }
+
+    /// Forgets a record. One that is not there is forgotten already.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn remove(&self, handle: Handle) -> Result<(), RegistryError> {
+        self.call(move |store| store.remove(&handle)).await
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let (answer, answered) = oneshot::channel();
+        let work: Work = Box::new(move |store| {
+            // The caller may have gone; the work is done all the same.
+            drop(answer.send(work(store)));
+        });
+        let sent = self.queue.send(work).await;
+        sent.map_err(|_| RegistryError::Closed)?;
+        answered.await.map_err(|_| RegistryError::Closed)?
+    }
+}

@@ -1,0 +1,72 @@
+//! One instance as it is wanted.
+
+use std::collections::BTreeSet;
+
+use aegis_core::handle::Handle;
+use aegis_core::spec::InstanceSpec;
+use serde::{Deserialize, Serialize};
+
+/// What is to become of an instance.
+///
+/// ```text
+///             created            disable
+///  Creating ──────────► Enabled ─────────► Disabled
+///     │                  │   ▲  ◄───────── │
+///     │ failed           │      enable     │
+///     ▼                  ▼                 ▼
+///  Deleting / Purging ───────────────────────► (no record)
+/// ```
+///
+/// `Creating`, `Deleting` and `Purging` are written before the first step they
+/// name, so whoever finds one after a crash knows what was under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Intent {
+    /// Being made. Found at a start: finished, or undone if it is ephemeral.
+    Creating,
+    /// Its sockets listen and its daemons run.
+    Enabled,
+    /// Nothing of it runs or listens.
+    Disabled,
+    /// Being deleted; the daemons' config files stay.
+    Deleting,
+    /// Being deleted with the daemons' config files.
+    Purging,
+}
+
+/// An instance in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub handle: Handle,
+    /// When it was made, in microseconds since 1970.
+    pub created_at: u64,
+    pub intent: Intent,
+    pub spec: InstanceSpec,
+    /// Names of units that somebody stopped with the service manager's own
+    /// tools: not made again until the instance is started or enabled anew, or
+    /// the service manager itself starts anew.
+    pub stopped_by_hand: BTreeSet<String>,
+    /// The run of the service manager (its start, in microseconds since 1970) in
+    /// which all units were made. A unit missing in the same run was stopped
+    /// while aegisd was not there to see it; in another run it never was made.
+    pub made_in: Option<u64>,
+}
+
+impl Record {
+    /// A record for an instance about to be made.
+    pub fn new(handle: Handle, spec: InstanceSpec, created_at: u64) -> Self {
+        Self {
+            handle,
+            created_at,
+            intent: Intent::Creating,
+            spec,
+            stopped_by_hand: BTreeSet::new(),
+            made_in: None,
+        }
+    }
+
+    /// Whether it is meant to be there and usable.
+    pub fn is_enabled(&self) -> bool {
+        matches!(self.intent, Intent::Enabled | Intent::Creating)
+    }
+}

@@ -1,0 +1,317 @@
+//! The tables of the registry. Lives on the registry's thread; everything blocks.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use aegis_core::handle::Handle;
+use rusqlite::{Connection, Row, params};
+
+use super::record::{Intent, Record};
+use super::{OpenError, RegistryError};
+
+/// The newest schema this version knows; `PRAGMA user_version` of the file.
+pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// Each entry takes the schema from its index to the next number. Entries are
+/// never changed, only added: files of every age exist.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE instance (
+        -- The handle without regard to case, which is how names are unique.
+        folded          TEXT PRIMARY KEY,
+        handle          TEXT NOT NULL,
+        -- Microseconds since 1970.
+        created_at      INTEGER NOT NULL,
+        intent          TEXT NOT NULL,
+        -- aegis-core's InstanceSpec as JSON.
+        spec            TEXT NOT NULL,
+        -- Unit names as a JSON array.
+        stopped_by_hand TEXT NOT NULL,
+        -- Microseconds since 1970.
+        made_in         INTEGER
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// What is in the registry.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub records: Vec<Record>,
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A record that cannot be read. It stays where it is, and its units are left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The handle as it is written; perhaps not a valid one.
+    pub handle: String,
+    /// Why it cannot be read.
+    pub reason: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: Connection,
+}
+
+impl Store {
+    pub(super) fn open(path: &Path) -> Result<Self, RegistryError> {
+        let failed = |source: OpenError| RegistryError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
+        }
+        // SQLite gives its journal the mode of the database file.
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path);
+        file.map_err(|error| failed(error.into()))?;
+        let connection = Connection::open(path).map_err(|error| failed(error.into()))?;
+        // FULL: an intent must be on the disk before what it announces happens.
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+            .map_err(|error| failed(error.into()))?;
+        let mut store = Self { connection };
+        store.migrate(path)?;
+        Ok(store)
+    }
+
+    fn migrate(&mut self, path: &Path) -> Result<(), RegistryError> {
+        let read = |row: &Row<'_>| row.get(0);
+        let found: u32 = self
+            .connection
+            .query_row("PRAGMA user_version", [], read)
+            .map_err(sql("read the version of"))?;
+        if found > SCHEMA_VERSION {
+            return Err(RegistryError::TooNew {
+                path: path.to_owned(),
+                found,
+                known: SCHEMA_VERSION,
+            });
+        }
+        for version in found..SCHEMA_VERSION {
+            let step = self.connection.transaction().map_err(sql("migrate"))?;
+            step.execute_batch(MIGRATIONS[version as usize])
+                .map_err(sql("migrate"))?;
+            step.pragma_update(None, "user_version", version + 1)
+                .map_err(sql("migrate"))?;
+            step.commit().map_err(sql("migrate"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn load(&mut self) -> Result<Loaded, RegistryError> {
+        let failed = sql("read");
+        let mut query = self
+            .connection
+            .prepare("SELECT handle, created_at, intent, spec, stopped_by_hand, made_in FROM instance ORDER BY folded")
+            .map_err(&failed)?;
+        let mut rows = query.query([]).map_err(&failed)?;
+        let mut loaded = Loaded::default();
+        while let Some(row) = rows.next().map_err(&failed)? {
+            match read_record(row) {
+                Ok(record) => loaded.records.push(record),
+                Err(error) => loaded.quarantined.push(Quarantined {
+                    handle: row.get(0).unwrap_or_else(|_| "(unreadable)".to_owned()),
+                    reason: aegis_core::fault::chain(&error),
+                }),
+            }
+        }
+        Ok(loaded)
+    }
+
+    pub(super) fn insert(&mut self, record: &Record) -> Result<(), RegistryError> {
+        self.write("INSERT", record).map_err(|error| match error {
+            RegistryError::Sql { source, .. }
+                if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) =>
+            {
+                RegistryError::Taken(record.handle.to_string())
+            }
+            other => other,
+        })
+    }
+
+    pub(super) fn update(&mut self, record: &Record) -> Result<(), RegistryError> {
+        self.write("REPLACE", record)
+    }
+
+    fn write(&mut self, verb: &str, record: &Record) -> Result<(), RegistryError> {
+        let encode = |source| RegistryError::Encode {
+            handle: record.handle.clone(),
+            source,
+        };
+        let statement = format!(
+            "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+        );
+        let values = params![
+            record.handle.folded(),
+            record.handle.as_str(),
+            to_sql(record.created_at),
+            word(record.intent).map_err(encode)?,
+            serde_json::to_string(&record.spec).map_err(encode)?,
+            serde_json::to_string(&record.stopped_by_hand).map_err(encode)?,
+            record.made_in.map(to_sql),
+        ];
+        let written = self.connection.execute(&statement, values);
+        written.map(drop).map_err(sql("write"))
+    }
+
+    pub(super) fn remove(&mut self, handle: &Handle) -> Result<(), RegistryError> {
+        self.connection
+            .execute("DELETE FROM instance WHERE folded = ?1", [handle.folded()])
+            .map(drop)
+            .map_err(sql("write"))
+    }
+}
+
+/// Why one record cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum RecordError {
+    #[error("a column has a wrong type")]
+    Column(#[from] rusqlite::Error),
+    #[error("the handle is not valid")]
+    Handle(#[from] aegis_core::handle::HandleError),
+    #[error("the column '{column}' cannot be read")]
+    Json {
+        column: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the spec holds a value that is not acceptable")]
+    Spec(#[from] aegis_core::spec::SpecError),
+}
+
+fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
+    let json = |column| move |source| RecordError::Json { column, source };
+    let handle: String = row.get(0)?;
+    let intent: String = row.get(2)?;
+    let spec: String = row.get(3)?;
+    let stopped_by_hand: String = row.get(4)?;
+    let record = Record {
+        handle: handle.parse()?,
+        created_at: from_sql(row.get(1)?),
+        intent: read_word(&intent).map_err(json("intent"))?,
+        spec: serde_json::from_str(&spec).map_err(json("spec"))?,
+        stopped_by_hand: serde_json::from_str(&stopped_by_hand).map_err(json("stopped_by_hand"))?,
+        made_in: row.get::<_, Option<i64>>(5)?.map(from_sql),
+    };
+    record.spec.validate()?;
+    Ok(record)
+}
+
+/// The word of an intent is its name in JSON, without the quotes.
+fn word(intent: Intent) -> Result<String, serde_json::Error> {
+    Ok(serde_json::to_string(&intent)?.trim_matches('"').to_owned())
+}
+
+fn read_word(text: &str) -> Result<Intent, serde_json::Error> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+}
+
+/// SQLite's integers are signed; microseconds since 1970 fit for 290,000 years.
+fn to_sql(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
+}
+
+fn from_sql(time: i64) -> u64 {
+    u64::try_from(time).unwrap_or_default()
+}
+
+fn sql(operation: &'static str) -> impl Fn(rusqlite::Error) -> RegistryError {
+    move |source| RegistryError::Sql { operation, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use aegis_core::spec::InstanceSpec;
+
+    use super::*;
+
+    fn record(handle: &str) -> Record {
+        Record::new(handle.parse().unwrap(), InstanceSpec::default(), 7)
+    }
+
+    #[test]
+    fn records_are_read_back_and_the_file_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sub/registry.db");
+        let mut made = record("Web");
+        made.intent = Intent::Purging;
+        made.made_in = Some(9);
+        made.stopped_by_hand = ["aegis-vm-Web.socket".to_owned()].into();
+        Store::open(&path).unwrap().insert(&made).unwrap();
+        assert_eq!(Store::open(&path).unwrap().load().unwrap().records, [made]);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn names_are_unique_without_regard_to_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("registry.db")).unwrap();
+        store.insert(&record("web")).unwrap();
+        let error = store.insert(&record("WEB")).unwrap_err();
+        assert!(matches!(error, RegistryError::Taken(_)));
+        store.remove(&"Web".parse().unwrap()).unwrap();
+        store.insert(&record("WEB")).unwrap();
+    }
+
+    #[test]
+    fn an_unreadable_record_is_shown_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.db");
+        let mut store = Store::open(&path).unwrap();
+        store.insert(&record("good")).unwrap();
+        for (handle, column, value) in [
+            ("bad-spec", "spec", "{"),
+            ("bad-intent", "intent", "dreaming"),
+            ("bad-value", "spec", r#"{"memory_mib":1,"cpus":1}"#),
+        ] {
+            store.insert(&record(handle)).unwrap();
+            let spoil = format!("UPDATE instance SET {column} = ?1 WHERE handle = ?2");
+            store.connection.execute(&spoil, [value, handle]).unwrap();
+        }
+        for _ in 0..2 {
+            let loaded = store.load().unwrap();
+            assert_eq!(loaded.records.len(), 1);
+            let handles: Vec<_> = loaded.quarantined.iter().map(|q| &q.handle).collect();
+            assert_eq!(handles, ["bad-intent", "bad-spec", "bad-value"]);
+            assert!(loaded.quarantined[2].reason.contains("memory"));
+        }
+    }
+
+    #[test]
+    fn a_registry_of_the_future_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.db");
+        let store = Store::open(&path).unwrap();
+        store
+            .connection
+            .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
+            .unwrap();
+        drop(store);
+        let error = Store::open(&path).unwrap_err();
+        assert!(
+            matches!(error, RegistryError::TooNew { found, .. } if found == SCHEMA_VERSION + 1)
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_an_error_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.db");
+        fs::write(
+            &path,
+            "not a database, but long enough to look like one".repeat(50),
+        )
+        .unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, RegistryError::Open { .. }), "{error:?}");
+    }
+}
