@@ -17,7 +17,7 @@
 //! |---|---|
 //! | [`qemu`] | the order of a launch and the running QEMU |
 //! | [`argv`] | QEMU's command line: machine, devices, descriptors |
-//! | [`cmdline`] | the guest kernel's command line |
+//! | [`cmdline`], [`tsc`] | the guest kernel's command line and the clock it names |
 //! | [`kernel`] | which kernel: the project's own or a distribution's |
 //! | [`accel`], [`probe`] | which accelerator: the cache and the trial start |
 //! | [`binary`] | where QEMU is and which version |
@@ -25,13 +25,18 @@
 //! | [`qmp`] | the machine protocol client |
 //! | [`error`] | why a launch failed |
 
+pub mod accel;
+pub mod argv;
 pub mod binary;
+pub mod cmdline;
 pub mod error;
 pub mod fake;
 pub mod kernel;
 pub mod probe;
+pub mod process;
 pub mod qemu;
 pub mod qmp;
+pub mod tsc;
 
 use std::fmt;
 use std::future::Future;
@@ -62,8 +67,9 @@ pub struct MachinePlan {
     /// The guest's console is written here: the write end of a pipe that somebody
     /// keeps reading (a full pipe stops the guest's console), or a file.
     pub console: OwnedFd,
-    /// An existing directory that is private to this VM and on which no path of
-    /// this plan lies: sockets are made here and the jail's root is mounted over it.
+    /// An existing directory that is private to this VM. Files of a launch are made
+    /// here, and the folder `jail`, on which jails mount their roots; it stays, and
+    /// may be removed once the machine has ended.
     pub scratch: PathBuf,
     /// Run without a jail where the host forbids one. The user's explicit choice.
     pub insecure: bool,
@@ -192,7 +198,7 @@ pub trait Machine: Send + Sync {
 pub struct MachineEnd {
     pub cause: EndCause,
     /// The last words of the hypervisor, at most
-    /// `process::LAST_WORDS` bytes; for error messages, often empty.
+    /// [`process::LAST_WORDS`] bytes; for error messages, often empty.
     pub last_words: String,
 }
 
@@ -207,6 +213,8 @@ pub enum EndCause {
     Exited(i32),
     /// A signal (signal(7) number) killed the process.
     Signaled(i32),
+    /// The file server of the share ended, and with it the guest's workspace.
+    ShareLost,
 }
 
 impl fmt::Display for MachineEnd {
@@ -216,6 +224,7 @@ impl fmt::Display for MachineEnd {
             EndCause::Quit => f.write_str("the machine was ended")?,
             EndCause::Exited(code) => write!(f, "the hypervisor exited with code {code}")?,
             EndCause::Signaled(signal) => write!(f, "signal {signal} killed the hypervisor")?,
+            EndCause::ShareLost => f.write_str("the file server of the workspace ended")?,
         }
         match self.last_words.lines().last() {
             Some(line) => write!(f, ": {line}"),

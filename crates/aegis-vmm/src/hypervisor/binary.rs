@@ -9,9 +9,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
+use tokio::process::Command;
 
 use super::LaunchError;
 
@@ -141,14 +142,16 @@ impl Binary {
         })
     }
 
-    /// Runs `qemu -version`. Blocks for some 30 ms; for failed launches only.
-    pub fn ask_version(&self) -> Option<Version> {
+    /// Runs `qemu -version`, some 30 ms; for failed launches only.
+    pub async fn ask_version(&self) -> Option<Version> {
         let output = Command::new(&self.path)
             .arg("-version")
             .env_clear()
             .stdin(Stdio::null())
             .stderr(Stdio::null())
+            .kill_on_drop(true)
             .output()
+            .await
             .ok()?;
         Version::parse(&String::from_utf8_lossy(&output.stdout))
     }

@@ -58,6 +58,8 @@ pub enum LaunchError {
     Ended(MachineEnd),
     #[error("QEMU does not answer as it should")]
     Qmp(#[source] QmpError),
+    #[error("QEMU did not answer within {} s of its start", after.as_secs())]
+    Silent { after: Duration },
 }
 
 impl LaunchError {
@@ -104,16 +106,21 @@ impl LaunchError {
                 fault(Symbol::WorkspaceUnavailable).with_hint("make the folder, or name another one")
             }
             Self::Share(_) => fault(Symbol::WorkspaceUnavailable),
-            Self::Disk { .. } | Self::Start { .. } | Self::Ended(_) | Self::Qmp(_) => {
-                fault(Symbol::QemuFailed)
-            }
+            Self::Disk { .. }
+            | Self::Start { .. }
+            | Self::Ended(_)
+            | Self::Qmp(_)
+            | Self::Silent { .. } => fault(Symbol::QemuFailed),
             Self::TooManyDisks(_) | Self::Descriptor(_) => fault(Symbol::Internal),
         }
     }
 
     /// Whether trying again without a change of the host is pointless.
     pub fn is_permanent(&self) -> bool {
-        !matches!(self, Self::Ended(_) | Self::Qmp(_) | Self::Descriptor(_))
+        !matches!(
+            self,
+            Self::Ended(_) | Self::Qmp(_) | Self::Silent { .. } | Self::Descriptor(_)
+        )
     }
 }
 
@@ -134,18 +141,13 @@ pub enum MachineError {
         #[source]
         source: QmpError,
     },
-    #[error("cannot {operation} the machine: no answer within {} s", after.as_secs())]
-    Silent {
-        operation: &'static str,
-        after: Duration,
-    },
 }
 
 impl From<MachineError> for Fault {
     fn from(error: MachineError) -> Self {
         let symbol = match error {
             MachineError::Ended(_) => Symbol::VmEnded,
-            MachineError::Qmp { .. } | MachineError::Silent { .. } => Symbol::QemuFailed,
+            MachineError::Qmp { .. } => Symbol::QemuFailed,
         };
         Fault::from_error(symbol, &error)
     }

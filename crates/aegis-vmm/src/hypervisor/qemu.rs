@@ -1,38 +1,405 @@
-//! QEMU: the order of a launch and the running machine.
+//! QEMU: the order of a launch, and the running machine.
+//!
+//! ```text
+//!  plan ─► find QEMU ─► jail or not ─► accelerator ─► share ─► start ─► greeting ─► machine
+//! ```
+//!
+//! Each step holds what the ones before it made; a failure or a dropped future
+//! gives it all back, since children die with their [`Child`] and descriptors
+//! with their owners.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use aegis_core::spec::Accel;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::accel::{Chooser, Host, KVM};
+use super::argv::{Board, Invocation};
+use super::binary::{Binary, OLDEST_QEMU};
+use super::cmdline::{Conditions, cmdline};
+use super::probe::{self, Trial};
+use super::process::{Child, Exit, ExitStatus};
+use super::qmp::{Command, Greeting, Qmp, Shutdown};
+use super::tsc::Measurement;
 use super::{
-    Hypervisor, LaunchError, Machine, MachineEnd, MachineError, MachineFacts, MachinePlan,
+    EndCause, Hypervisor, LaunchError, MAX_DISKS, Machine, MachineEnd, MachineError, MachineFacts,
+    MachinePlan,
 };
+use crate::jail::{Access, Confinement, JailError, Program, View};
+use crate::share::{Share, ShareError};
+
+/// Where the jail shows the guest's kernel.
+pub(super) const JAILED_KERNEL: &str = "/boot/kernel";
+/// Where the jail shows the guest's initramfs.
+pub(super) const JAILED_INITRAMFS: &str = "/boot/initramfs";
+
+/// How long QEMU may take to greet. It takes 50 ms; a host that swaps or reads
+/// QEMU from a cold disk needs patience.
+const GREETING_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long QEMU may take to end once it was asked to: it flushes its disks.
+const QUIT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Starts guests with QEMU.
 #[derive(Debug)]
 pub struct Qemu {
-    _accel_cache: Option<PathBuf>,
+    chooser: Chooser,
+    trial_deadline: Duration,
 }
 
 impl Qemu {
-    /// `accel_cache` is the file that keeps the accelerator probe's answer.
+    /// `accel_cache` is the file that keeps the accelerator trial's answer.
     pub fn new(accel_cache: Option<PathBuf>) -> Self {
         Self {
-            _accel_cache: accel_cache,
+            chooser: Chooser::new(accel_cache),
+            trial_deadline: probe::DEADLINE,
         }
     }
-}
 
-/// A running QEMU.
-#[derive(Debug)]
-pub struct QemuMachine {
-    facts: MachineFacts,
-    end: MachineEnd,
+    /// Whether the host lets a program be jailed, tried with QEMU itself.
+    async fn can_jail(binary: &Binary, root: &Path) -> Result<bool, JailError> {
+        let program = |output| Program {
+            path: binary.path().to_owned(),
+            args: vec!["-version".to_owned()],
+            descriptors: Vec::new(),
+            output,
+            capabilities: 0,
+        };
+        let view = View::of(binary.path(), root);
+        match Child::spawn("version", program, Confinement::Jailed(view)).await {
+            Ok(child) => {
+                child.wait().await;
+                Ok(true)
+            }
+            Err(error) if error.is_forbidden() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Hypervisor for Qemu {
     type Machine = QemuMachine;
 
     async fn launch(&self, plan: MachinePlan) -> Result<QemuMachine, LaunchError> {
-        Err(LaunchError::TooManyDisks(plan.disks.len()))
+        if plan.disks.len() > MAX_DISKS {
+            return Err(LaunchError::TooManyDisks(plan.disks.len()));
+        }
+        let tsc = Measurement::begin();
+        let binary = Binary::find()?;
+        let start = |source| LaunchError::Start {
+            program: binary.path().to_owned(),
+            source,
+        };
+        let root = plan.scratch.join("jail");
+        fs::create_dir_all(&root)
+            .map_err(JailError::Prepare)
+            .map_err(start)?;
+        let jailed = !plan.insecure || Self::can_jail(&binary, &root).await.map_err(start)?;
+        let jail_root = jailed.then_some(root.as_path());
+
+        let trial = Trial {
+            binary: &binary,
+            kernel: &plan.kernel,
+            scratch: &plan.scratch,
+            jail_root,
+            deadline: self.trial_deadline,
+        };
+        let host = Host::with(&binary);
+        let accel = self
+            .chooser
+            .choose(plan.accel, host, |accel| trial.run(accel))
+            .await?;
+
+        let share = match &plan.share {
+            Some(folder) => Some(
+                Share::prepare(folder, &plan.scratch, jail_root)
+                    .await
+                    .map_err(LaunchError::Share)?,
+            ),
+            None => None,
+        };
+        let cmdline = cmdline(Conditions {
+            kernel: plan.kernel.kind(),
+            accel,
+            cpus: plan.cpus,
+            tsc_khz: tsc.khz().await,
+            quiet: true,
+        });
+        let facts = MachineFacts {
+            accel,
+            machine: plan.kernel.machine(),
+            kernel: plan.kernel.kind(),
+            version: String::new(),
+            share: share.as_ref().map(Share::kind),
+            jailed,
+        };
+        let prepared = Prepared::new(plan, accel, &binary, &cmdline, jail_root, share)?;
+        prepared.start(&binary, facts).await
+    }
+}
+
+/// Everything QEMU is started with.
+struct Prepared {
+    invocation: Invocation,
+    confinement: Confinement,
+    qmp: UnixStream,
+    server: Option<Child>,
+}
+
+impl Prepared {
+    fn new(
+        plan: MachinePlan,
+        accel: Accel,
+        binary: &Binary,
+        cmdline: &str,
+        jail_root: Option<&Path>,
+        share: Option<Share>,
+    ) -> Result<Self, LaunchError> {
+        let (kernel, initramfs) = match jail_root {
+            Some(_) => (Path::new(JAILED_KERNEL), Path::new(JAILED_INITRAMFS)),
+            None => (plan.kernel.image(), plan.kernel.initramfs()),
+        };
+        let confinement = match jail_root {
+            Some(root) => {
+                let mut view = View::of(binary.path(), root);
+                view.bind(plan.kernel.image(), kernel, Access::Read);
+                view.bind(plan.kernel.initramfs(), initramfs, Access::Read);
+                if accel == Accel::Kvm {
+                    view.bind(Path::new(KVM), Path::new(KVM), Access::Device);
+                }
+                if let Some(bind) = share.as_ref().and_then(|share| share.bind.as_ref()) {
+                    view.bind(&bind.from, &bind.to, bind.access);
+                }
+                Confinement::Jailed(view)
+            }
+            None => Confinement::Open,
+        };
+        let mut invocation = Invocation::new(&Board {
+            machine: plan.kernel.machine(),
+            accel,
+            memory_mib: plan.memory_mib,
+            cpus: plan.cpus,
+            shared_memory: share.as_ref().is_some_and(|share| share.server.is_some()),
+            kernel,
+            initramfs,
+            cmdline,
+        });
+        let (qmp, theirs) = qmp_pair().map_err(LaunchError::Descriptor)?;
+        invocation.qmp(theirs);
+        invocation.console(plan.console);
+        invocation.link(plan.link);
+        for disk in plan.disks {
+            let image = File::options()
+                .read(true)
+                .write(!disk.read_only)
+                .open(&disk.path);
+            let image = image.map_err(|source| LaunchError::Disk {
+                path: disk.path,
+                source,
+            })?;
+            invocation.disk(image, disk.serial, disk.read_only);
+        }
+        let server = share.and_then(|share| {
+            invocation.share(share.carrier);
+            share.server
+        });
+        invocation.entropy();
+        Ok(Self {
+            invocation,
+            confinement,
+            qmp,
+            server,
+        })
+    }
+
+    async fn start(self, binary: &Binary, facts: MachineFacts) -> Result<QemuMachine, LaunchError> {
+        let Self {
+            invocation,
+            confinement,
+            qmp,
+            server,
+        } = self;
+        let program = |output| Program {
+            path: binary.path().to_owned(),
+            args: invocation.args,
+            descriptors: invocation.descriptors,
+            output,
+            capabilities: 0,
+        };
+        let child = Child::spawn("qemu", program, confinement)
+            .await
+            .map_err(|source| LaunchError::Start {
+                program: binary.path().to_owned(),
+                source,
+            })?;
+        let (qmp, greeting) = tokio::select! {
+            // An end tells more than the silence it causes.
+            biased;
+            exit = server_end(server.as_ref()) => {
+                return Err(LaunchError::Share(ShareError::Ended(exit)));
+            }
+            connected = timeout(GREETING_DEADLINE, Qmp::connect(qmp)) => match connected {
+                Ok(Ok(connected)) => connected,
+                Ok(Err(error)) => {
+                    // A QEMU that dislikes its command line closes the connection and ends.
+                    return Err(match timeout(QUIT_DEADLINE, child.wait()).await {
+                        Ok(exit) => Self::explain(binary, server.as_ref(), exit).await,
+                        Err(_) => LaunchError::Qmp(error),
+                    });
+                }
+                Err(_) => return Err(LaunchError::Silent { after: GREETING_DEADLINE }),
+            },
+        };
+        if greeting.version < OLDEST_QEMU {
+            let path = binary.path().to_owned();
+            return Err(LaunchError::QemuTooOld {
+                path,
+                found: greeting.version,
+            });
+        }
+        let facts = MachineFacts {
+            version: describe(&greeting),
+            ..facts
+        };
+        Ok(QemuMachine::watch(child, server, qmp, facts))
+    }
+
+    /// Why QEMU ended before it greeted.
+    async fn explain(binary: &Binary, server: Option<&Child>, exit: Exit) -> LaunchError {
+        let path = binary.path().to_owned();
+        match binary.ask_version().await {
+            Some(found) if found < OLDEST_QEMU => return LaunchError::QemuTooOld { path, found },
+            _ => {}
+        }
+        // QEMU cannot do without its file server, which may have ended first.
+        if let Some(server) = server
+            && let Ok(exit) = timeout(Duration::ZERO, server.wait()).await
+        {
+            return LaunchError::Share(ShareError::Ended(exit));
+        }
+        LaunchError::Ended(MachineEnd {
+            cause: cause_of(exit.status),
+            last_words: exit.last_words,
+        })
+    }
+}
+
+/// Our end and QEMU's of the protocol's connection.
+fn qmp_pair() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs.into()))
+}
+
+/// The end of the file server; without one there is none.
+async fn server_end(server: Option<&Child>) -> Exit {
+    match server {
+        Some(server) => server.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn describe(greeting: &Greeting) -> String {
+    match greeting.package.trim() {
+        "" => greeting.version.to_string(),
+        package => format!("{} ({package})", greeting.version),
+    }
+}
+
+fn cause_of(status: ExitStatus) -> EndCause {
+    match status {
+        ExitStatus::Exited(code) => EndCause::Exited(code),
+        ExitStatus::Signaled(signal) => EndCause::Signaled(signal),
+    }
+}
+
+/// A running QEMU and what belongs to it.
+#[derive(Debug)]
+pub struct QemuMachine {
+    facts: MachineFacts,
+    qmp: Qmp,
+    child: Arc<Child>,
+    /// Whether we asked for the end.
+    quitting: Arc<AtomicBool>,
+    end: watch::Receiver<Option<MachineEnd>>,
+}
+
+impl QemuMachine {
+    fn watch(child: Child, server: Option<Child>, qmp: Qmp, facts: MachineFacts) -> Self {
+        let child = Arc::new(child);
+        let quitting = Arc::new(AtomicBool::new(false));
+        let (end_tx, end) = watch::channel(None);
+        tokio::spawn({
+            let (child, qmp, quitting) = (Arc::clone(&child), qmp.clone(), Arc::clone(&quitting));
+            async move {
+                let end = follow(&child, server, &qmp, &quitting).await;
+                end_tx.send_replace(Some(end));
+            }
+        });
+        Self {
+            facts,
+            qmp,
+            child,
+            quitting,
+            end,
+        }
+    }
+
+    async fn execute(&self, operation: &'static str, command: Command) -> Result<(), MachineError> {
+        match self.qmp.execute(command).await {
+            Ok(_) => Ok(()),
+            Err(source) => match self.end.borrow().clone() {
+                Some(end) => Err(MachineError::Ended(end)),
+                None => Err(MachineError::Qmp { operation, source }),
+            },
+        }
+    }
+}
+
+/// Waits for the end of QEMU, or of the file server without which it is no use.
+async fn follow(
+    child: &Child,
+    server: Option<Child>,
+    qmp: &Qmp,
+    quitting: &AtomicBool,
+) -> MachineEnd {
+    let lost = tokio::select! {
+        // QEMU first: when it ends, so does the server.
+        biased;
+        exit = child.wait() => Err(exit),
+        lost = server_end(server.as_ref()) => Ok(lost),
+    };
+    match lost {
+        Ok(lost) => {
+            child.kill();
+            child.wait().await;
+            MachineEnd {
+                cause: EndCause::ShareLost,
+                last_words: lost.last_words,
+            }
+        }
+        Err(exit) => {
+            // The last event may still be on its way here.
+            let observed = qmp.closed().await;
+            let cause = match observed.shutdown {
+                _ if quitting.load(Ordering::Acquire) => EndCause::Quit,
+                Some(Shutdown::Guest) if exit.status == ExitStatus::Exited(0) => EndCause::Guest,
+                _ => cause_of(exit.status),
+            };
+            MachineEnd {
+                cause,
+                last_words: exit.last_words,
+            }
+        }
     }
 }
 
@@ -42,22 +409,49 @@ impl Machine for QemuMachine {
     }
 
     fn pid(&self) -> u32 {
-        0
+        self.child.pid()
     }
 
     async fn pause(&self) -> Result<(), MachineError> {
-        Err(MachineError::Ended(self.end.clone()))
+        self.execute("pause", Command::Stop).await
     }
 
     async fn resume(&self) -> Result<(), MachineError> {
-        Err(MachineError::Ended(self.end.clone()))
+        self.execute("resume", Command::Cont).await
     }
 
     async fn wait(&self) -> MachineEnd {
-        self.end.clone()
+        match self.end.clone().wait_for(Option::is_some).await {
+            Ok(end) => end.clone(),
+            // Only a runtime that shuts down ends the watching task early.
+            Err(_) => None,
+        }
+        .unwrap_or(MachineEnd {
+            cause: EndCause::Quit,
+            last_words: String::new(),
+        })
     }
 
     async fn quit(&self) -> MachineEnd {
-        self.end.clone()
+        self.quitting.store(true, Ordering::Release);
+        let asked = async {
+            // Whatever it answers, the end is what counts.
+            let _ = self.qmp.execute(Command::Quit).await;
+            self.wait().await
+        };
+        match timeout(QUIT_DEADLINE, asked).await {
+            Ok(end) => end,
+            Err(_) => {
+                self.child.kill();
+                self.wait().await
+            }
+        }
+    }
+}
+
+impl Drop for QemuMachine {
+    fn drop(&mut self) {
+        // The watching task holds the child too.
+        self.child.kill();
     }
 }

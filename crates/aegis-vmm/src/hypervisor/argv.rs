@@ -1,0 +1,358 @@
+//! QEMU's command line: the machine, its devices and their descriptors.
+//!
+//! Everything that is not a number or a fixed name comes as a descriptor or lies
+//! at a fixed path of the jail, so the command line, which every user of the host
+//! may read, tells nothing about the instance.
+//!
+//! A microvm without ACPI has eight virtio-mmio slots; the ninth device fails.
+//! The budget:
+//!
+//! | slot | device | method |
+//! |---|---|---|
+//! | 1 | virtio-serial, the link | [`Invocation::link`] |
+//! | 2 | virtio-blk `base`, read-only | [`Invocation::disk`] |
+//! | 3 | virtio-blk `upper` | [`Invocation::disk`] |
+//! | 4 | the share: virtiofs or 9p | [`Invocation::share`] |
+//! | 5 | virtio-rng | [`Invocation::entropy`] |
+//! | 6 | network | not yet used |
+//! | 7 | balloon | not yet used |
+//! | 8 | free | |
+//!
+//! The console is an ISA serial port and takes no slot. q35 has PCI slots enough
+//! and gets the same devices in their PCI form.
+
+use std::fs::File;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::Path;
+
+use aegis_core::spec::Accel;
+
+use super::{DiskSerial, MachineType, SHARE_TAG};
+use crate::jail::FIRST_DESCRIPTOR;
+use crate::share::Carrier;
+
+/// The name under which the guest finds the link, `/sys/class/virtio-ports/*/name`.
+pub const LINK_PORT: &str = "org.aegisvm.link";
+
+/// Size of TCG's buffer of translated code in MiB. QEMU's default is an eighth of
+/// the host's memory up to 1 GiB, which would count against the VM's limit; boot
+/// and busy guests were measured within noise of it.
+pub const TCG_BUFFER_MIB: u32 = 128;
+
+/// The machine itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Board<'a> {
+    pub machine: MachineType,
+    /// Not [`Accel::Auto`].
+    pub accel: Accel,
+    pub memory_mib: u32,
+    pub cpus: u32,
+    /// Guest memory that the file server can map: needed by virtiofs.
+    pub shared_memory: bool,
+    /// As QEMU sees them.
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    pub cmdline: &'a str,
+}
+
+/// Arguments and the descriptors they speak of.
+#[derive(Debug)]
+pub struct Invocation {
+    machine: MachineType,
+    pub args: Vec<String>,
+    pub descriptors: Vec<OwnedFd>,
+}
+
+impl Invocation {
+    /// A machine with a kernel and no devices.
+    pub fn new(board: &Board<'_>) -> Self {
+        let mut this = Self {
+            machine: board.machine,
+            args: Vec::new(),
+            descriptors: Vec::new(),
+        };
+        this.add("-no-user-config", None);
+        this.add("-nodefaults", None);
+        this.add("-no-reboot", None);
+        this.add("-display", Some("none"));
+        this.add("-name", Some("microvm,debug-threads=on"));
+        this.add(
+            "-sandbox",
+            Some("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        );
+        // A clock, timer and interrupt controller of old: without the first the
+        // kernel spins for seconds, and TCG has no others that work at once.
+        let machine = match board.machine {
+            MachineType::Microvm => "microvm,acpi=off,rtc=on,pit=on,pic=on",
+            MachineType::Q35 => "q35,usb=off,vmport=off,smm=off",
+        };
+        let backend = if board.shared_memory {
+            ",memory-backend=ram"
+        } else {
+            ""
+        };
+        // Guest memory stays out of core files and is not merged with other guests'.
+        this.add(
+            "-machine",
+            Some(&format!(
+                "{machine},dump-guest-core=off,mem-merge=off{backend}"
+            )),
+        );
+        this.add(
+            "-accel",
+            Some(&match board.accel {
+                Accel::Tcg | Accel::Auto => format!("tcg,tb-size={TCG_BUFFER_MIB}"),
+                Accel::Kvm => "kvm".to_owned(),
+                Accel::Hvf => "hvf".to_owned(),
+            }),
+        );
+        this.add("-cpu", Some("max"));
+        this.add("-smp", Some(&board.cpus.to_string()));
+        this.add("-m", Some(&board.memory_mib.to_string()));
+        if board.shared_memory {
+            let size = board.memory_mib;
+            this.add(
+                "-object",
+                Some(&format!(
+                    "memory-backend-memfd,id=ram,size={size}M,share=on"
+                )),
+            );
+        }
+        this.add("-kernel", Some(&board.kernel.display().to_string()));
+        this.add("-initrd", Some(&board.initramfs.display().to_string()));
+        this.add("-append", Some(board.cmdline));
+        // The modern register layout of virtio 1.0; virtiofs has no other.
+        this.add("-global", Some("virtio-mmio.force-legacy=false"));
+        this
+    }
+
+    /// The machine protocol, on one end of a connected socket pair.
+    pub fn qmp(&mut self, socket: OwnedFd) {
+        let fd = self.pass(socket);
+        self.add("-chardev", Some(&format!("socket,id=qmp,fd={fd}")));
+        self.add("-mon", Some("chardev=qmp,mode=control"));
+    }
+
+    /// The serial console, into a pipe or file that is open for writing only.
+    pub fn console(&mut self, sink: OwnedFd) {
+        let set = self.pass_set(sink);
+        self.add(
+            "-chardev",
+            Some(&format!("file,id=console,path={set},append=on")),
+        );
+        self.add("-serial", Some("chardev:console"));
+    }
+
+    /// The link to the guest, on one end of a connected socket pair.
+    pub fn link(&mut self, socket: OwnedFd) {
+        let fd = self.pass(socket);
+        self.add("-chardev", Some(&format!("socket,id=link,fd={fd}")));
+        self.device("virtio-serial", "");
+        self.add(
+            "-device",
+            Some(&format!("virtserialport,chardev=link,name={LINK_PORT}")),
+        );
+    }
+
+    /// A raw disk image, open for reading or for both to fit `read_only`.
+    pub fn disk(&mut self, image: File, serial: DiskSerial, read_only: bool) {
+        let set = self.pass_set(image.into());
+        let read_only = if read_only { "on" } else { "off" };
+        self.add(
+            "-blockdev",
+            Some(&format!(
+                "driver=raw,node-name={serial},read-only={read_only},discard=unmap,\
+                 file.driver=file,file.filename={set}"
+            )),
+        );
+        self.device("virtio-blk", &format!(",drive={serial},serial={serial}"));
+    }
+
+    /// The shared folder.
+    pub fn share(&mut self, carrier: Carrier) {
+        match carrier {
+            Carrier::Virtiofs { socket } => {
+                let fd = self.pass(socket);
+                self.add("-chardev", Some(&format!("socket,id=share,fd={fd}")));
+                self.device("vhost-user-fs", &format!(",chardev=share,tag={SHARE_TAG}"));
+            }
+            Carrier::NineP { folder, read_only } => {
+                let read_only = if read_only { ",readonly=on" } else { "" };
+                let path = match folder {
+                    crate::share::Folder::Jailed(path) => path.to_owned(),
+                    crate::share::Folder::Open(directory) => {
+                        format!("/proc/self/fd/{}", self.pass(directory))
+                    }
+                };
+                self.add(
+                    "-fsdev",
+                    Some(&format!(
+                        "local,id=share,path={path},security_model=none,multidevs=remap{read_only}"
+                    )),
+                );
+                self.device("virtio-9p", &format!(",fsdev=share,mount_tag={SHARE_TAG}"));
+            }
+        }
+    }
+
+    /// Random numbers of the host's kernel.
+    pub fn entropy(&mut self) {
+        self.add("-object", Some("rng-builtin,id=entropy"));
+        self.device("virtio-rng", ",rng=entropy");
+    }
+
+    fn add(&mut self, option: &str, value: Option<&str>) {
+        self.args.push(option.to_owned());
+        self.args.extend(value.map(str::to_owned));
+    }
+
+    /// A virtio device in the form that fits the machine's bus.
+    fn device(&mut self, name: &str, properties: &str) {
+        let bus = match self.machine {
+            MachineType::Microvm => "device",
+            MachineType::Q35 => "pci",
+        };
+        self.add("-device", Some(&format!("{name}-{bus}{properties}")));
+    }
+
+    /// Passes a descriptor on and says which number it will have.
+    fn pass(&mut self, descriptor: OwnedFd) -> RawFd {
+        // The count is small: one descriptor per device.
+        let index = RawFd::try_from(self.descriptors.len()).unwrap_or(RawFd::MAX);
+        self.descriptors.push(descriptor);
+        FIRST_DESCRIPTOR + index
+    }
+
+    /// Passes a descriptor on where QEMU wants the name of a file.
+    fn pass_set(&mut self, descriptor: OwnedFd) -> String {
+        let fd = self.pass(descriptor);
+        self.add("-add-fd", Some(&format!("fd={fd},set={fd}")));
+        format!("/dev/fdset/{fd}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::share::Folder;
+
+    fn board(machine: MachineType) -> Board<'static> {
+        Board {
+            machine,
+            accel: Accel::Tcg,
+            memory_mib: 256,
+            cpus: 1,
+            shared_memory: false,
+            kernel: Path::new("/boot/kernel"),
+            initramfs: Path::new("/boot/initramfs"),
+            cmdline: "console=ttyS0",
+        }
+    }
+
+    fn null() -> File {
+        File::open("/dev/null").unwrap()
+    }
+
+    fn full(machine: MachineType) -> Invocation {
+        let mut invocation = Invocation::new(&board(machine));
+        invocation.qmp(null().into());
+        invocation.console(null().into());
+        invocation.link(null().into());
+        invocation.disk(null(), DiskSerial::Base, true);
+        invocation.disk(null(), DiskSerial::Upper, false);
+        invocation.share(Carrier::NineP {
+            folder: Folder::Jailed("/share"),
+            read_only: false,
+        });
+        invocation.entropy();
+        invocation
+    }
+
+    /// The values of an option, in their order.
+    fn values<'a>(invocation: &'a Invocation, option: &str) -> Vec<&'a str> {
+        let args = &invocation.args;
+        let pairs = args.iter().zip(args.iter().skip(1));
+        pairs
+            .filter(|(name, _)| *name == option)
+            .map(|(_, value)| value.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn descriptors_are_numbered_in_the_order_they_are_passed() {
+        let invocation = full(MachineType::Microvm);
+        assert_eq!(invocation.descriptors.len(), 5);
+        assert_eq!(
+            values(&invocation, "-chardev"),
+            [
+                "socket,id=qmp,fd=3",
+                "file,id=console,path=/dev/fdset/4,append=on",
+                "socket,id=link,fd=5"
+            ]
+        );
+        assert_eq!(
+            values(&invocation, "-add-fd"),
+            ["fd=4,set=4", "fd=6,set=6", "fd=7,set=7"]
+        );
+    }
+
+    #[test]
+    fn a_full_microvm_keeps_within_the_slots_with_two_reserved() {
+        let invocation = full(MachineType::Microvm);
+        let slots = values(&invocation, "-device")
+            .iter()
+            .filter(|d| d.contains("-device"))
+            .count();
+        assert_eq!(slots, 5);
+        assert!(
+            values(&invocation, "-device")
+                .iter()
+                .all(|device| !device.contains("-pci"))
+        );
+    }
+
+    #[test]
+    fn q35_has_the_same_devices_on_pci() {
+        let names = |machine| -> Vec<String> {
+            values(&full(machine), "-device")
+                .iter()
+                .map(|d| d.split(',').next().unwrap().replace("-device", "-pci"))
+                .collect()
+        };
+        assert_eq!(names(MachineType::Microvm), names(MachineType::Q35));
+    }
+
+    #[test]
+    fn virtiofs_needs_memory_that_can_be_shared() {
+        let board = Board {
+            shared_memory: true,
+            ..board(MachineType::Microvm)
+        };
+        let mut invocation = Invocation::new(&board);
+        invocation.share(Carrier::Virtiofs {
+            socket: null().into(),
+        });
+        assert_eq!(
+            values(&invocation, "-object"),
+            ["memory-backend-memfd,id=ram,size=256M,share=on"]
+        );
+        assert!(values(&invocation, "-machine")[0].ends_with(",memory-backend=ram"));
+        assert_eq!(
+            values(&invocation, "-device"),
+            ["vhost-user-fs-device,chardev=share,tag=workspace"]
+        );
+    }
+
+    #[test]
+    fn a_read_only_share_is_so_in_qemu_too() {
+        let mut invocation = Invocation::new(&board(MachineType::Microvm));
+        invocation.share(Carrier::NineP {
+            folder: Folder::Open(null().into()),
+            read_only: true,
+        });
+        assert_eq!(
+            values(&invocation, "-fsdev"),
+            ["local,id=share,path=/proc/self/fd/3,security_model=none,multidevs=remap,readonly=on"]
+        );
+    }
+}
