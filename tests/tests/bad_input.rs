@@ -58,6 +58,7 @@ fn arguments() -> Result<()> {
 
     for (flags, symbol, words) in [
         ("--memory 1", "InvalidArgument", &["memory"][..]),
+        ("--memory lots", "", &["lots"]),
         ("--cpus 0", "InvalidArgument", &["CPU"]),
         ("--accel quantum", "", &["quantum"]),
         ("--expose 80", "", &["80"]),
@@ -67,20 +68,25 @@ fn arguments() -> Result<()> {
             "InvalidArgument",
             &["18001"],
         ),
-        ("--workdir relative", "InvalidArgument", &["relative"]),
-        ("--env =value", "", &[]),
-        ("--workspace 'a b'", "", &["a b"]),
+        ("--env =value", "InvalidArgument", &["variable"]),
         (
-            "--image docker.io/library/alpine",
-            "ImageUnavailable",
-            &["alpine"],
+            "--env NOT_SET_ANYWHERE",
+            "InvalidArgument",
+            &["NOT_SET_ANYWHERE"],
         ),
-        ("--kit nobody", "KitNotFound", &["nobody"]),
+        ("--workspace 'a b'", "InvalidArgument", &["a b"]),
     ] {
         let refused = seat.aegis(&format!("instance start --name bad {flags}"))?;
         assert_refused(&refused, symbol, words);
         let refused = seat.aegis(&format!("run {flags} -- true"))?;
         assert_refused(&refused, symbol, words);
+    }
+    for (flags, symbol, word) in [
+        ("--kit nobody", "KitNotFound", "nobody"),
+        ("--workdir relative", "InvalidArgument", "relative"),
+    ] {
+        let refused = seat.aegis(&format!("instance start --name bad {flags}"))?;
+        assert_refused(&refused, symbol, &[word]);
     }
     before.wait_until_restored(seat, |_| false)
 }
