@@ -1,1 +1,25 @@
-fn main() {}
+//! `aegisctl`, the AegisVM client, also installed as `aegis`.
+//!
+//! Every command is parse → call → render: its file in [`commands`] holds its
+//! flags, calls aegisd over D-Bus and prints the answer. Policy is aegisd's.
+//! Data goes to stdout, everything else to stderr. [`session`] is the part that
+//! carries the streams of `run` and `exec`.
+
+mod cli;
+mod client;
+mod commands;
+mod exit_code;
+mod failure;
+mod flags;
+mod job;
+mod session;
+mod systemd;
+mod ui;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let code = catch_unwind(AssertUnwindSafe(|| cli::main(std::env::args_os())));
+    ExitCode::from(code.unwrap_or(exit_code::INTERNAL))
+}

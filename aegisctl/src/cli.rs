@@ -1,0 +1,203 @@
+//! The command line: what was typed becomes a [`Context`] and a command.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use aegis_core::layout::Mode;
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use crate::client::Client;
+use crate::commands::Command;
+use crate::exit_code;
+use crate::failure::Failure;
+use crate::ui::Ui;
+
+/// Run microVMs that your own service manager supervises.
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true, after_help = exit_code::TABLE)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct GlobalFlags {
+    /// Use your own service manager (before the command; default for ordinary users)
+    #[arg(long = "user", id = "mode_user", conflicts_with = "mode_system")]
+    user: bool,
+    /// Use the system's service manager (before the command; default for root; AEGIS_MODE=system does the same)
+    #[arg(long = "system", id = "mode_system")]
+    system: bool,
+    /// Print data, and errors, as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress and no notes on stderr
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) ui: Ui,
+    pub(crate) mode: Mode,
+}
+
+impl Context {
+    /// A connection to the bus of the chosen mode.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        Client::connect(self.mode).await
+    }
+}
+
+/// Runs the program and returns its exit code.
+pub(crate) fn main(args: impl Iterator<Item = OsString>) -> u8 {
+    let args: Vec<_> = args.collect();
+    let parsed = command_named_after(args.first())
+        .try_get_matches_from(&args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() {
+                exit_code::USAGE
+            } else {
+                exit_code::OK
+            };
+            // Nobody reads it: there is nobody to tell.
+            let _ = error.print();
+            return code;
+        }
+    };
+    let ui = Ui::new(cli.global.json, cli.global.quiet);
+    let in_session = cli.command.is_session();
+    start(ui, &cli.global, cli.command).unwrap_or_else(|failure| {
+        if !matches!(failure, Failure::BrokenPipe) {
+            ui.failure(&failure);
+        }
+        failure.exit_code(in_session)
+    })
+}
+
+fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> {
+    let mode = choose_mode(
+        global,
+        std::env::var("AEGIS_MODE").ok(),
+        nix::unistd::geteuid().as_raw(),
+    )?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::Io {
+            what: "start the event loop",
+            source,
+        })?;
+    let context = Context { ui, mode };
+    let result = runtime.block_on(command.execute(&context));
+    // A thread that still reads stdin must not hold the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// The command, called by the name it was started with.
+fn command_named_after(program: Option<&OsString>) -> clap::Command {
+    let command = Cli::command();
+    match program.and_then(|program| Path::new(program).file_name()?.to_str()) {
+        Some("aegis") => command.name("aegis").bin_name("aegis"),
+        _ => command.name("aegisctl").bin_name("aegisctl"),
+    }
+}
+
+fn choose_mode(global: &GlobalFlags, env: Option<String>, uid: u32) -> Result<Mode, Failure> {
+    if global.system {
+        return Ok(Mode::System);
+    }
+    if global.user {
+        return Ok(Mode::User);
+    }
+    match env.as_deref() {
+        None | Some("") => Ok(Mode::default_for(uid)),
+        Some("user") => Ok(Mode::User),
+        Some("system") => Ok(Mode::System),
+        Some(_) => Err(Failure::Mode(env.unwrap_or_default())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_command_is_understood() {
+        for line in [
+            "aegisctl run -- echo hello",
+            "aegisctl run --memory 512 --cpus 2 --workspace . --env A=b --workdir /tmp --user nobody --accel tcg --expose 8080:80 -t -- sh -c true",
+            "aegisctl instance start --kit agent --name my-agent --env KEY=v -- sh",
+            "aegisctl instance start --name my-agent",
+            "aegisctl instance stop a",
+            "aegisctl instance pause a",
+            "aegisctl instance resume a",
+            "aegisctl instance disable a",
+            "aegisctl instance enable a",
+            "aegisctl instance delete a",
+            "aegisctl instance list --json",
+            "aegisctl instance info a",
+            "aegisctl exec a -it --user nobody -- sh",
+            "aegisctl logs a --follow",
+            "aegisctl --user exec a --user nobody -- id",
+            "aegisctl --system status",
+            "aegisctl doctor",
+            "aegisctl up",
+            "aegisctl down --all",
+            "aegisctl version",
+            "aegisctl kit list --json",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_or_incomplete_is_an_error() {
+        for line in [
+            "aegisctl",
+            "aegisctl frobnicate",
+            "aegisctl run",
+            "aegisctl run --",
+            "aegisctl run --frobnicate -- true",
+            "aegisctl exec a",
+            "aegisctl instance stop",
+            "aegisctl --user --system status",
+            "aegisctl status extra",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_mode_is_flag_then_environment_then_user() {
+        let mode = |line: &str, env: Option<&str>, uid| {
+            choose_mode(&parse(line).unwrap().global, env.map(str::to_owned), uid)
+        };
+        assert_eq!(mode("a status", None, 0).unwrap(), Mode::System);
+        assert_eq!(mode("a status", None, 1000).unwrap(), Mode::User);
+        assert_eq!(mode("a status", Some("user"), 0).unwrap(), Mode::User);
+        assert_eq!(
+            mode("a --system status", Some("user"), 1).unwrap(),
+            Mode::System
+        );
+        assert!(mode("a status", Some("root"), 0).is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! The way to aegisd: a bus connection and the proxies on it.
+//!
+//! Properties are never cached: a cache would call aegisd, and so start it, from
+//! commands that must not.
+
+use aegis_bus::connect;
+use aegis_bus::dict::Dict;
+use aegis_bus::instance::{InstanceProxy, InstanceView};
+use aegis_bus::kit::KitView;
+use aegis_bus::manager::ManagerProxy;
+use aegis_bus::names;
+use aegis_core::layout::Mode;
+use zbus::fdo::{DBusProxy, ObjectManagerProxy, PropertiesProxy};
+use zbus::names::{BusName, InterfaceName, WellKnownName};
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, OwnedObjectPath};
+
+use crate::failure::Failure;
+
+/// A connection to the bus where aegisd is or can be started.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) connection: Connection,
+}
+
+impl Client {
+    pub(crate) async fn connect(mode: Mode) -> Result<Self, Failure> {
+        let connection = connect::connect(mode).await.map_err(Failure::Connect)?;
+        Ok(Self { connection })
+    }
+
+    pub(crate) async fn manager(&self) -> Result<ManagerProxy<'static>, Failure> {
+        ManagerProxy::builder(&self.connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(Failure::call("talk to aegisd"))
+    }
+
+    /// The instance of a handle; `what` completes "cannot ..." if there is none.
+    pub(crate) async fn instance(
+        &self,
+        handle: &str,
+        what: &str,
+    ) -> Result<InstanceProxy<'static>, Failure> {
+        let path = self.manager().await?.get_instance(handle).await;
+        self.instance_at(path.map_err(Failure::call(what))?).await
+    }
+
+    pub(crate) async fn instance_at(
+        &self,
+        path: OwnedObjectPath,
+    ) -> Result<InstanceProxy<'static>, Failure> {
+        InstanceProxy::builder(&self.connection)
+            .path(path)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(Failure::call("talk to aegisd"))
+    }
+
+    /// Every property of an instance at this moment.
+    pub(crate) async fn view(&self, instance: &InstanceProxy<'_>) -> Result<InstanceView, Failure> {
+        let path = instance.inner().path().to_owned().into();
+        let properties = self.properties(path, names::INSTANCE).await;
+        Ok(InstanceView::from_properties(
+            properties.map_err(Failure::call("read the instance"))?,
+        )?)
+    }
+
+    /// Every property of an interface of an object of aegisd.
+    pub(crate) async fn properties(
+        &self,
+        path: OwnedObjectPath,
+        interface: &'static str,
+    ) -> zbus::Result<Dict> {
+        let proxy = PropertiesProxy::builder(&self.connection)
+            .destination(names::BUS_NAME)
+            .path(path)
+            .build()
+            .await?;
+        let interface = InterfaceName::from_static_str(interface)?;
+        Ok(proxy.get_all(interface).await?)
+    }
+
+    /// All instances, by handle.
+    pub(crate) async fn instances(&self) -> Result<Vec<InstanceView>, Failure> {
+        let objects = self.objects(names::INSTANCE, "list the instances").await?;
+        let views = objects.into_iter().map(InstanceView::from_properties);
+        let mut views = views.collect::<Result<Vec<_>, _>>()?;
+        views.sort_by(|a, b| a.handle.cmp(&b.handle));
+        Ok(views)
+    }
+
+    /// All kits, by name.
+    pub(crate) async fn kits(&self) -> Result<Vec<KitView>, Failure> {
+        let objects = self.objects(names::KIT, "list the kits").await?;
+        let views = objects.into_iter().map(KitView::from_properties);
+        let mut views = views.collect::<Result<Vec<_>, _>>()?;
+        views.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+        Ok(views)
+    }
+
+    async fn objects(&self, interface: &str, what: &str) -> Result<Vec<Dict>, Failure> {
+        let manager = self.object_manager().await.map_err(Failure::call(what))?;
+        let objects = manager.get_managed_objects().await;
+        let objects = objects.map_err(|error| Failure::call(what)(error.into()))?;
+        let of_interface = objects.into_values().filter_map(|mut interfaces| {
+            let key = interfaces.keys().find(|name| name.as_str() == interface)?;
+            let key = key.clone();
+            interfaces.remove(&key)
+        });
+        Ok(of_interface.collect())
+    }
+
+    /// Follows which objects come and go.
+    pub(crate) async fn object_manager(&self) -> zbus::Result<ObjectManagerProxy<'static>> {
+        ObjectManagerProxy::builder(&self.connection)
+            .destination(names::BUS_NAME)
+            .path(names::ROOT_PATH)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+    }
+
+    /// Whether aegisd runs. Does not start it.
+    pub(crate) async fn is_running(&self) -> Result<bool, Failure> {
+        let has_owner = async {
+            let name = BusName::from(WellKnownName::from_static_str(names::BUS_NAME)?);
+            Ok(self.bus().await?.name_has_owner(name).await?)
+        };
+        has_owner
+            .await
+            .map_err(Failure::call("ask the bus for aegisd"))
+    }
+
+    /// Whether the bus can start aegisd.
+    pub(crate) async fn is_activatable(&self) -> Result<bool, Failure> {
+        let activatable = async {
+            let names = self.bus().await?.list_activatable_names().await?;
+            Ok(names.iter().any(|name| name.as_str() == names::BUS_NAME))
+        };
+        activatable
+            .await
+            .map_err(Failure::call("ask the bus for aegisd"))
+    }
+
+    async fn bus(&self) -> zbus::Result<DBusProxy<'static>> {
+        DBusProxy::builder(&self.connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+    }
+}

@@ -1,0 +1,57 @@
+//! The commands, one file each: its flags, its call, its output.
+
+use clap::Subcommand;
+
+use crate::cli::Context;
+use crate::failure::Failure;
+
+mod doctor;
+mod down;
+mod exec;
+mod instance;
+mod kit;
+mod logs;
+mod run;
+mod status;
+mod up;
+mod version;
+
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub(crate) enum Command {
+    Run(run::Args),
+    #[command(subcommand)]
+    Instance(instance::Command),
+    Exec(exec::Args),
+    Logs(logs::Args),
+    #[command(subcommand)]
+    Kit(kit::Command),
+    Status(status::Args),
+    Doctor(doctor::Args),
+    Up(up::Args),
+    Down(down::Args),
+    Version(version::Args),
+}
+
+impl Command {
+    /// Whether the exit codes below 125 are those of a command in the guest.
+    pub(crate) fn is_session(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Exec(_))
+    }
+
+    /// Runs the command; the value is the exit code.
+    pub(crate) async fn execute(self, context: &Context) -> Result<u8, Failure> {
+        match self {
+            Self::Run(args) => run::execute(context, args).await,
+            Self::Instance(command) => command.execute(context).await,
+            Self::Exec(args) => exec::execute(context, args).await,
+            Self::Logs(args) => logs::execute(context, args).await,
+            Self::Kit(command) => command.execute(context).await,
+            Self::Status(args) => status::execute(context, args).await,
+            Self::Doctor(args) => doctor::execute(context, args).await,
+            Self::Up(args) => up::execute(context, args).await,
+            Self::Down(args) => down::execute(context, args).await,
+            Self::Version(args) => version::execute(context, args).await,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `instance`: commands about one instance, and the list of all.
+
+use aegis_bus::instance::InstanceView;
+use aegis_bus::job::JobState;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::cli::Context;
+use crate::failure::Failure;
+
+mod delete;
+mod disable;
+mod enable;
+mod info;
+mod list;
+mod pause;
+mod resume;
+mod start;
+mod stop;
+
+/// Make, change and show instances
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub(crate) enum Command {
+    Start(start::Args),
+    Stop(stop::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
+    Disable(disable::Args),
+    Enable(enable::Args),
+    Delete(delete::Args),
+    List(list::Args),
+    Info(info::Args),
+}
+
+impl Command {
+    pub(super) async fn execute(self, context: &Context) -> Result<u8, Failure> {
+        match self {
+            Self::Start(args) => start::execute(context, args).await,
+            Self::Stop(args) => stop::execute(context, args).await,
+            Self::Pause(args) => pause::execute(context, args).await,
+            Self::Resume(args) => resume::execute(context, args).await,
+            Self::Disable(args) => disable::execute(context, args).await,
+            Self::Enable(args) => enable::execute(context, args).await,
+            Self::Delete(args) => delete::execute(context, args).await,
+            Self::List(args) => list::execute(context, args).await,
+            Self::Info(args) => info::execute(context, args).await,
+        }
+    }
+}
+
+/// Prints what became of an operation: its outcome for programs, a sentence for people.
+fn report(
+    context: &Context,
+    handle: &str,
+    outcome: &str,
+    text: impl FnOnce() -> String,
+) -> Result<u8, Failure> {
+    context
+        .ui
+        .data(|| json!({"handle": handle, "outcome": outcome}), text)?;
+    Ok(crate::exit_code::OK)
+}
+
+/// The outcome of a job or a call as `report` shows it.
+fn outcome_of(state: JobState) -> &'static str {
+    if state == JobState::Unchanged {
+        "unchanged"
+    } else {
+        "changed"
+    }
+}
+
+/// An instance for programs. Times are in microseconds since 1970.
+fn to_json(view: &InstanceView) -> Value {
+    let daemon = |daemon: &aegis_bus::instance::DaemonEntry| {
+        json!({
+            "name": daemon.name,
+            "label": daemon.label,
+            "unit": daemon.unit,
+            "state": daemon.state.as_str(),
+            "restarts": daemon.restarts,
+            "next_restart_in_us": daemon.next_restart_in_us,
+            "last_exit": daemon.last_exit,
+            "since_us": daemon.since_us,
+            "pid": daemon.pid,
+        })
+    };
+    let exit = view.last_exit.as_ref().map(|exit| {
+        json!({
+            "code": exit.code,
+            "signal": exit.signal,
+            "failure": exit.failure,
+            "at_us": exit.at_us,
+            "oom": exit.oom,
+        })
+    });
+    json!({
+        "handle": view.handle,
+        "state": view.state,
+        "state_reason": view.state_reason,
+        "state_since_us": view.state_since_us,
+        "enabled": view.enabled,
+        "kit": view.kit,
+        "kit_version": view.kit_version,
+        "image": view.image,
+        "command": view.command,
+        "memory_mib": view.memory_mib,
+        "cpus": view.cpus,
+        "accel": view.accel,
+        "kernel": view.kernel,
+        "workspace": view.workspace,
+        "ports": view.ports,
+        "ephemeral": view.ephemeral,
+        "created_at_us": view.created_at_us,
+        "unit": view.unit,
+        "socket_unit": view.socket_unit,
+        "slice": view.slice,
+        "qemu_pid": view.qemu_pid,
+        "execs": view.execs,
+        "last_exit": exit,
+        "daemons": view.daemons.iter().map(daemon).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,225 @@
+//! `instance info`: everything about one instance, a line per fact.
+
+use aegis_bus::instance::{DaemonEntry, InstanceView, LastExit};
+use serde_json::json;
+
+use super::to_json;
+use crate::cli::Context;
+use crate::exit_code;
+use crate::failure::Failure;
+use crate::ui::{Ui, age, clean, moment, shell_words, tone_of};
+
+/// Labels are padded to this many columns.
+const LABEL_WIDTH: usize = 13;
+
+/// Show an instance
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The instance
+    name: String,
+}
+
+pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
+    let name = &args.name;
+    let progress = context.ui.progress("Asking aegisd");
+    let ask = async {
+        let client = context.client().await?;
+        let instance = client.instance(name, &format!("show '{name}'")).await?;
+        client.view(&instance).await
+    };
+    let view = progress.during(ask).await?;
+    context.ui.data(
+        || json!({"instance": to_json(&view)}),
+        || render(context.ui, &view),
+    )?;
+    Ok(exit_code::OK)
+}
+
+fn render(ui: Ui, view: &InstanceView) -> String {
+    let mut lines = Lines::default();
+    lines.add("Handle", &view.handle);
+    lines.add_painted("State", &ui.paint(tone_of(&view.state), &view.state));
+    lines.detail(&view.state_reason);
+    lines.detail(&labelled("since ", &moment(view.state_since_us)));
+    lines.add("Enabled", if view.enabled { "yes" } else { "no" });
+    lines.add(
+        "Image",
+        match view.image.as_str() {
+            "" => "base (built in)",
+            image => image,
+        },
+    );
+    let kit = format!("{} {}", view.kit, view.kit_version);
+    lines.add("Kit", kit.trim());
+    for daemon in &view.daemons {
+        add_daemon(ui, &mut lines, daemon);
+    }
+    lines.add("Command", &shell_words(&view.command));
+    lines.add("Ports", &view.ports.join(", "));
+    lines.add("Workspace", &view.workspace);
+    lines.add("Memory", &format!("{} MiB", view.memory_mib));
+    lines.add("CPUs", &view.cpus.to_string());
+    lines.add("Accelerator", &view.accel);
+    lines.add("Kernel", &view.kernel);
+    lines.add("Sessions", &count(view.execs));
+    lines.add("QEMU", &labelled("pid ", &count(view.qemu_pid)));
+    lines.add("Units", &view.unit);
+    lines.detail(&view.socket_unit);
+    lines.detail(&view.slice);
+    lines.add("Created", &moment(view.created_at_us));
+    if let Some(exit) = &view.last_exit {
+        lines.add("Last exit", &exit_words(exit));
+        lines.detail(&moment(exit.at_us));
+    }
+    lines.0
+}
+
+fn add_daemon(ui: Ui, lines: &mut Lines, daemon: &DaemonEntry) {
+    let state = daemon.state.as_str();
+    lines.add_painted(&daemon.label, &ui.paint(tone_of(state), state));
+    if daemon.next_restart_in_us > 0 {
+        let tenths = daemon.next_restart_in_us.div_ceil(100_000);
+        lines.detail(&format!(
+            "starts again in {}.{} s",
+            tenths / 10,
+            tenths % 10
+        ));
+    }
+    if daemon.restarts > 0 {
+        lines.detail(&format!("restarts: {}", daemon.restarts));
+    }
+    lines.detail(&labelled("last exit: ", &daemon.last_exit));
+    lines.detail(&labelled("since ", &age(daemon.since_us)));
+    lines.detail(&daemon.unit);
+}
+
+fn exit_words(exit: &LastExit) -> String {
+    let how = match (exit.signal, exit.code) {
+        _ if !exit.failure.is_empty() => exit.failure.clone(),
+        (Some(signal), _) => format!("killed by signal {signal}"),
+        (None, Some(code)) => format!("code {code}"),
+        (None, None) => "unknown".to_owned(),
+    };
+    if exit.oom {
+        return format!("{how} (the guest ran out of memory)");
+    }
+    how
+}
+
+fn count(number: u32) -> String {
+    match number {
+        0 => String::new(),
+        number => number.to_string(),
+    }
+}
+
+/// The text with a label, or nothing.
+fn labelled(label: &str, text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    format!("{label}{text}")
+}
+
+/// Lines of a label and a value; what is empty is left out.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, label: &str, value: &str) {
+        self.add_painted(label, &clean(value));
+    }
+
+    /// Adds a value that is ours and may hold colour.
+    fn add_painted(&mut self, label: &str, value: &str) {
+        if !value.is_empty() {
+            let label = format!("{}:", clean(label));
+            self.0.push_str(&format!("{label:<LABEL_WIDTH$}{value}\n"));
+        }
+    }
+
+    fn detail(&mut self, text: &str) {
+        if !text.is_empty() {
+            let text = clean(text);
+            self.0.push_str(&format!("{:LABEL_WIDTH$}{text}\n", ""));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aegis_bus::dict::{Dict, put};
+    use aegis_bus::instance::DaemonState;
+
+    fn view() -> InstanceView {
+        let daemon = DaemonEntry {
+            name: "gateway".into(),
+            label: "Gateway".into(),
+            unit: "aegis-kit-my-agent:gateway.service".into(),
+            state: DaemonState::Running,
+            restarts: 2,
+            next_restart_in_us: 0,
+            last_exit: "code 1".into(),
+            since_us: 0,
+            pid: 7,
+        };
+        let exit = LastExit {
+            code: None,
+            signal: Some(9),
+            failure: String::new(),
+            at_us: 0,
+            oom: true,
+        };
+        let mut dict = Dict::new();
+        put(&mut dict, "Handle", "my-agent");
+        put(&mut dict, "State", "running");
+        put(&mut dict, "Enabled", true);
+        put(&mut dict, "Kit", "agent");
+        put(&mut dict, "KitVersion", "1.0");
+        put(&mut dict, "Command", vec!["sh", "-c", "a b"]);
+        put(&mut dict, "Ports", vec!["127.0.0.1:8080:80"]);
+        put(&mut dict, "Memory", 256u32);
+        put(&mut dict, "Cpus", 1u32);
+        put(&mut dict, "Accel", "kvm");
+        put(&mut dict, "Kernel", "own");
+        put(&mut dict, "Unit", "aegis-vm-my-agent.service");
+        put(&mut dict, "SocketUnit", "aegis-vm-my-agent.socket");
+        put(&mut dict, "Slice", r"aegis-my\x2dagent.slice");
+        put(&mut dict, "Daemons", vec![daemon.to_dict()]);
+        put(&mut dict, "LastExit", exit.to_dict());
+        InstanceView::from_properties(dict).unwrap()
+    }
+
+    #[test]
+    fn every_fact_has_its_line() {
+        let expected = r"Handle:      my-agent
+State:       running
+Enabled:     yes
+Image:       base (built in)
+Kit:         agent 1.0
+Gateway:     running
+             restarts: 2
+             last exit: code 1
+             aegis-kit-my-agent:gateway.service
+Command:     sh -c 'a b'
+Ports:       127.0.0.1:8080:80
+Memory:      256 MiB
+CPUs:        1
+Accelerator: kvm
+Kernel:      own
+Units:       aegis-vm-my-agent.service
+             aegis-vm-my-agent.socket
+             aegis-my\x2dagent.slice
+Last exit:   killed by signal 9 (the guest ran out of memory)
+";
+        assert_eq!(render(Ui::new(false, false), &view()), expected);
+    }
+
+    #[test]
+    fn a_label_of_a_kit_cannot_drive_the_terminal() {
+        let mut view = view();
+        view.daemons[0].label = "Gate\x1b[2Jway".into();
+        assert!(!render(Ui::new(false, false), &view).contains('\x1b'));
+    }
+}

@@ -1,0 +1,43 @@
+//! `instance list`.
+
+use serde_json::json;
+
+use super::to_json;
+use crate::cli::Context;
+use crate::exit_code;
+use crate::failure::Failure;
+use crate::ui::{Table, Tone, age, tone_of};
+
+/// List all instances
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "ls")]
+pub(crate) struct Args {}
+
+pub(super) async fn execute(context: &Context, Args {}: Args) -> Result<u8, Failure> {
+    let progress = context.ui.progress("Asking aegisd");
+    let list = async { context.client().await?.instances().await };
+    let views = progress.during(list).await?;
+    context.ui.data(
+        || json!({"instances": views.iter().map(to_json).collect::<Vec<_>>()}),
+        || {
+            let mut table = Table::new(&["HANDLE", "KIT", "STATE", "IMAGE", "PORTS", "CREATED"]);
+            for view in &views {
+                let plain = |text: &str| (Tone::Plain, text.to_owned());
+                let image = match view.image.as_str() {
+                    "" => "base",
+                    image => image,
+                };
+                table.row(vec![
+                    plain(&view.handle),
+                    plain(&view.kit),
+                    (tone_of(&view.state), view.state.clone()),
+                    plain(image),
+                    plain(&view.ports.join(" ")),
+                    plain(&age(view.created_at_us)),
+                ]);
+            }
+            table.render(context.ui)
+        },
+    )?;
+    Ok(exit_code::OK)
+}

@@ -1,0 +1,254 @@
+//! What can go wrong in the client, and how it is shown.
+
+use std::io;
+use std::path::PathBuf;
+
+use aegis_bus::connect::ConnectError;
+use aegis_bus::dict::DictError;
+use aegis_bus::error::CallError;
+use aegis_core::control::ExecEvent;
+use aegis_core::fault::{Fault, Symbol, chain};
+use aegis_core::spec::SpecError;
+use serde_json::{Value, json};
+
+use crate::exit_code;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("cannot reach the message bus")]
+    Connect(#[source] ConnectError),
+    #[error("cannot {what}")]
+    Call {
+        /// The operation and its object, e.g. "start 'web'".
+        what: String,
+        #[source]
+        source: CallError,
+    },
+    #[error("cannot {what}: it was cancelled")]
+    Cancelled { what: String },
+    #[error("the answer of aegisd is not understood")]
+    Answer(#[source] DictError),
+    #[error("systemd cannot {what}")]
+    Systemd {
+        what: String,
+        #[source]
+        source: zbus::Error,
+    },
+    #[error("systemd ended the job for {unit} as '{result}'")]
+    UnitJob { unit: String, result: String },
+    #[error("the variable {0} is not in this environment")]
+    EnvMissing(String),
+    #[error("the value of the variable {0} is not UTF-8")]
+    EnvEncoding(String),
+    #[error("{0}")]
+    Spec(#[source] SpecError),
+    #[error("cannot make '{path}' absolute")]
+    Path {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("AEGIS_MODE is '{0}', which is neither 'user' nor 'system'")]
+    Mode(String),
+    #[error("the instance '{handle}' exists already, and {flag} only counts when one is made")]
+    Exists { handle: String, flag: &'static str },
+    #[error("--tty needs a terminal on stdin, and there is none")]
+    NoTerminal,
+    #[error("cannot {what} the terminal")]
+    Terminal {
+        what: &'static str,
+        #[source]
+        source: nix::Error,
+    },
+    #[error("cannot {what}")]
+    Io {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// The command in the guest could not be run or its VM ended.
+    #[error("cannot run the command")]
+    Exec(#[source] Fault),
+    /// The reader of our stdout is gone: not worth a word.
+    #[error("nobody reads the output")]
+    BrokenPipe,
+}
+
+impl Failure {
+    /// A failed call; `what` completes "cannot ...".
+    pub(crate) fn call(what: impl Into<String>) -> impl FnOnce(zbus::Error) -> Self {
+        |error| Self::Call {
+            what: what.into(),
+            source: error.into(),
+        }
+    }
+
+    /// A failed call to systemd; `what` completes "systemd cannot ...".
+    pub(crate) fn systemd(what: impl Into<String>) -> impl FnOnce(zbus::Error) -> Self {
+        |source| Self::Systemd {
+            what: what.into(),
+            source,
+        }
+    }
+
+    /// A failed write to stdout.
+    pub(crate) fn output(source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::BrokenPipe {
+            return Self::BrokenPipe;
+        }
+        Self::Io {
+            what: "write the output",
+            source,
+        }
+    }
+
+    /// The fault aegisd answered with, if it did.
+    pub(crate) fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Call {
+                source: CallError::Fault(fault),
+                ..
+            }
+            | Self::Exec(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
+    /// Whether aegisd said that.
+    pub(crate) fn is(&self, symbol: Symbol) -> bool {
+        self.fault().is_some_and(|fault| fault.symbol == symbol)
+    }
+
+    /// Whether aegisd ended before it answered.
+    pub(crate) fn is_vanished(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                source: CallError::Vanished,
+                ..
+            }
+        )
+    }
+
+    /// Whether the command line, not the world, is at fault.
+    fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::EnvMissing(_)
+                | Self::EnvEncoding(_)
+                | Self::Spec(_)
+                | Self::Path { .. }
+                | Self::Mode(_)
+                | Self::NoTerminal
+        )
+    }
+
+    /// The exit code; `in_session` for `run` and `exec`, whose codes below 125
+    /// are the guest's.
+    pub(crate) fn exit_code(&self, in_session: bool) -> u8 {
+        match self {
+            Self::BrokenPipe => exit_code::OK,
+            _ if self.is_usage() => exit_code::USAGE,
+            Self::Exec(fault) => ExecEvent::Failed(fault.clone())
+                .exit_code()
+                .map_or(exit_code::OURS, exit_code::of_guest),
+            _ if in_session => exit_code::OURS,
+            _ => exit_code::FAILED,
+        }
+    }
+
+    /// One word for programs.
+    pub(crate) fn symbol(&self) -> &'static str {
+        if let Some(fault) = self.fault() {
+            return fault.symbol.name();
+        }
+        match self {
+            Self::Connect(error) => error.symbol(),
+            Self::Call { source, .. } => match source {
+                CallError::Fault(fault) => fault.symbol.name(),
+                CallError::NotInstalled => "AegisdMissing",
+                CallError::NotStarted(_) => "AegisdNotStarted",
+                CallError::Denied => "PermissionDenied",
+                CallError::Vanished => "AegisdVanished",
+                CallError::Bus(_) => "BusFailed",
+            },
+            Self::Cancelled { .. } => "Cancelled",
+            Self::Answer(_) => "Internal",
+            Self::Systemd { .. } | Self::UnitJob { .. } => "SupervisorFailed",
+            Self::EnvMissing(_)
+            | Self::EnvEncoding(_)
+            | Self::Spec(_)
+            | Self::Path { .. }
+            | Self::Mode(_)
+            | Self::NoTerminal => "InvalidArgument",
+            Self::Exists { .. } => "AlreadyExists",
+            Self::Exec(fault) => fault.symbol.name(),
+            Self::Terminal { .. } | Self::Io { .. } => "InputOutput",
+            Self::BrokenPipe => "BrokenPipe",
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        if let Some(fault) = self.fault() {
+            return fault.hint.clone();
+        }
+        match self {
+            Self::Connect(error) => Some(error.hint()),
+            Self::Call { source, .. } => source.hint().map(str::to_owned),
+            Self::UnitJob { unit, .. } => Some(format!("journalctl -u {unit} says why")),
+            Self::EnvMissing(name) => {
+                Some(format!("give the value: --env {name}=VALUE, or export it"))
+            }
+            Self::Exists { handle, .. } => Some(format!(
+                "leave the flag out to start it as it is, or make it anew: \
+                 aegisctl instance delete {handle}"
+            )),
+            Self::NoTerminal => Some("leave --tty out: the streams are passed on".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// The failure in one line: what failed and why.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            // Its text is its source's.
+            Self::Spec(error) => error.to_string(),
+            _ => chain(self),
+        }
+    }
+
+    /// The failure for `--json`.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "symbol": self.symbol(),
+            "message": self.message(),
+            "hint": self.hint(),
+        })
+    }
+}
+
+impl From<DictError> for Failure {
+    fn from(error: DictError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_aegisd_keeps_symbol_and_hint() {
+        let failure = Failure::Call {
+            what: "start 'web'".into(),
+            source: CallError::Fault(
+                Fault::new(Symbol::KernelMissing, "there is no kernel").with_hint("make kernel"),
+            ),
+        };
+        assert_eq!(failure.message(), "cannot start 'web': there is no kernel");
+        assert_eq!(failure.symbol(), "KernelMissing");
+        assert_eq!(failure.hint().as_deref(), Some("make kernel"));
+    }
+}

@@ -1,0 +1,231 @@
+//! Flags that several commands share, and what they mean.
+
+use std::collections::BTreeMap;
+use std::env::VarError;
+use std::path::Path;
+
+use aegis_bus::instance::ExecOptions;
+use aegis_bus::manager::SpecRequest;
+use aegis_core::control::TerminalSize;
+use aegis_core::port::PortMapping;
+use aegis_core::spec::{Accel, Workspace};
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::session::{Terminal, Wiring};
+
+/// What the command in the guest starts with.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ProcessFlags {
+    /// Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    env: Vec<String>,
+    /// Start in this directory of the guest
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Run as this user of the guest
+    #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
+    pub(crate) user: Option<String>,
+}
+
+/// What the machine is made of.
+#[derive(Debug, Default, Args)]
+pub(crate) struct MachineFlags {
+    /// Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u32>,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// What executes the guest: auto, kvm, hvf or tcg
+    #[arg(long)]
+    accel: Option<Accel>,
+    /// Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps
+    #[arg(long, value_name = "PATH|NAME")]
+    workspace: Option<String>,
+    /// Let a port of this host lead to a TCP port of the guest
+    #[arg(long, value_name = "[ADDRESS:]PORT:GUEST-PORT")]
+    expose: Vec<PortMapping>,
+    /// Run without the sandbox where the host forbids it
+    #[arg(long)]
+    insecure: bool,
+}
+
+/// How our streams are connected to a command in the guest.
+#[derive(Debug, Args)]
+pub(crate) struct StreamFlags {
+    /// Run it on a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Pass stdin on; this is the default
+    #[arg(short, long, conflicts_with = "no_stdin")]
+    interactive: bool,
+    /// Do not read stdin; the command finds it at its end
+    #[arg(short, long)]
+    no_stdin: bool,
+}
+
+impl StreamFlags {
+    /// Our side of the session.
+    pub(crate) fn wiring(&self) -> Result<Wiring, Failure> {
+        let terminal = if self.tty {
+            Some(Terminal::of_stdin().ok_or(Failure::NoTerminal)?)
+        } else {
+            None
+        };
+        Ok(Wiring {
+            forward_stdin: self.interactive || !self.no_stdin,
+            terminal,
+        })
+    }
+}
+
+impl ProcessFlags {
+    /// The variables, with the caller's values where none was given.
+    pub(crate) fn env(&self) -> Result<BTreeMap<String, String>, Failure> {
+        self.env
+            .iter()
+            .map(|text| resolve_env(text, |name| std::env::var(name)))
+            .collect()
+    }
+
+    /// The options of an exec with these flags.
+    pub(crate) fn exec_options(&self, tty: Option<TerminalSize>) -> Result<ExecOptions, Failure> {
+        Ok(ExecOptions {
+            env: self.env()?,
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            tty,
+        })
+    }
+
+    /// The first flag that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        match self {
+            _ if !self.env.is_empty() => Some("--env"),
+            _ if self.workdir.is_some() => Some("--workdir"),
+            _ if self.user.is_some() => Some("--user"),
+            _ => None,
+        }
+    }
+}
+
+impl MachineFlags {
+    /// The part of a spec these flags are about.
+    pub(crate) fn to_spec(&self) -> Result<SpecRequest, Failure> {
+        let workspace = self.workspace.as_deref().map(parse_workspace);
+        Ok(SpecRequest {
+            memory_mib: self.memory,
+            cpus: self.cpus,
+            accel: self.accel,
+            workspace: workspace.transpose()?,
+            ports: self.expose.clone(),
+            insecure: self.insecure,
+            ..SpecRequest::default()
+        })
+    }
+
+    /// The first flag that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        match self {
+            _ if self.memory.is_some() => Some("--memory"),
+            _ if self.cpus.is_some() => Some("--cpus"),
+            _ if self.accel.is_some() => Some("--accel"),
+            _ if self.workspace.is_some() => Some("--workspace"),
+            _ if !self.expose.is_empty() => Some("--expose"),
+            _ if self.insecure => Some("--insecure"),
+            _ => None,
+        }
+    }
+}
+
+fn resolve_env(
+    text: &str,
+    lookup: impl FnOnce(&str) -> Result<String, VarError>,
+) -> Result<(String, String), Failure> {
+    if let Some((name, value)) = text.split_once('=') {
+        return Ok((name.to_owned(), value.to_owned()));
+    }
+    match lookup(text) {
+        Ok(value) => Ok((text.to_owned(), value)),
+        Err(VarError::NotPresent) => Err(Failure::EnvMissing(text.to_owned())),
+        Err(VarError::NotUnicode(_)) => Err(Failure::EnvEncoding(text.to_owned())),
+    }
+}
+
+/// A text with a slash, `.` and `..` are paths, seen from here; the rest are names.
+fn parse_workspace(text: &str) -> Result<Workspace, Failure> {
+    if !text.contains('/') && text != "." && text != ".." {
+        return text.parse().map_err(Failure::Spec);
+    }
+    let path = Path::new(text);
+    let absolute = std::path::absolute(path).map_err(|source| Failure::Path {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Workspace::Path(absolute))
+}
+
+/// Why a size is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("not a size: a number of MiB, or with suffix M or G, e.g. 512M or 2G")]
+struct MemoryError;
+
+fn parse_memory(text: &str) -> Result<u32, MemoryError> {
+    let (digits, factor) = match text.strip_suffix(['G', 'g']) {
+        Some(digits) => (digits, 1024),
+        None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),
+    };
+    let number: u32 = digits.parse().map_err(|_| MemoryError)?;
+    number.checked_mul(factor).ok_or(MemoryError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_come_with_a_value_or_from_here() {
+        let none = |_: &str| Err(VarError::NotPresent);
+        let here = |_: &str| Ok("v".to_owned());
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(resolve_env("A=b=c", none).unwrap(), pair("A", "b=c"));
+        assert_eq!(resolve_env("A=", none).unwrap(), pair("A", ""));
+        assert_eq!(resolve_env("A", here).unwrap(), pair("A", "v"));
+        let failure = resolve_env("A", none).unwrap_err();
+        assert_eq!(failure.exit_code(true), crate::exit_code::USAGE);
+        assert_eq!(
+            failure.message(),
+            "the variable A is not in this environment"
+        );
+    }
+
+    #[test]
+    fn a_slash_makes_a_path() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(
+            parse_workspace("data").unwrap(),
+            Workspace::Named("data".into())
+        );
+        assert_eq!(
+            parse_workspace("./data").unwrap(),
+            Workspace::Path(here.join("data"))
+        );
+        assert_eq!(parse_workspace(".").unwrap(), Workspace::Path(here));
+        assert_eq!(
+            parse_workspace("/data").unwrap(),
+            Workspace::Path("/data".into())
+        );
+        assert!(matches!(parse_workspace("a b"), Err(Failure::Spec(_))));
+    }
+
+    #[test]
+    fn sizes_are_mebibytes() {
+        assert_eq!(parse_memory("512").unwrap(), 512);
+        assert_eq!(parse_memory("512M").unwrap(), 512);
+        assert_eq!(parse_memory("2g").unwrap(), 2048);
+        for text in ["", "M", "-1", "1T", "9999999G", "1.5G"] {
+            assert!(parse_memory(text).is_err(), "{text}");
+        }
+    }
+}

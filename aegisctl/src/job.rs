@@ -1,0 +1,174 @@
+//! Waiting for a job of aegisd.
+//!
+//! The watch is set up before the call, so no signal is missed; the job's
+//! properties are read after it, so an end before the first signal is seen too.
+
+use std::num::NonZeroUsize;
+
+use aegis_bus::error::CallError;
+use aegis_bus::job::{JobOutcome, JobState, JobView};
+use aegis_bus::names;
+use aegis_core::fault::Symbol;
+use futures_util::StreamExt;
+use zbus::message::Type;
+use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath};
+
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::ui::Progress;
+
+/// Signals kept while nobody waits. All jobs of aegisd share the watch, so it is
+/// more than one job sends.
+const QUEUE: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
+/// How often a call is made again when aegisd ended over it.
+const ATTEMPTS: u32 = 3;
+
+/// Sees what every job of aegisd says from now on, and whether aegisd ends.
+pub(crate) struct JobWatch {
+    client: Client,
+    signals: futures_util::stream::Select<MessageStream, MessageStream>,
+}
+
+impl JobWatch {
+    /// Starts watching.
+    pub(crate) async fn start(client: &Client) -> Result<Self, Failure> {
+        let subscribe = async {
+            let jobs = MatchRule::builder()
+                .msg_type(Type::Signal)
+                .sender(names::BUS_NAME)
+                .path_namespace(format!("{}/job", names::ROOT_PATH))
+                .build()?;
+            let owner = MatchRule::builder()
+                .msg_type(Type::Signal)
+                .sender("org.freedesktop.DBus")
+                .member("NameOwnerChanged")
+                .arg(0, names::BUS_NAME)
+                .build()?;
+            let connection = &client.connection;
+            let jobs = MessageStream::for_match_rule(jobs, connection, Some(QUEUE)).await?;
+            let owner = MessageStream::for_match_rule(owner, connection, None).await?;
+            Ok(futures_util::stream::select(jobs, owner))
+        };
+        Ok(Self {
+            client: client.clone(),
+            signals: subscribe.await.map_err(Failure::call("watch aegisd"))?,
+        })
+    }
+
+    /// Waits for the end of a job that was asked for after the watch began.
+    /// `what` completes "cannot ...".
+    ///
+    /// # Errors
+    /// What the job failed with, a cancellation, or that aegisd ended.
+    pub(crate) async fn wait(
+        &mut self,
+        job: &OwnedObjectPath,
+        what: &str,
+        progress: &Progress,
+    ) -> Result<JobState, Failure> {
+        match self.client.properties(job.clone(), names::JOB).await {
+            Ok(properties) => {
+                let view = JobView::from_properties(properties)?;
+                if view.outcome.state != JobState::Running {
+                    return conclude(view.outcome, what);
+                }
+            }
+            // It ended, and its object went before it could be read. The signal is queued.
+            Err(error) if is_unknown_object(&error) => {}
+            Err(error) => return Err(Failure::call(what)(error)),
+        }
+        while let Some(message) = self.signals.next().await {
+            let message = message.map_err(Failure::call(what))?;
+            match read(&message, job) {
+                Some(Event::Ended(outcome)) => return conclude(outcome, what),
+                Some(Event::Says(words)) => progress.say(&words),
+                Some(Event::AegisdEnded) => break,
+                None => {}
+            }
+        }
+        Err(Failure::Call {
+            what: what.to_owned(),
+            source: CallError::Vanished,
+        })
+    }
+}
+
+/// Makes a call that can be repeated and waits for its job. If aegisd ends over
+/// it, the call is made again, which starts aegisd again.
+pub(crate) async fn perform(
+    client: &Client,
+    what: &str,
+    progress: &Progress,
+    call: impl AsyncFn() -> zbus::Result<OwnedObjectPath>,
+) -> Result<JobState, Failure> {
+    let attempt = async || {
+        let mut watch = JobWatch::start(client).await?;
+        let job = call().await.map_err(Failure::call(what))?;
+        watch.wait(&job, what, progress).await
+    };
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match attempt().await {
+            Err(failure) if failure.is_vanished() && left > 0 => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// What a signal means to the waiter.
+enum Event {
+    Ended(JobOutcome),
+    Says(String),
+    AegisdEnded,
+}
+
+fn read(message: &Message, job: &OwnedObjectPath) -> Option<Event> {
+    let header = message.header();
+    match header.member()?.as_str() {
+        "NameOwnerChanged" => {
+            let (_, _, owner): (String, String, String) = message.body().deserialize().ok()?;
+            owner.is_empty().then_some(Event::AegisdEnded)
+        }
+        _ if header.path()?.as_str() != job.as_str() => None,
+        "Completed" => {
+            let (state, error, text, hint): (String, String, String, String) =
+                message.body().deserialize().ok()?;
+            let outcome = JobOutcome::from_parts(&state, &error, &text, &hint);
+            Some(Event::Ended(outcome.ok()?))
+        }
+        "PropertiesChanged" => {
+            type Changed = (String, aegis_bus::dict::Dict, Vec<String>);
+            let (_, mut changed, _): Changed = message.body().deserialize().ok()?;
+            let words = String::try_from(changed.remove("Status")?).ok()?;
+            Some(Event::Says(words))
+        }
+        _ => None,
+    }
+}
+
+fn conclude(outcome: JobOutcome, what: &str) -> Result<JobState, Failure> {
+    match (outcome.state, outcome.fault) {
+        (JobState::Failed, Some(fault)) if fault.symbol != Symbol::Cancelled => {
+            Err(Failure::Call {
+                what: what.to_owned(),
+                source: CallError::Fault(fault),
+            })
+        }
+        (JobState::Failed | JobState::Cancelled, _) => Err(Failure::Cancelled {
+            what: what.to_owned(),
+        }),
+        (state, _) => Ok(state),
+    }
+}
+
+/// Whether an object is not there (any more).
+pub(crate) fn is_unknown_object(error: &zbus::Error) -> bool {
+    matches!(
+        error,
+        zbus::Error::FDO(error) if matches!(
+            **error,
+            zbus::fdo::Error::UnknownObject(_) | zbus::fdo::Error::UnknownInterface(_)
+        )
+    )
+}

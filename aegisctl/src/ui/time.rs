@@ -1,0 +1,75 @@
+//! Times as people read them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// A moment, given in microseconds since 1970, in local time with its age; empty for 0.
+pub(crate) fn moment(unix_us: u64) -> String {
+    let timestamp = i64::try_from(unix_us)
+        .ok()
+        .filter(|&us| us > 0)
+        .and_then(|us| Timestamp::from_microsecond(us).ok());
+    match timestamp {
+        None => String::new(),
+        Some(timestamp) => {
+            let local = timestamp.to_zoned(TimeZone::system());
+            format!(
+                "{} ({})",
+                local.strftime("%Y-%m-%d %H:%M:%S %Z"),
+                age(unix_us)
+            )
+        }
+    }
+}
+
+/// How long ago a moment, given in microseconds since 1970, was; empty for 0.
+pub(crate) fn age(unix_us: u64) -> String {
+    if unix_us == 0 {
+        return String::new();
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let elapsed = now
+        .unwrap_or_default()
+        .saturating_sub(Duration::from_micros(unix_us));
+    format!("{} ago", span(elapsed))
+}
+
+fn span(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..86_400 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_one_unit() {
+        for (seconds, text) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (60, "1 minute"),
+            (7_200, "2 hours"),
+            (200_000, "2 days"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn moments_carry_their_zone_and_age() {
+        let text = moment(1_700_000_000_000_000);
+        assert!(text.starts_with("2023-11-1"), "{text}");
+        assert!(text.ends_with("days ago)"), "{text}");
+        assert_eq!(moment(0), "");
+    }
+}

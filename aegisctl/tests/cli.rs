@@ -1,0 +1,17 @@
+//! The real `aegisctl` against a fake aegisd on a private bus.
+//!
+//! The fake ([`fake`]) speaks the D-Bus contract and runs "guest" commands as
+//! local processes, so streams, signals and exit codes are real. It is a fake for
+//! tests of the client alone; the whole is tested in the workspace's `tests/`.
+
+#[path = "cli/fake.rs"]
+mod fake;
+#[path = "cli/harness.rs"]
+mod harness;
+
+#[path = "cli/instances.rs"]
+mod instances;
+#[path = "cli/logs.rs"]
+mod logs;
+#[path = "cli/sessions.rs"]
+mod sessions;
