@@ -31,12 +31,12 @@ const MAY_BE_UNSAFE: [&str; 3] = ["crates/aegis-vmm", "crates/aegis-shim", "gues
 
 /// The layers inside aegisd, upper ones first. A module uses modules of its own
 /// layer and of lower ones; those of the lowest do not know each other.
-const AEGISD_LAYERS: [&[&str]; 3] = [
+const AEGISD_LAYERS: [&[&str]; 4] = [
+    &["daemon"],
     &["bus"],
     &[
         "board",
         "checks",
-        "daemon",
         "engine",
         "instance",
         "jobs",
