@@ -12,7 +12,7 @@
 //! ```
 //!
 //! All of a machine is under `<cache>/machines/NAME` (its writable files, the
-//! identity of its PID 1, its console) and in the cgroup `aegisvm-NAME`; its
+//! identity of its PID 1, its console) and in a cgroup `aegisvm-NAME-...`; its
 //! mounts exist in its own mount namespace only. A machine whose PID 1 is gone
 //! is taken for stopped, and what it left is removed by the next boot.
 
@@ -104,11 +104,13 @@ impl Machine {
         let number = fs::read_to_string(directory.join("systemd"))
             .with_context(|| format!("reading the systemd version of machine {name}"))?;
         let systemd = Systemd::from_number(number.trim())?;
+        let cgroup = Cgroup::of(&directory)?
+            .with_context(|| format!("machine {name} has no record of its cgroup"))?;
         Ok(Some(Self {
             name: name.to_owned(),
             systemd,
             directory,
-            cgroup: Cgroup::of(name)?,
+            cgroup,
             leader,
         }))
     }
@@ -311,6 +313,7 @@ impl Machine {
     }
 
     fn power_off(&self) -> Result<()> {
+        self.cgroup.kill_entered()?;
         // Its answer may be lost with the machine, so only the end counts.
         let asked = self
             .command(User::Root, "systemctl poweroff --no-block")
@@ -327,6 +330,7 @@ impl Machine {
     /// Ends the machine at once, as a power cut would. The kernel ends every
     /// process of its pid namespace with its PID 1.
     fn kill(&self) -> Result<()> {
+        self.cgroup.kill_entered()?;
         let pid = i32::try_from(self.leader.pid()).context("a pid is at most 4194304")?;
         if self.leader.alive() {
             nix::sys::signal::kill(
@@ -423,6 +427,9 @@ fn lock(name: &str) -> Result<fs::File> {
 
 /// Removes what a stopped or dead machine left.
 fn discard(name: &str) -> Result<()> {
-    Cgroup::of(name)?.remove()?;
-    root::remove_tree(&directory_of(name)?)
+    let directory = directory_of(name)?;
+    if let Some(cgroup) = Cgroup::of(&directory)? {
+        cgroup.remove()?;
+    }
+    root::remove_tree(&directory)
 }

@@ -1,13 +1,13 @@
 //! The machine itself: that what the other system tests stand on is real, and
 //! that it leaves nothing behind.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use aegis_tests::cache;
 use aegis_tests::machine::{Machine, Systemd, User};
 use aegis_tests::wait::wait_until;
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 fn is_the_systemd_it_says(systemd: Systemd) -> Result<()> {
     let machine = Machine::shared(systemd)?;
@@ -118,11 +118,16 @@ fn files_survive_a_reboot_and_nothing_survives_a_stop() -> Result<()> {
     assert!(!cache::directory()?.join("machines/test-reboot").exists());
     let mounts = std::fs::read_to_string("/proc/mounts")?;
     assert!(!mounts.contains("test-reboot"), "{mounts}");
-    for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
-        assert!(
-            !PathBuf::from(mount).join("aegisvm-test-reboot").exists(),
-            "left in {mount}"
-        );
+    for mount in mounts.lines().filter(|line| line.contains(" cgroup2 ")) {
+        let mount = mount.split(' ').nth(1).context("a mount has a target")?;
+        for group in std::fs::read_dir(mount)? {
+            let group = group?.file_name();
+            assert!(
+                !group.to_string_lossy().contains("test-reboot"),
+                "left: {}",
+                group.display()
+            );
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use aegis_tests::cache;
-use aegis_tests::install::Plan;
+use aegis_tests::install::{Entry, Plan};
 use aegis_tests::machine::{Root, Systemd};
 use anyhow::{Context, Result, bail};
 
@@ -42,24 +42,16 @@ pub(crate) fn root(systemd: Systemd) -> Result<()> {
     })
 }
 
-/// Builds what an installation needs and is not there at all. What is there
-/// is taken as it is: rebuilding is for `make build`.
-pub(crate) fn missing() -> Result<()> {
-    let absent = |part: &str| -> Result<bool> {
-        let plan = Plan::read("/usr")?;
-        let mut entries = plan
-            .entries
-            .iter()
-            .filter(|entry| entry.destination.contains(part));
-        Ok(entries.any(|entry| !entry.optional && !entry.is_built()))
-    };
-    if absent("/libexec/aegisvm/")? || absent("/bin/")? {
-        programs()?;
+/// Builds everything if nothing is built yet, as in a fresh checkout. What is
+/// there is taken as it is: rebuilding is for `make build`.
+pub(crate) fn first_time() -> Result<()> {
+    let plan = Plan::read("/usr")?;
+    let is_program = |entry: &&Entry| entry.mode == 0o755;
+    if plan.entries.iter().filter(is_program).any(Entry::is_built) {
+        return Ok(());
     }
-    if absent("/guest/")? {
-        guest()?;
-    }
-    Ok(())
+    programs()?;
+    guest()
 }
 
 /// Removes what was built here. The cache with roots and kernels stays, since

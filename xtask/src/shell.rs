@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let systemd = Systemd::from_number(&arguments.systemd)?;
     let default_name = format!("aegis-{}", systemd.number());
     let name = arguments.name.as_deref().unwrap_or(&default_name);
+    build::first_time()?;
     build::root(systemd)?;
     let booting = format!("Booting the machine {name}");
     let machine = step(&booting, Duration::from_secs(4), || {

@@ -37,8 +37,11 @@ pub(super) fn boot(name: &str, systemd: Systemd) -> Result<Machine> {
     let console = fs::File::create(&console_path)
         .with_context(|| format!("creating {}", console_path.display()))?;
 
-    let cgroup = Cgroup::of(name)?;
-    cgroup.create()?;
+    let script_path = directory.join("boot.sh");
+    fs::write(&script_path, SCRIPT)
+        .with_context(|| format!("writing {}", script_path.display()))?;
+
+    let cgroup = Cgroup::create(name, &directory)?;
     // A session of its own, so that Ctrl-C at the caller's terminal ends the
     // caller and not the machine.
     let mut unshare = Command::new("setsid")
@@ -47,7 +50,9 @@ pub(super) fn boot(name: &str, systemd: Systemd) -> Result<Machine> {
         .args([
             "unshare", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup",
         ])
-        .args(["--fork", "--kill-child", "sh", "-c", SCRIPT, "boot", name])
+        .args(["--fork", "--kill-child", "sh"])
+        .arg(&script_path)
+        .arg(name)
         .arg(&scratch.root)
         .arg(&scratch.overlay)
         .arg(&console_path)

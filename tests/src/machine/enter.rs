@@ -122,7 +122,7 @@ pub(super) fn command(
     command
         .args(["-c", "echo 0 >\"$1\" && shift && exec \"$@\"", "enter"])
         .arg(enter_file)
-        .args(["nsenter", "--all", "--target"])
+        .args(["nsenter", "--all", "--root", "--wd", "--target"])
         .arg(leader.pid().to_string())
         .args(["--", "env", "-i"])
         .args(user.environment())
