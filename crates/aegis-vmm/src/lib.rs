@@ -5,10 +5,42 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`runtime`] | a VM with everything around it |
+//! | [`owner`] | the VM's state and every decision about it |
+//! | [`status`] | what others are told about it |
+//! | [`doorway`] | who uses it, and whether connections are let in |
+//! | [`control`] | the control socket |
+//! | [`exec`] | exec sessions |
+//! | [`ports`] | connections on exposed ports |
+//! | [`guest`] | what the guest is told, and whether it answers |
+//! | [`command_log`], [`console`], [`command_exit`] | what the guest leaves in files |
+//! | [`rotated`] | files that do not grow without end |
+//! | [`disk`] | the writable layer |
+//! | [`activation`] | the listening sockets |
+//! | [`notify`] | what the service manager is told |
+//! | [`logging`] | our own log |
+//! | [`hardening`] | what the process gives up at its start |
 //! | [`hypervisor`] | starting a guest and holding its machine |
 //! | [`jail`] | the sandbox of the machine's processes |
 //! | [`share`] | the shared folder |
 
+pub mod activation;
+pub mod command_exit;
+pub mod command_log;
+pub mod console;
+pub mod control;
+pub mod disk;
+pub mod doorway;
+pub mod exec;
+pub mod guest;
+pub mod hardening;
 pub mod hypervisor;
 pub mod jail;
+pub mod logging;
+pub mod notify;
+pub mod owner;
+pub mod ports;
+pub mod rotated;
+pub mod runtime;
 pub mod share;
+pub mod status;

@@ -1,1 +1,120 @@
-fn main() {}
+//! `aegis-vmm`: started by the service manager, once per VM that runs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use aegis_core::fault::chain;
+use aegis_core::vm_spec::VmSpec;
+use aegis_vmm::activation::{ActivationError, Listeners, MadeSocket};
+use aegis_vmm::hardening::{self, HardeningError};
+use aegis_vmm::hypervisor::qemu::Qemu;
+use aegis_vmm::owner::Verdict;
+use aegis_vmm::{logging, runtime};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+/// Owns one VM: starts its guest, serves its control socket and ports, ends with it
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// The VM's spec, written by aegisd
+    #[arg(long, value_name = "FILE")]
+    spec: PathBuf,
+    /// Listen on this control socket and on the ports of the spec, instead of taking
+    /// the sockets that a service manager passes
+    #[arg(long, value_name = "PATH")]
+    listen: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the process cannot be made harmless")]
+    Hardening(#[source] HardeningError),
+    #[error("cannot read the spec {}", path.display())]
+    ReadSpec {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the spec {} is not valid", path.display())]
+    ParseSpec {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("cannot take the sockets of the VM")]
+    Sockets(#[source] ActivationError),
+    #[error("cannot prepare the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot serve the sockets of the VM")]
+    Serve(#[source] io::Error),
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    // First of all, and before there is a second thread.
+    let hardened = hardening::apply().map_err(Error::Hardening);
+    let spec = hardened.and_then(|()| read_spec(&options.spec));
+    logging::start(spec.as_ref().ok().map(|spec| &spec.handle));
+    match spec.and_then(|spec| own(spec, options.listen.as_deref())) {
+        Ok(Verdict::Finished) => ExitCode::SUCCESS,
+        // The owner has said why.
+        Ok(Verdict::Lost(_)) => ExitCode::FAILURE,
+        Err(failure) => {
+            error!("{}", chain(&failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_spec(path: &Path) -> Result<VmSpec, Error> {
+    let json = fs::read(path).map_err(|source| Error::ReadSpec {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&json).map_err(|source| Error::ParseSpec {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn own(spec: VmSpec, listen: Option<&Path>) -> Result<Verdict, Error> {
+    let listeners = match listen {
+        None => Listeners::inherit(&spec.ports),
+        Some(path) => Listeners::listen(path, &spec.ports),
+    };
+    let listeners = listeners.map_err(Error::Sockets)?;
+    let _made = listen.map(|path| MadeSocket(path.to_owned()));
+    let hypervisor = Qemu::new(spec.accel_cache.clone());
+    // One thread carries all bytes; the others exist while a file is synced.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(Error::Runtime)?;
+    let verdict = runtime.block_on(async {
+        let stop = stop_signal().map_err(Error::Runtime)?;
+        runtime::run(spec, listeners, hypervisor, stop)
+            .await
+            .map_err(Error::Serve)
+    });
+    // A client that reads nothing must not hold the process.
+    runtime.shutdown_background();
+    verdict
+}
+
+/// Resolves at SIGTERM, or at SIGINT for who runs it by hand.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!("{name}: stopping");
+    })
+}

@@ -1,0 +1,191 @@
+//! The guest's side of a VM as its owner sees it: what it is told at boot, what
+//! its faults mean, and whether it answers.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use aegis_core::control::ExecRequest;
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::vm_spec::VmSpec;
+use aegis_link::message::{
+    self, Boot, GENERATION, Hello, Program, Root, Share, ShareKind, TtySize, Upper,
+};
+use aegis_link::{CallError, Handle, LinkError};
+use tokio::time::{Instant, sleep_until};
+
+use crate::hypervisor::{self, DiskSerial, SHARE_TAG};
+use crate::status::now_ns;
+
+/// Where the shared folder is in the guest.
+const WORKSPACE: &str = "/workspace";
+
+/// Between two questions whether the guest is there. It costs the guest a wake-up.
+const PULSE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A guest that has not answered for so long is called silent. Translated guests
+/// on a loaded host miss several seconds while they are well.
+const PULSE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a guest that introduced itself is told.
+pub fn boot_order(spec: &VmSpec, hello: &Hello, share: Option<hypervisor::ShareKind>) -> Boot {
+    Boot {
+        generation: hello.generation.min(GENERATION),
+        hostname: spec.handle.to_string(),
+        time_ns: now_ns(),
+        root: Root {
+            layers: vec![DiskSerial::Base.to_string()],
+            upper: match spec.disk {
+                Some(_) => Upper::Disk {
+                    serial: DiskSerial::Upper.to_string(),
+                },
+                None => Upper::Tmpfs,
+            },
+        },
+        share: share.map(|kind| Share {
+            kind: match kind {
+                hypervisor::ShareKind::Virtiofs => ShareKind::Virtiofs,
+                hypervisor::ShareKind::NineP => ShareKind::NineP,
+            },
+            tag: SHARE_TAG.to_owned(),
+            target: WORKSPACE.to_owned(),
+            read_only: false,
+        }),
+        command: (!spec.ephemeral && !spec.command.is_empty()).then(|| Program {
+            argv: spec.command.clone(),
+            env: spec.env.clone(),
+            workdir: spec.workdir.clone(),
+            user: spec.user.clone(),
+        }),
+    }
+}
+
+/// What an exec runs: the instance's own surroundings with the request's on top.
+pub fn program(spec: &VmSpec, request: ExecRequest) -> (Program, Option<TtySize>) {
+    let mut env = spec.env.clone();
+    env.extend(request.env);
+    let program = Program {
+        argv: request.argv,
+        env,
+        workdir: request.workdir.or_else(|| spec.workdir.clone()),
+        user: request.user.or_else(|| spec.user.clone()),
+    };
+    let tty = request.tty.map(|size| TtySize {
+        rows: size.rows,
+        cols: size.cols,
+    });
+    (program, tty)
+}
+
+/// A guest's fault in the words of our protocol. Its message is text of the guest,
+/// shortened and cleaned by the link.
+pub fn fault(fault: &message::Fault) -> Fault {
+    use message::Symbol as Guest;
+    let symbol = match fault.symbol {
+        Guest::CommandNotFound => Symbol::CommandNotFound,
+        Guest::CommandNotExecutable => Symbol::CommandNotExecutable,
+        Guest::UserNotFound => Symbol::UserNotFound,
+        Guest::WorkdirNotFound => Symbol::WorkdirNotFound,
+        Guest::Busy => Symbol::Busy,
+        Guest::NotReady => Symbol::WrongState,
+        Guest::BadRequest => Symbol::InvalidArgument,
+        Guest::NoSuchSession | Guest::StreamGone => Symbol::NotFound,
+        Guest::Unsupported => Symbol::Unsupported,
+        Guest::BootDeviceMissing
+        | Guest::BootMountFailed
+        | Guest::BootShareFailed
+        | Guest::BootFailed => Symbol::GuestBootFailed,
+        Guest::SpawnFailed | Guest::ConnectionRefused | Guest::Internal => Symbol::Internal,
+    };
+    Fault::new(symbol, fault.message.clone())
+}
+
+/// Why a call to the guest failed, in the words of our protocol.
+pub fn call_fault(error: &CallError) -> Fault {
+    match error {
+        CallError::Fault(of_guest) => fault(of_guest),
+        CallError::Link(link) if is_violation(link) => {
+            Fault::from_error(Symbol::LinkViolation, error)
+        }
+        CallError::UnexpectedReply => Fault::from_error(Symbol::LinkViolation, error),
+        CallError::Link(_) => Fault::new(Symbol::VmEnded, "the VM ended"),
+        CallError::TooLong { .. } => Fault::from_error(Symbol::InvalidArgument, error),
+        CallError::TooManyStreams | CallError::TooManyCalls => {
+            Fault::from_error(Symbol::Busy, error)
+        }
+    }
+}
+
+/// Whether a link ended because the guest broke its rules, and not with the guest.
+pub fn is_violation(error: &LinkError) -> bool {
+    match error {
+        LinkError::Eof | LinkError::Closed | LinkError::Io(_) => false,
+        LinkError::Violation(_) | LinkError::Message(_) | LinkError::TooManyCalls { .. } => true,
+    }
+}
+
+/// An answer that is awaited.
+type Question = Pin<Box<dyn Future<Output = Result<(), CallError>> + Send>>;
+
+/// Asks the guest now and then whether it is there.
+pub struct Pulse {
+    link: Handle,
+    /// When to ask next, or when to call the guest silent.
+    due: Instant,
+    question: Option<Question>,
+    silent: bool,
+}
+
+impl std::fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pulse")
+            .field("silent", &self.silent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pulse {
+    pub fn new(link: Handle) -> Self {
+        Self {
+            link,
+            due: Instant::now() + PULSE_INTERVAL,
+            question: None,
+            silent: false,
+        }
+    }
+
+    /// Forgets a question that is open: the guest was paused meanwhile.
+    pub fn restart(&mut self) {
+        self.question = None;
+        self.silent = false;
+        self.due = Instant::now() + PULSE_INTERVAL;
+    }
+
+    /// Resolves when the guest falls silent (`true`) or speaks again (`false`).
+    /// Loses nothing when it is dropped.
+    pub async fn changed(&mut self) -> bool {
+        loop {
+            let Some(question) = &mut self.question else {
+                sleep_until(self.due).await;
+                let link = self.link.clone();
+                self.question = Some(Box::pin(async move { link.ping().await }));
+                self.due = Instant::now() + PULSE_PATIENCE;
+                continue;
+            };
+            tokio::select! {
+                biased;
+                // Any answer is a sign of life; the end of the link is told elsewhere.
+                _ = question => {
+                    self.question = None;
+                    self.due = Instant::now() + PULSE_INTERVAL;
+                    if std::mem::take(&mut self.silent) {
+                        return false;
+                    }
+                }
+                () = sleep_until(self.due), if !self.silent => {
+                    self.silent = true;
+                    return true;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,630 @@
+//! The owner: the one task that holds a VM and decides about it.
+//!
+//! Others ask through its mailbox ([`OwnerHandle`]) and follow its status; nobody
+//! else touches the machine. What a state allows and where an event leads is
+//! decided by [`aegis_core::lifecycle`]; here it is carried out.
+//!
+//! ```text
+//!  Phase::Starting(future) ──► Phase::Up(machine, link) ──► Phase::Stopping(up, future)
+//!        ▲      │                                                │
+//!        │      ▼                                                ▼
+//!        └─ Phase::Failed(delay)              the process ends, or a new start for
+//!                                             connections that came meanwhile
+//! ```
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`mailbox`] | what can be asked |
+//! | [`bring_up`] | from a spec to a guest that is ready |
+//! | [`up`] | the running VM and its ends |
+//! | [`backoff`] | the delay between two starts |
+
+pub mod backoff;
+pub mod bring_up;
+pub mod mailbox;
+pub mod up;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::control::{CommandState, MachineFacts, Outcome};
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::lifecycle::{Admission, Denial, Event, Next, Request, VmState, admit, apply};
+use aegis_core::vm_spec::VmSpec;
+use aegis_link::message::CommandEnd;
+use aegis_link::{Handle, LinkError};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, Sleep, interval, sleep, sleep_until, timeout};
+use tracing::{error, info, warn};
+
+use crate::activation::Queues;
+use crate::doorway::Doorway;
+use crate::hypervisor::{self, Hypervisor, Machine, MachineEnd};
+use crate::status::StatusDoor;
+use crate::{command_exit, guest, notify};
+use backoff::Backoff;
+use bring_up::{StartError, bring_up};
+pub use mailbox::OwnerHandle;
+use mailbox::{Ask, Reply};
+use up::{Up, UpEvent};
+
+/// How long an ephemeral VM waits for the exec it was made for.
+const EPHEMERAL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The loop's pace where no watchdog sets it.
+const BEAT: Duration = Duration::from_secs(30);
+
+/// How long clients have to take their last words when the VM has ended.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How an owner ended.
+#[derive(Debug)]
+pub enum Verdict {
+    /// In order: by request, or because nobody needs the VM.
+    Finished,
+    /// The VM was lost; the service manager starts it again.
+    Lost(Fault),
+}
+
+/// The owner of one VM.
+pub struct Owner<H: Hypervisor> {
+    spec: Arc<VmSpec>,
+    hypervisor: Arc<H>,
+    status: Arc<StatusDoor>,
+    doorway: Arc<Doorway>,
+    queues: Queues,
+    mailbox: mpsc::Receiver<Ask>,
+    phase: Phase<H::Machine>,
+    /// Asked while the VM was starting. Their number is bounded by that of the
+    /// connections and exec sessions.
+    waiting: Vec<Waiting>,
+    backoff: Backoff,
+    /// The instance's command has ended by itself.
+    command_is_over: bool,
+    /// When an ephemeral VM that nobody used ends.
+    unused_at: Option<Instant>,
+}
+
+/// What the owner holds, by state.
+enum Phase<M> {
+    Starting(Pin<Box<dyn Future<Output = Result<Up<M>, StartError>>>>),
+    Up(Up<M>),
+    Stopping {
+        up: Up<M>,
+        end: Pin<Box<dyn Future<Output = MachineEnd>>>,
+        then: Then,
+    },
+    Failed {
+        fault: Fault,
+        retry: Pin<Box<Sleep>>,
+    },
+    /// The machine is gone and the owner is about to be.
+    Over,
+}
+
+/// What follows an orderly stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// The stop was asked for.
+    End,
+    /// Nobody needed the VM. Somebody may have come meanwhile.
+    LookForVisitors,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Use(Reply<Handle>),
+    Resume(Reply<Outcome>),
+}
+
+/// What happens in a phase.
+enum Happening<M> {
+    Started(Result<Up<M>, StartError>),
+    Up(UpEvent),
+    RetryDue,
+}
+
+impl<H> Owner<H>
+where
+    H: Hypervisor + Send + Sync + 'static,
+    H::Machine: 'static,
+{
+    /// An owner that begins to start its VM when it runs.
+    pub fn new(
+        spec: Arc<VmSpec>,
+        hypervisor: Arc<H>,
+        status: Arc<StatusDoor>,
+        doorway: Arc<Doorway>,
+        queues: Queues,
+    ) -> (Self, OwnerHandle) {
+        let (handle, mailbox) = OwnerHandle::new();
+        let phase = starting(&spec, &hypervisor, &status);
+        let owner = Self {
+            spec,
+            hypervisor,
+            status,
+            doorway,
+            queues,
+            mailbox,
+            phase,
+            waiting: Vec::new(),
+            backoff: Backoff::new(),
+            command_is_over: false,
+            unused_at: None,
+        };
+        (owner, handle)
+    }
+
+    /// Lives the VM's life. `stop` resolves when the service manager wants an end.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Verdict {
+        tokio::pin!(stop);
+        let mut stop_is_asked = false;
+        let mut beat = heartbeat();
+        loop {
+            let verdict = tokio::select! {
+                // In the order of urgency. The first three are rare and bounded, so
+                // they starve nobody; clients come before the guest, which could
+                // talk without end.
+                biased;
+                () = &mut stop, if !stop_is_asked => {
+                    stop_is_asked = true;
+                    self.stop()
+                }
+                _ = beat.tick() => {
+                    notify::alive();
+                    None
+                }
+                () = reached(self.unused_at) => {
+                    info!("no exec came, ending");
+                    self.stop()
+                }
+                () = self.doorway.changed() => self.visits_changed(),
+                Some(ask) = self.mailbox.recv() => {
+                    self.answer(ask).await;
+                    None
+                }
+                happening = self.phase.next(self.status.state()) => match happening {
+                    Happening::Started(Ok(up)) => self.started(up),
+                    Happening::Started(Err(error)) => {
+                        self.start_failed(error);
+                        None
+                    }
+                    Happening::RetryDue => {
+                        self.start_anew(Event::Retry);
+                        None
+                    }
+                    Happening::Up(event) => self.up_event(event).await,
+                },
+            };
+            if let Some(verdict) = verdict {
+                self.say_farewell().await;
+                return verdict;
+            }
+        }
+    }
+
+    async fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Pause(reply) => {
+                let outcome = match admit(self.state(), Request::Pause) {
+                    Admission::Do => self.pause().await,
+                    Admission::AlreadySo => Ok(Outcome::Unchanged),
+                    Admission::Wait => Err(self.denied(Denial::Starting)),
+                    Admission::Deny(denial) => Err(self.denied(denial)),
+                };
+                tell(reply, outcome);
+            }
+            Ask::Resume(reply) => match admit(self.state(), Request::Resume) {
+                Admission::Do => {
+                    let outcome = self.resume().await;
+                    tell(reply, outcome);
+                }
+                Admission::AlreadySo => tell(reply, Ok(Outcome::Unchanged)),
+                Admission::Wait => self.wait(Waiting::Resume(reply)),
+                Admission::Deny(denial) => tell(reply, Err(self.denied(denial))),
+            },
+            Ask::Use(reply) => match admit(self.state(), Request::Use) {
+                Admission::Do | Admission::AlreadySo => {
+                    let link = self.awake_link().await;
+                    tell(reply, link);
+                }
+                Admission::Wait => self.wait(Waiting::Use(reply)),
+                Admission::Deny(denial) => tell(reply, Err(self.denied(denial))),
+            },
+        }
+    }
+
+    async fn awake_link(&mut self) -> Result<Handle, Fault> {
+        if self.state() == VmState::Paused {
+            self.resume().await?;
+        }
+        match &self.phase {
+            Phase::Up(up) => Ok(up.link.clone()),
+            _ => Err(self.denied(Denial::Stopping)),
+        }
+    }
+
+    async fn pause(&mut self) -> Result<Outcome, Fault> {
+        let Phase::Up(up) = &mut self.phase else {
+            return Err(self.denied(Denial::Stopping));
+        };
+        up.machine.pause().await?;
+        up.paused();
+        self.enter(Event::CpusStopped, "paused");
+        Ok(Outcome::Changed)
+    }
+
+    async fn resume(&mut self) -> Result<Outcome, Fault> {
+        let Phase::Up(up) = &mut self.phase else {
+            return Err(self.denied(Denial::Stopping));
+        };
+        up.machine.resume().await?;
+        up.resumed();
+        self.enter(Event::CpusResumed, "running");
+        Ok(Outcome::Changed)
+    }
+
+    /// Keeps a question until the VM runs, and forgets those nobody waits for.
+    fn wait(&mut self, waiting: Waiting) {
+        self.waiting.retain(|waiting| match waiting {
+            Waiting::Use(reply) => !reply.is_closed(),
+            Waiting::Resume(reply) => !reply.is_closed(),
+        });
+        self.waiting.push(waiting);
+    }
+
+    fn started(&mut self, up: Up<H::Machine>) -> Option<Verdict> {
+        for waiting in self.waiting.drain(..) {
+            match waiting {
+                Waiting::Use(reply) => tell(reply, Ok(up.link.clone())),
+                Waiting::Resume(reply) => tell(reply, Ok(Outcome::Unchanged)),
+            }
+        }
+        self.backoff = Backoff::new();
+        if self.spec.ephemeral && !self.doorway.visits().exec_seen {
+            self.unused_at = Some(Instant::now() + EPHEMERAL_PATIENCE);
+        }
+        let facts = facts(&*up.machine);
+        self.phase = Phase::Up(up);
+        self.enter(Event::GuestReady, "running");
+        self.status.change(|status| status.machine = Some(facts));
+        self.visits_changed()
+    }
+
+    fn start_failed(&mut self, error: StartError) {
+        let fault = Fault::from(error);
+        let delay = self.backoff.delay();
+        error!(
+            "the VM cannot be started: {fault}; trying again in {} s",
+            delay.as_secs()
+        );
+        for waiting in self.waiting.drain(..) {
+            match waiting {
+                Waiting::Use(reply) => tell(reply, Err(fault.clone())),
+                Waiting::Resume(reply) => tell(reply, Err(fault.clone())),
+            }
+        }
+        let words = format!("failed: {fault}; trying again in {} s", delay.as_secs());
+        self.phase = Phase::Failed {
+            fault: fault.clone(),
+            retry: Box::pin(sleep(delay)),
+        };
+        self.enter(Event::StartFailed, &words);
+        self.status.change(|status| status.fault = Some(fault));
+    }
+
+    async fn up_event(&mut self, event: UpEvent) -> Option<Verdict> {
+        match event {
+            UpEvent::MachineEnded(end) => return self.machine_ended(&end).await,
+            UpEvent::LinkOver(error) => self.link_over(&error),
+            UpEvent::CommandStarted { pid } => self.status.change(|status| {
+                if status.command == CommandState::None {
+                    status.command = CommandState::Running { pid };
+                }
+            }),
+            UpEvent::CommandEnded(end) => return self.command_ended(end).await,
+            UpEvent::Silent(silent) => {
+                let words = if silent {
+                    warn!("the guest does not answer");
+                    "running, but the guest does not answer"
+                } else {
+                    info!("the guest answers again");
+                    "running"
+                };
+                self.status
+                    .change(|status| words.clone_into(&mut status.words));
+            }
+        }
+        None
+    }
+
+    fn link_over(&mut self, error: &LinkError) {
+        if !guest::is_violation(error) {
+            return;
+        }
+        let fault = Fault::from_error(Symbol::LinkViolation, error);
+        error!("the guest broke the protocol of the link and is ended: {fault}");
+        self.status.change(|status| {
+            status.words = format!("ending: {fault}");
+            status.fault = Some(fault);
+        });
+    }
+
+    async fn command_ended(&mut self, end: CommandEnd) -> Option<Verdict> {
+        if self.command_is_over || self.spec.ephemeral || self.spec.command.is_empty() {
+            return None;
+        }
+        self.command_is_over = true;
+        let exit = command_exit::of(end);
+        info!("{}", command_exit::words(&exit));
+        self.status
+            .change(|status| status.command = CommandState::Ended(exit.clone()));
+        if self.state() == VmState::Stopping {
+            // It ended because it was told to.
+            return None;
+        }
+        let path = self.spec.dir.join("exit.json");
+        if let Err(error) = command_exit::write(path.clone(), exit).await {
+            error!("cannot write {}: {error}, ignoring", path.display());
+        }
+        self.visits_changed()
+    }
+
+    /// Publishes who uses the VM and ends it if nobody needs it any more.
+    fn visits_changed(&mut self) -> Option<Verdict> {
+        let visits = self.doorway.visits();
+        let command_runs = matches!(
+            self.status.watch().borrow().command,
+            CommandState::Running { .. }
+        );
+        self.status.change(|status| {
+            status.execs = visits.execs;
+            status.connections = visits.connections;
+            status.awake_because = reasons(visits.execs, visits.connections, command_runs);
+        });
+        if self.spec.ephemeral {
+            if visits.exec_seen {
+                self.unused_at = None;
+            }
+            let is_over = visits.exec_seen && visits.execs == 0;
+            return if is_over { self.stop() } else { None };
+        }
+        let nobody = |owner: &Self| owner.doorway.close_if_idle(|| !owner.queues.port_waits());
+        if self.command_is_over && self.state() == VmState::Running && nobody(self) {
+            info!("the command has ended and nobody uses the VM, ending");
+            self.begin_stop(Then::LookForVisitors);
+        }
+        None
+    }
+
+    /// Ends the VM by request.
+    fn stop(&mut self) -> Option<Verdict> {
+        if let Phase::Stopping { then, .. } = &mut self.phase {
+            *then = Then::End;
+        }
+        self.unused_at = None;
+        if admit(self.state(), Request::Stop) != Admission::Do {
+            return None;
+        }
+        self.doorway.close();
+        for waiting in std::mem::take(&mut self.waiting) {
+            let fault = self.denied(Denial::Stopping);
+            match waiting {
+                Waiting::Use(reply) => tell(reply, Err(fault)),
+                Waiting::Resume(reply) => tell(reply, Err(fault)),
+            }
+        }
+        if matches!(self.phase, Phase::Up(_)) {
+            self.begin_stop(Then::End);
+            return None;
+        }
+        // A start that is dropped leaves nothing behind, so nothing is awaited.
+        self.phase = Phase::Over;
+        self.enter(Event::StopBegan, "stopping");
+        self.enter(Event::MachineEnded, "stopped");
+        self.queues.refuse_control();
+        Some(Verdict::Finished)
+    }
+
+    fn begin_stop(&mut self, then: Then) {
+        let cpus_run = self.state() == VmState::Running;
+        let Phase::Up(up) = std::mem::replace(&mut self.phase, Phase::Over) else {
+            return;
+        };
+        // An ephemeral VM has nothing left that deserves a grace.
+        let grace = match self.spec.ephemeral {
+            true => Duration::ZERO,
+            false => Duration::from_secs(self.spec.grace_secs),
+        };
+        let end = up.orderly_stop(cpus_run, grace);
+        self.phase = Phase::Stopping { up, end, then };
+        self.enter(Event::StopBegan, "stopping");
+    }
+
+    async fn machine_ended(&mut self, end: &MachineEnd) -> Option<Verdict> {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Stopping { up, then, .. } => {
+                up.close().await;
+                self.enter(Event::MachineEnded, "stopped");
+                // From here on nothing is accepted but by the next VM.
+                if then == Then::LookForVisitors && self.queues.any_waits() {
+                    info!("somebody came meanwhile, starting anew");
+                    self.doorway.open();
+                    self.start_anew(Event::Retry);
+                    return None;
+                }
+                if then == Then::End {
+                    self.queues.refuse_control();
+                }
+                Some(Verdict::Finished)
+            }
+            Phase::Up(up) => {
+                up.close().await;
+                let known = self.status.watch().borrow().fault.clone();
+                let fault = known.unwrap_or_else(|| {
+                    Fault::new(Symbol::VmEnded, format!("the VM ended unexpectedly: {end}"))
+                });
+                error!("{fault}");
+                self.enter(Event::MachineEnded, &fault.message);
+                self.status
+                    .change(|status| status.fault = Some(fault.clone()));
+                Some(Verdict::Lost(fault))
+            }
+            Phase::Starting(_) | Phase::Failed { .. } | Phase::Over => None,
+        }
+    }
+
+    /// Begins a start: after a failed one, or after a VM that has ended.
+    fn start_anew(&mut self, event: Event) {
+        self.command_is_over = false;
+        self.phase = starting(&self.spec, &self.hypervisor, &self.status);
+        let after_failure = self.state() == VmState::Failed;
+        if after_failure {
+            self.enter(event, "starting");
+        }
+        self.status.change(|status| {
+            status.state = VmState::Starting;
+            status.fault = None;
+            status.machine = None;
+            status.command = CommandState::None;
+        });
+    }
+
+    /// Lets sessions and connections tell their clients that the VM is over.
+    async fn say_farewell(&self) {
+        let gone = async {
+            loop {
+                let visits = self.doorway.visits();
+                if visits.execs == 0 && visits.connections == 0 {
+                    return;
+                }
+                self.doorway.changed().await;
+            }
+        };
+        if timeout(FAREWELL_PATIENCE, gone).await.is_err() {
+            info!("some clients are still there, ending without them");
+        }
+    }
+
+    /// The state is what the lifecycle makes of an event.
+    fn enter(&self, event: Event, words: &str) {
+        let next = apply(self.state(), event);
+        info!("{words}");
+        self.status.change(|status| {
+            words.clone_into(&mut status.words);
+            if let Next::State(state) = next {
+                status.state = state;
+                if state != VmState::Failed {
+                    status.fault = None;
+                }
+            }
+        });
+    }
+
+    fn state(&self) -> VmState {
+        self.status.state()
+    }
+
+    fn denied(&self, denial: Denial) -> Fault {
+        match &self.phase {
+            Phase::Failed { fault, .. } => fault.clone(),
+            _ => Fault::from_error(Symbol::WrongState, &denial),
+        }
+    }
+}
+
+impl<M: Machine + 'static> Phase<M> {
+    /// What happens next. Loses nothing when it is dropped.
+    async fn next(&mut self, state: VmState) -> Happening<M> {
+        match self {
+            Self::Starting(start) => Happening::Started(start.await),
+            Self::Up(up) => Happening::Up(up.next(state == VmState::Running).await),
+            Self::Stopping { up, end, .. } => Happening::Up(tokio::select! {
+                biased;
+                end = end => UpEvent::MachineEnded(end),
+                event = up.next(false) => event,
+            }),
+            Self::Failed { retry, .. } => {
+                retry.await;
+                Happening::RetryDue
+            }
+            Self::Over => std::future::pending().await,
+        }
+    }
+}
+
+impl<H: Hypervisor> std::fmt::Debug for Owner<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Owner")
+            .field("handle", &self.spec.handle)
+            .field("state", &self.status.state())
+            .finish_non_exhaustive()
+    }
+}
+
+fn starting<H>(
+    spec: &Arc<VmSpec>,
+    hypervisor: &Arc<H>,
+    status: &Arc<StatusDoor>,
+) -> Phase<H::Machine>
+where
+    H: Hypervisor + Send + Sync + 'static,
+    H::Machine: 'static,
+{
+    Phase::Starting(Box::pin(bring_up(
+        Arc::clone(spec),
+        Arc::clone(hypervisor),
+        Arc::clone(status),
+    )))
+}
+
+/// An asker that is gone needs no answer.
+fn tell<T>(reply: Reply<T>, answer: Result<T, Fault>) {
+    drop(reply.send(answer));
+}
+
+fn heartbeat() -> Interval {
+    interval(notify::watchdog_interval().unwrap_or(BEAT))
+}
+
+async fn reached(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn reasons(execs: u32, connections: u32, command_runs: bool) -> Vec<String> {
+    let count = |number: u32, one: &str, many: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{number} {many}")),
+    };
+    [
+        command_runs.then(|| "its command runs".to_owned()),
+        count(execs, "exec session", "exec sessions"),
+        count(connections, "connection", "connections"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn facts<M: Machine>(machine: &M) -> MachineFacts {
+    let facts = machine.facts();
+    MachineFacts {
+        accel: facts.accel,
+        machine: facts.machine.to_string(),
+        kernel: match facts.kernel {
+            hypervisor::kernel::KernelKind::Own => aegis_core::control::KernelKind::Own,
+            hypervisor::kernel::KernelKind::Fallback => aegis_core::control::KernelKind::Fallback,
+        },
+        qemu_version: facts.version.clone(),
+        qemu_pid: machine.pid(),
+        share: facts.share.map(|share| match share {
+            hypervisor::ShareKind::Virtiofs => aegis_core::control::ShareKind::Virtiofs,
+            hypervisor::ShareKind::NineP => aegis_core::control::ShareKind::Plan9,
+        }),
+    }
+}

@@ -1,0 +1,367 @@
+//! From a spec to a guest that is ready, as a chain of types.
+//!
+//! ```text
+//!  Planned ──hold──► Held ──launch──► Launched ──greet──► Greeted ──boot──► Up
+//!  files are there   disk, console,   a machine runs      the guest said    READY
+//!                    link, scratch                        who it is
+//! ```
+//!
+//! Each step consumes the one before. Dropping any of them, or the future of a
+//! step, gives back all that was taken: nothing of a failed or cancelled start is
+//! left.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::vm_spec::VmSpec;
+use aegis_link::message::{Event, Hello};
+use aegis_link::{CallError, Handle, Incoming, LinkError, Received, Role};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::up::Up;
+use crate::command_log::CommandLog;
+use crate::console::{self, ConsoleTail};
+use crate::disk::{self, DiskError};
+use crate::guest;
+use crate::hypervisor::kernel::KernelKind;
+use crate::hypervisor::{
+    DiskPlan, DiskSerial, GuestKernel, Hypervisor, LaunchError, Machine, MachineEnd, MachinePlan,
+    SharePlan,
+};
+use crate::status::StatusDoor;
+
+/// How long the project's own kernel may take until the guest is ready. It needs
+/// one second translated on an idle host.
+const BOOT_DEADLINE_OWN: Duration = Duration::from_secs(60);
+
+/// The same for a distribution's kernel, which takes nine times as long.
+const BOOT_DEADLINE_FALLBACK: Duration = Duration::from_secs(180);
+
+/// What the harness writes to the console when it cannot reach the link.
+const BOOT_FAILED: &str = "aegis-harness: boot failed: ";
+
+/// Why there is no guest.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the base image {} is missing", .0.display())]
+    NoBaseImage(PathBuf),
+    #[error("cannot make the disk of the instance")]
+    Disk(#[source] DiskError),
+    #[error("cannot open the {what} {}", path.display())]
+    Log {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make a {what} for the machine")]
+    Resource {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start the machine")]
+    Launch(#[source] LaunchError),
+    #[error("the guest could not boot: {0}")]
+    BootFailed(String),
+    #[error(
+        "the guest did not answer within {} s; its console ends with: {console}", after.as_secs()
+    )]
+    Timeout { after: Duration, console: String },
+    #[error(
+        "the machine ended before the guest was ready: {end}; its console ends with: {console}"
+    )]
+    Ended { end: MachineEnd, console: String },
+    #[error("the link to the guest failed before the guest was ready")]
+    Link(#[source] LinkError),
+    #[error("the guest refused its boot order")]
+    Boot(#[source] CallError),
+}
+
+impl From<StartError> for Fault {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Launch(error) => error.into(),
+            StartError::Disk(error) => error.into(),
+            StartError::Boot(error) => guest::call_fault(&error),
+            StartError::NoBaseImage(_) => Fault::from_error(Symbol::GuestFilesMissing, &error)
+                .with_hint("install the guest files again"),
+            StartError::Log { ref source, .. } | StartError::Resource { ref source, .. }
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                Fault::from_error(Symbol::NoSpace, &error)
+                    .with_hint("free some space on the disk of the instance")
+            }
+            StartError::Log { .. } | StartError::Resource { .. } => {
+                Fault::from_error(Symbol::Internal, &error)
+            }
+            StartError::BootFailed(_) => Fault::from_error(Symbol::GuestBootFailed, &error),
+            StartError::Timeout { .. } => Fault::from_error(Symbol::GuestTimeout, &error)
+                .with_hint("give the host time, or the guest more memory; log/console.log in the instance's folder holds the whole console"),
+            StartError::Ended { .. } => Fault::from_error(Symbol::GuestBootFailed, &error),
+            StartError::Link(ref link) if guest::is_violation(link) => {
+                Fault::from_error(Symbol::LinkViolation, &error)
+            }
+            StartError::Link(_) => Fault::from_error(Symbol::GuestBootFailed, &error),
+        }
+    }
+}
+
+/// Starts a guest. Tells in the status how far it is.
+///
+/// # Errors
+/// Why there is none; nothing of it is left.
+pub async fn bring_up<H: Hypervisor>(
+    spec: Arc<VmSpec>,
+    hypervisor: Arc<H>,
+    status: Arc<StatusDoor>,
+) -> Result<Up<H::Machine>, StartError> {
+    let tell = |words: &str| status.change(|status| words.clone_into(&mut status.words));
+    let planned = Planned::new(spec)?;
+    tell("starting: the machine is being prepared");
+    let held = planned.hold().await?;
+    tell("starting: the machine is being started");
+    let launched = held.launch(&*hypervisor).await?;
+    tell("starting: the guest boots");
+    launched.ready().await
+}
+
+/// All files that were installed are there.
+struct Planned {
+    spec: Arc<VmSpec>,
+    kernel: GuestKernel,
+    base: PathBuf,
+}
+
+impl Planned {
+    fn new(spec: Arc<VmSpec>) -> Result<Self, StartError> {
+        let kernel = GuestKernel::find(&spec.guest_dir).map_err(StartError::Launch)?;
+        let base = spec.guest_dir.join("base.squashfs");
+        if !base.is_file() {
+            return Err(StartError::NoBaseImage(base));
+        }
+        Ok(Self { spec, kernel, base })
+    }
+
+    async fn hold(self) -> Result<Held, StartError> {
+        let Self { spec, kernel, base } = self;
+        let mut disks = vec![DiskPlan {
+            path: base,
+            read_only: true,
+            serial: DiskSerial::Base,
+        }];
+        if let Some(disk) = &spec.disk {
+            disk::ensure(disk).await.map_err(StartError::Disk)?;
+            disks.push(DiskPlan {
+                path: disk.path.clone(),
+                read_only: false,
+                serial: DiskSerial::Upper,
+            });
+        }
+        let resource = |what| move |source| StartError::Resource { what, source };
+        let scratch = tempfile::Builder::new()
+            .prefix("aegis-vmm-")
+            .tempdir()
+            .map_err(resource("scratch directory"))?;
+        let (link, guest_link) = StdUnixStream::pair().map_err(resource("link"))?;
+        link.set_nonblocking(true).map_err(resource("link"))?;
+        let log_dir = spec.dir.join("log");
+        let path = log_dir.join("console.log");
+        let (console, tail) = console::keep(path.clone()).map_err(|source| StartError::Log {
+            what: "console log",
+            path,
+            source,
+        })?;
+        let path = log_dir.join("command.log");
+        let log = CommandLog::open(path.clone()).map_err(|source| StartError::Log {
+            what: "log of the command",
+            path,
+            source,
+        })?;
+        let kind = kernel.kind();
+        let plan = MachinePlan {
+            kernel,
+            memory_mib: spec.memory_mib,
+            cpus: spec.cpus,
+            accel: spec.accel,
+            disks,
+            share: spec.workspace.clone().map(|path| SharePlan {
+                path,
+                read_only: false,
+            }),
+            link: OwnedFd::from(guest_link),
+            console,
+            scratch: scratch.path().to_owned(),
+            insecure: spec.insecure,
+        };
+        Ok(Held {
+            spec,
+            plan,
+            kind,
+            rest: Rest {
+                scratch,
+                log,
+                console: tail,
+            },
+            link,
+        })
+    }
+}
+
+/// What a guest needs besides its machine, taken.
+struct Held {
+    spec: Arc<VmSpec>,
+    plan: MachinePlan,
+    kind: KernelKind,
+    link: StdUnixStream,
+    rest: Rest,
+}
+
+/// What lives as long as the machine.
+struct Rest {
+    scratch: TempDir,
+    log: CommandLog,
+    console: ConsoleTail,
+}
+
+impl Held {
+    async fn launch<H: Hypervisor>(
+        self,
+        hypervisor: &H,
+    ) -> Result<Launched<H::Machine>, StartError> {
+        let channel = UnixStream::from_std(self.link).map_err(|source| StartError::Resource {
+            what: "link",
+            source,
+        })?;
+        let machine = hypervisor
+            .launch(self.plan)
+            .await
+            .map_err(StartError::Launch)?;
+        let (link, incoming) = aegis_link::start(channel, Role::Host);
+        Ok(Launched {
+            spec: self.spec,
+            machine,
+            kind: self.kind,
+            link,
+            incoming,
+            rest: self.rest,
+        })
+    }
+}
+
+/// A machine runs; its guest has not said anything.
+struct Launched<M> {
+    spec: Arc<VmSpec>,
+    machine: M,
+    kind: KernelKind,
+    link: Handle,
+    incoming: Incoming,
+    rest: Rest,
+}
+
+impl<M: Machine> Launched<M> {
+    /// Greets and boots the guest within the deadline.
+    async fn ready(mut self) -> Result<Up<M>, StartError> {
+        let deadline = match self.kind {
+            KernelKind::Own => BOOT_DEADLINE_OWN,
+            KernelKind::Fallback => BOOT_DEADLINE_FALLBACK,
+        };
+        let failure = tokio::select! {
+            talked = timeout(deadline, talk(&self.spec, &self.machine, &self.link, &mut self.incoming)) => {
+                match talked {
+                    Ok(Ok(())) => None,
+                    // The link of a guest that resets itself ends just before its
+                    // machine, which knows more.
+                    Ok(Err(StartError::Link(link))) if !guest::is_violation(&link) => {
+                        match timeout(END_PATIENCE, self.machine.wait()).await {
+                            Ok(end) => Some(Failure::Ended(end)),
+                            Err(_) => Some(Failure::Other(StartError::Link(link))),
+                        }
+                    }
+                    Ok(Err(error)) => Some(Failure::Other(error)),
+                    Err(_) => Some(Failure::Timeout(deadline)),
+                }
+            }
+            end = self.machine.wait() => Some(Failure::Ended(end)),
+        };
+        match failure {
+            None => Ok(Up::new(
+                self.machine,
+                self.link,
+                self.incoming,
+                self.rest.log,
+                self.rest.scratch,
+            )),
+            Some(failure) => Err(self.explain(failure).await),
+        }
+    }
+
+    /// Looks into the console for the reason; the machine is ended for that.
+    async fn explain(self, failure: Failure) -> StartError {
+        let mut console = self.rest.console;
+        if let Failure::Other(error) = failure {
+            return error;
+        }
+        self.machine.quit().await;
+        console.complete().await;
+        if let Some(reason) = console.after(BOOT_FAILED) {
+            return StartError::BootFailed(reason);
+        }
+        let console = console.last_lines();
+        match failure {
+            Failure::Timeout(after) => StartError::Timeout { after, console },
+            Failure::Ended(end) => StartError::Ended { end, console },
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// How long a machine may outlive the link of its guest.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+enum Failure {
+    Timeout(Duration),
+    Ended(MachineEnd),
+    Other(StartError),
+}
+
+async fn talk<M: Machine>(
+    spec: &VmSpec,
+    machine: &M,
+    link: &Handle,
+    incoming: &mut Incoming,
+) -> Result<(), StartError> {
+    let hello = greeting(incoming).await.map_err(StartError::Link)?;
+    info!(
+        "the guest speaks: harness {}, kernel {}",
+        hello.harness, hello.kernel
+    );
+    let order = guest::boot_order(spec, &hello, machine.facts().share);
+    let booted = link.boot(order).await.map_err(StartError::Boot)?;
+    info!(
+        "the guest is ready after {} ms of its own time",
+        booted.uptime_ms
+    );
+    Ok(())
+}
+
+/// A guest's first word is its greeting; what else it may say is not for us.
+async fn greeting(incoming: &mut Incoming) -> Result<Hello, LinkError> {
+    loop {
+        if let Received::Event {
+            event: Event::Hello(hello),
+            ..
+        } = incoming.next().await?
+        {
+            return Ok(hello);
+        }
+    }
+}

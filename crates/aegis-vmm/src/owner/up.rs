@@ -1,0 +1,236 @@
+//! A VM that runs: its machine, its guest's link, and how both end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_link::message::{CommandEnd, Event};
+use aegis_link::{Handle, Incoming, LinkError, LinkStream, Received};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::command_log::CommandLog;
+use crate::guest::{self, Pulse};
+use crate::hypervisor::{Machine, MachineEnd};
+
+/// How long a machine may outlive its guest's link before it is ended.
+const LINK_END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What an orderly stop may take beyond the grace: the signals, the sync of the
+/// disk, the power-off. The unit's TimeoutStopSec is the grace and 15 s.
+const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// How long the end of a machine that was killed is awaited.
+const KILL_PATIENCE: Duration = Duration::from_secs(3);
+
+const _: () = assert!(STOP_SLACK.as_secs() + KILL_PATIENCE.as_secs() < 15);
+
+/// How long the rest of the command's output may take after the machine's end.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+type EndFuture = Pin<Box<dyn Future<Output = MachineEnd>>>;
+
+/// A running or paused VM. Dropping it kills the guest.
+pub struct Up<M> {
+    pub machine: Arc<M>,
+    pub link: Handle,
+    incoming: Incoming,
+    /// Set when the link is over: how the machine is brought to its end.
+    doom: Option<EndFuture>,
+    pulse: Pulse,
+    log: CommandLog,
+    log_copy: Option<JoinHandle<()>>,
+    /// Removed with the machine.
+    _scratch: TempDir,
+}
+
+/// What happens in a running VM.
+#[derive(Debug)]
+pub enum UpEvent {
+    MachineEnded(MachineEnd),
+    /// The link is over; the machine's end follows.
+    LinkOver(LinkError),
+    CommandStarted {
+        pid: u32,
+    },
+    CommandEnded(CommandEnd),
+    /// The guest fell silent or speaks again.
+    Silent(bool),
+}
+
+impl<M: Machine + 'static> Up<M> {
+    /// Keeps the pulse still: the guest does not run.
+    pub fn paused(&mut self) {
+        self.pulse.restart();
+    }
+
+    /// The guest runs on, in a later time than it knows.
+    pub fn resumed(&mut self) {
+        self.pulse.restart();
+        let link = self.link.clone();
+        tokio::spawn(async move {
+            // The guest may be silent; then its clock is not what it lacks.
+            let set = link.set_time(crate::status::now_ns());
+            if let Ok(Err(error)) = timeout(LINK_END_PATIENCE, set).await {
+                warn!("the clock of the guest could not be set: {error}, ignoring");
+            }
+        });
+    }
+
+    /// What happens next. Loses nothing when it is dropped.
+    pub async fn next(&mut self, cpus_run: bool) -> UpEvent {
+        loop {
+            let link_is_up = self.doom.is_none();
+            let machine_end = async {
+                match &mut self.doom {
+                    Some(doom) => doom.await,
+                    None => self.machine.wait().await,
+                }
+            };
+            let received = tokio::select! {
+                // The machine's end says all; a guest that never stops talking must
+                // not keep it from being seen.
+                biased;
+                end = machine_end => return UpEvent::MachineEnded(end),
+                silent = self.pulse.changed(), if cpus_run && link_is_up => {
+                    return UpEvent::Silent(silent);
+                }
+                received = self.incoming.next(), if link_is_up => received,
+            };
+            match received {
+                Ok(received) => {
+                    if let Some(event) = self.sort(received) {
+                        return event;
+                    }
+                }
+                Err(error) => {
+                    self.doom = Some(doom(Arc::clone(&self.machine), &error));
+                    return UpEvent::LinkOver(error);
+                }
+            }
+        }
+    }
+
+    /// What a stop is made of: the end of a guest that was asked to end.
+    pub fn orderly_stop(&self, cpus_run: bool, grace: Duration) -> EndFuture {
+        let (machine, link) = (Arc::clone(&self.machine), self.link.clone());
+        Box::pin(async move {
+            let orderly = async {
+                if !cpus_run && let Err(error) = machine.resume().await {
+                    warn!("a paused VM cannot run on to be stopped: {error}");
+                    return None;
+                }
+                let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+                if let Err(error) = link.stop(grace_ms).await {
+                    warn!("the guest cannot be asked to stop: {error}");
+                    return None;
+                }
+                Some(machine.wait().await)
+            };
+            match timeout(grace + STOP_SLACK, orderly).await {
+                Ok(Some(end)) => end,
+                Ok(None) | Err(_) => {
+                    warn!("the guest does not stop by itself and is ended");
+                    kill(&*machine).await
+                }
+            }
+        })
+    }
+
+    /// Writes the rest of the command's output.
+    pub async fn close(mut self) {
+        if let Some(mut copy) = self.log_copy.take()
+            && timeout(LOG_PATIENCE, &mut copy).await.is_err()
+        {
+            copy.abort();
+            // An aborted task has let go of the log once it is joined.
+            let _aborted = copy.await;
+        }
+        let log = self.log;
+        if tokio::task::spawn_blocking(move || log.close())
+            .await
+            .is_err()
+        {
+            warn!("the log of the command could not be closed, ignoring");
+        }
+    }
+
+    fn sort(&mut self, received: Received) -> Option<UpEvent> {
+        let Received::Event { event, stream } = received else {
+            // Guests have no calls in this generation; dropping one refuses it.
+            return None;
+        };
+        match event {
+            Event::CommandStarted { pid } => Some(UpEvent::CommandStarted { pid }),
+            Event::CommandEnded { end } => Some(UpEvent::CommandEnded(end)),
+            Event::Log { .. } => {
+                self.take_log(stream);
+                None
+            }
+            Event::Hello(_) | Event::Unknown => None,
+        }
+    }
+
+    /// There is one log per boot; dropping another one resets it.
+    fn take_log(&mut self, stream: Option<LinkStream>) {
+        if let (None, Some(stream)) = (&self.log_copy, stream) {
+            self.log_copy = Some(tokio::spawn(self.log.copy(stream)));
+        }
+    }
+}
+
+impl<M> Up<M> {
+    pub(super) fn new(
+        machine: M,
+        link: Handle,
+        incoming: Incoming,
+        log: CommandLog,
+        scratch: TempDir,
+    ) -> Self {
+        Self {
+            machine: Arc::new(machine),
+            pulse: Pulse::new(link.clone()),
+            link,
+            incoming,
+            doom: None,
+            log,
+            log_copy: None,
+            _scratch: scratch,
+        }
+    }
+}
+
+impl<M> std::fmt::Debug for Up<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Up")
+            .field("pulse", &self.pulse)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The machine of a guest whose link is over: it ends by itself after an orderly
+/// end of the link, and at once where the guest broke the rules.
+fn doom<M: Machine + 'static>(machine: Arc<M>, link: &LinkError) -> EndFuture {
+    let patience = if guest::is_violation(link) {
+        Duration::ZERO
+    } else {
+        LINK_END_PATIENCE
+    };
+    Box::pin(async move {
+        match timeout(patience, machine.wait()).await {
+            Ok(end) => end,
+            Err(_) => kill(&*machine).await,
+        }
+    })
+}
+
+async fn kill<M: Machine>(machine: &M) -> MachineEnd {
+    timeout(KILL_PATIENCE, machine.quit())
+        .await
+        .unwrap_or_else(|_| MachineEnd {
+            cause: crate::hypervisor::EndCause::Quit,
+            last_words: "it did not end when it was killed".to_owned(),
+        })
+}

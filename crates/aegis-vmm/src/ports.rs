@@ -1,0 +1,140 @@
+//! Exposed ports: connections of the host carried to 127.0.0.1 in the guest.
+//!
+//! Connections that arrive while the VM starts wait; those of a VM that cannot
+//! start are reset. While the VM ends none is accepted: they stay in the kernel's
+//! queue for the next one.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use aegis_core::fault::Fault;
+use aegis_link::CallError;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::activation::PortListener;
+use crate::doorway::{Doorway, Gate, Visit};
+use crate::owner::OwnerHandle;
+
+/// Connections of all ports at a time; more wait in the kernel's queue.
+pub const MAX_CONNECTIONS: usize = 512;
+
+/// Bytes a connection carries at a time and direction. The link has a window per
+/// stream besides; much more gives no more speed.
+const BUFFER: usize = 16 * 1024;
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What the listeners of a VM share.
+#[derive(Clone, Debug)]
+pub struct PortServices {
+    pub owner: OwnerHandle,
+    pub doorway: Arc<Doorway>,
+    pub slots: Arc<Semaphore>,
+}
+
+impl PortServices {
+    pub fn new(owner: OwnerHandle, doorway: Arc<Doorway>) -> Self {
+        Self {
+            owner,
+            doorway,
+            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        }
+    }
+}
+
+/// Why a connection was reset.
+#[derive(Debug, thiserror::Error)]
+enum CarryError {
+    #[error("the connection cannot be prepared")]
+    Prepare(#[source] io::Error),
+    #[error("the spec knows no such port")]
+    UnknownPort,
+    #[error("there is no guest to serve it")]
+    NoGuest(#[source] Fault),
+    #[error("the guest does not take it")]
+    Dial(#[source] CallError),
+    #[error("one side broke it off")]
+    Copy(#[source] io::Error),
+}
+
+/// Serves one port until it is dropped.
+///
+/// # Errors
+/// When the listener cannot be watched.
+pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()> {
+    let listener = TcpListener::from_std(port.listener)?;
+    let mut gate = services.doorway.gate();
+    loop {
+        let Ok(slot) = Arc::clone(&services.slots).acquire_owned().await else {
+            // Nobody closes the semaphore.
+            return Ok(());
+        };
+        if gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
+            return Ok(());
+        }
+        let accept =
+            |cx: &mut Context<'_>| services.doorway.poll_accept(|| listener.poll_accept(cx));
+        match poll_fn(accept).await {
+            Ok(Some(((client, _), visit))) => {
+                let owner = services.owner.clone();
+                tokio::spawn(async move {
+                    serve_client(client, port.guest, owner, visit).await;
+                    drop(slot);
+                });
+            }
+            // The gate has just been closed.
+            Ok(None) => {}
+            Err(error) => {
+                warn!("cannot accept on {}: {error}, ignoring", port.address);
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Carries one connection. Whatever goes wrong, the client is reset: it must not
+/// take a broken connection for one that ended well.
+async fn serve_client(mut client: TcpStream, guest: Option<u16>, owner: OwnerHandle, visit: Visit) {
+    if let Err(why) = carry(&mut client, guest, &owner).await {
+        debug!(
+            error = &why as &dyn std::error::Error,
+            "a connection was reset"
+        );
+        reset(client);
+    }
+    drop(visit);
+}
+
+async fn carry(
+    client: &mut TcpStream,
+    guest: Option<u16>,
+    owner: &OwnerHandle,
+) -> Result<(), CarryError> {
+    client.set_nodelay(true).map_err(CarryError::Prepare)?;
+    // A client on another machine that vanishes must not keep the VM awake.
+    setsockopt(client, sockopt::KeepAlive, &true)
+        .map_err(|errno| CarryError::Prepare(errno.into()))?;
+    let port = guest.ok_or(CarryError::UnknownPort)?;
+    let link = owner.use_guest().await.map_err(CarryError::NoGuest)?;
+    let mut stream = link.dial(port).await.map_err(CarryError::Dial)?;
+    copy_bidirectional_with_sizes(client, &mut stream, BUFFER, BUFFER)
+        .await
+        .map(drop)
+        .map_err(CarryError::Copy)
+}
+
+/// Closes with RST instead of FIN (socket(7), SO_LINGER).
+fn reset(client: TcpStream) {
+    if let Err(error) = client.set_zero_linger() {
+        debug!("cannot reset a connection: {error}, ignoring");
+    }
+    drop(client);
+}

@@ -1,0 +1,291 @@
+//! A guest that is played: the real link, no machine. What a test wants of it is
+//! in the first word of the command that it is asked to run.
+
+use std::collections::HashMap;
+use std::sync::mpsc::Sender;
+
+use aegis_link::message::{
+    Boot, Booted, Call, CommandEnd, Event, Fault, Hello, ProcessEnd, Reply, SessionId, Symbol,
+};
+use aegis_link::{Handle, Incoming, LinkStream, Received, Responder, Role};
+use aegis_vmm::hypervisor::{EndCause, MachineEnd};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+/// What the guest noticed.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Boot(Box<Boot>),
+    Signal(i32),
+    Resize(u16, u16),
+    /// The streams of a session were reset.
+    HangUp,
+    Stop {
+        grace_ms: u32,
+    },
+}
+
+/// How the guest behaves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Script {
+    /// Never says hello.
+    pub(crate) mute: bool,
+    /// The instance's command ends like this right after the boot.
+    pub(crate) command_end: Option<ProcessEnd>,
+    /// The instance's command writes these lines.
+    pub(crate) lines: Vec<String>,
+    /// Answers a stop but goes on.
+    pub(crate) stubborn: bool,
+}
+
+pub(crate) type MachineEnder = watch::Sender<Option<MachineEnd>>;
+
+/// Plays the guest in a thread of its own until its link ends.
+pub(crate) fn play(
+    link: std::os::unix::net::UnixStream,
+    machine: MachineEnder,
+    script: Script,
+    seen: Sender<Seen>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        link.set_nonblocking(true).unwrap();
+        let channel = UnixStream::from_std(link).unwrap();
+        let (handle, incoming) = aegis_link::start(channel, Role::Guest);
+        let guest = Guest {
+            link: handle,
+            machine,
+            script,
+            seen,
+            sessions: HashMap::new(),
+        };
+        guest.live(incoming).await;
+    });
+}
+
+struct Guest {
+    link: Handle,
+    machine: MachineEnder,
+    script: Script,
+    seen: Sender<Seen>,
+    sessions: HashMap<SessionId, Session>,
+}
+
+struct Session {
+    end: watch::Sender<Option<ProcessEnd>>,
+}
+
+impl Guest {
+    async fn live(mut self, mut incoming: Incoming) {
+        if !self.script.mute {
+            self.link.send_event(Event::Hello(Hello {
+                generation: 1,
+                harness: "fake".into(),
+                kernel: "none".into(),
+            }));
+        }
+        loop {
+            let received = tokio::select! {
+                received = incoming.next() => received,
+                _ = machine_end(&self.machine) => return,
+            };
+            match received {
+                Ok(Received::Call {
+                    call,
+                    streams,
+                    responder,
+                }) => self.call(call, streams, responder),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn call(&mut self, call: Call, streams: Vec<LinkStream>, responder: Responder) {
+        let done = Ok(Reply::Done);
+        match call {
+            Call::Boot(boot) => {
+                let has_command = boot.command.is_some();
+                self.seen.send(Seen::Boot(boot)).unwrap();
+                responder.reply(Ok(Reply::Booted(Booted { uptime_ms: 1 })));
+                if has_command {
+                    self.start_command();
+                }
+            }
+            Call::Exec(exec) => {
+                if exec.program.argv[0] == "missing" {
+                    let fault = Fault::new(Symbol::CommandNotFound, "no such command: missing");
+                    return responder.reply(Err(fault));
+                }
+                let end = watch::Sender::new(None);
+                self.sessions
+                    .insert(exec.session, Session { end: end.clone() });
+                responder.reply(Ok(Reply::Started { pid: 7 }));
+                let mut streams = streams.into_iter();
+                let stdio = streams.next().unwrap();
+                let stderr = streams.next();
+                let seen = self.seen.clone();
+                tokio::task::spawn_local(run(exec.program.argv, stdio, stderr, end, seen));
+            }
+            Call::Wait { session } => {
+                let mut end = self.sessions[&session].end.subscribe();
+                tokio::task::spawn_local(async move {
+                    let end = *end.wait_for(Option::is_some).await.unwrap();
+                    responder.reply(Ok(Reply::Ended { end: end.unwrap() }));
+                });
+            }
+            Call::Signal { session, signal } => {
+                self.seen.send(Seen::Signal(signal)).unwrap();
+                self.sessions[&session]
+                    .end
+                    .send_replace(Some(ProcessEnd::Signaled { signal }));
+                responder.reply(done);
+            }
+            Call::Resize { size, .. } => {
+                self.seen.send(Seen::Resize(size.rows, size.cols)).unwrap();
+                responder.reply(done);
+            }
+            Call::Dial { port, .. } => {
+                let stream = streams.into_iter().next().unwrap();
+                if port != 80 {
+                    let fault = Fault::new(Symbol::ConnectionRefused, "nothing listens there");
+                    return responder.reply(Err(fault));
+                }
+                responder.reply(done);
+                tokio::task::spawn_local(echo(stream));
+            }
+            Call::Stop { grace_ms } => {
+                self.seen.send(Seen::Stop { grace_ms }).unwrap();
+                responder.reply(done);
+                if !self.script.stubborn {
+                    let (link, machine) = (self.link.clone(), self.machine.clone());
+                    tokio::task::spawn_local(async move {
+                        link.flush().await.unwrap();
+                        power_off(&machine);
+                    });
+                }
+            }
+            Call::SetTime { .. } | Call::Ping => responder.reply(done),
+            Call::Stats | Call::Unknown => drop(responder),
+        }
+    }
+
+    fn start_command(&self) {
+        self.link.send_event(Event::CommandStarted { pid: 2 });
+        let (link, script) = (self.link.clone(), self.script.clone());
+        tokio::task::spawn_local(async move {
+            let mut stream = link.open().unwrap();
+            link.send_event(Event::Log {
+                stream: stream.id(),
+            });
+            for (sequence, line) in script.lines.into_iter().enumerate() {
+                let record = aegis_link::log::LogRecord {
+                    sequence: sequence as u64,
+                    time_ns: 1,
+                    output: aegis_link::log::Output::Stdout,
+                    partial: false,
+                    line: line.into_bytes(),
+                };
+                aegis_link::log::write_record(&mut stream, &record)
+                    .await
+                    .unwrap();
+            }
+            if let Some(end) = script.command_end {
+                stream.shutdown().await.unwrap();
+                link.send_event(Event::CommandEnded {
+                    end: CommandEnd::Ended(end),
+                });
+            }
+            let mut rest = Vec::new();
+            let _reset = stream.read_to_end(&mut rest).await;
+        });
+    }
+}
+
+async fn machine_end(machine: &MachineEnder) {
+    let mut end = machine.subscribe();
+    let _gone = end.wait_for(Option::is_some).await;
+}
+
+pub(crate) fn power_off(machine: &MachineEnder) {
+    machine.send_replace(Some(MachineEnd {
+        cause: EndCause::Guest,
+        last_words: String::new(),
+    }));
+}
+
+async fn echo(mut stream: LinkStream) {
+    let mut buffer = vec![0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        if buffer.starts_with(b"reset") {
+            return;
+        }
+        if stream.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+    let _reset = stream.shutdown().await;
+}
+
+async fn run(
+    argv: Vec<String>,
+    mut stdio: LinkStream,
+    stderr: Option<LinkStream>,
+    end: watch::Sender<Option<ProcessEnd>>,
+    seen: Sender<Seen>,
+) {
+    let mut code = 0;
+    match argv[0].as_str() {
+        "cat" => {
+            let mut buffer = vec![0; 32 * 1024];
+            loop {
+                match stdio.read(&mut buffer).await {
+                    Ok(0) => break,
+                    Ok(length) => {
+                        if stdio.write_all(&buffer[..length]).await.is_err() {
+                            break;
+                        }
+                    }
+                    Err(_) => {
+                        seen.send(Seen::HangUp).unwrap();
+                        break;
+                    }
+                }
+            }
+        }
+        "fail" => {
+            let mut stderr = stderr.unwrap();
+            stderr.write_all(b"oops").await.unwrap();
+            stderr.shutdown().await.unwrap();
+            code = 3;
+        }
+        "sleep" => {
+            let mut ended = end.subscribe();
+            let mut byte = [0];
+            let hung_up = async {
+                if stdio.read(&mut byte).await.is_ok() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                _ = ended.wait_for(Option::is_some) => {}
+                () = hung_up => seen.send(Seen::HangUp).unwrap(),
+            }
+        }
+        other => panic!("the fake guest cannot run {other}"),
+    }
+    let _reset = stdio.shutdown().await;
+    end.send_if_modified(|end| {
+        end.get_or_insert(ProcessEnd::Exited { code });
+        true
+    });
+    // What the client still sends is taken, as a closed pipe would refuse it.
+    let mut rest = vec![0; 4096];
+    while let Ok(1..) = stdio.read(&mut rest).await {}
+}

@@ -1,0 +1,347 @@
+//! A VM under test: everything of aegis-vmm but the machine, in this process.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aegis_core::control::{
+    Answer, Call, CallFrame, ExecEvent, ExecInput, ExecRequest, OwnerFrame, VmStatus,
+};
+use aegis_core::fault::Fault;
+use aegis_core::lifecycle::VmState;
+use aegis_core::spec::Accel;
+use aegis_core::vm_spec::VmSpec;
+use aegis_vmm::activation::Listeners;
+use aegis_vmm::hypervisor::fake::{Fake, FakeMachine};
+use aegis_vmm::hypervisor::{LaunchError, MachinePlan};
+use aegis_vmm::owner::Verdict;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use crate::fake_guest::{self, MachineEnder, Script, Seen};
+
+/// Generous: the machine that runs the tests may be loaded.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    vm: Option<JoinHandle<Verdict>>,
+    seen: Receiver<Seen>,
+    /// Of the newest machine.
+    machine: Arc<Mutex<Option<MachineEnder>>>,
+    pub(crate) ports: Vec<SocketAddr>,
+}
+
+/// What is special about a VM under test.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub(crate) script: Script,
+    pub(crate) ephemeral: bool,
+    pub(crate) command: Vec<String>,
+    /// Guest ports to expose.
+    pub(crate) ports: Vec<u16>,
+    /// So many launches fail before one succeeds.
+    pub(crate) failures: u32,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let guest_dir = dir.path().join("guest");
+        std::fs::create_dir(&guest_dir).unwrap();
+        for name in ["vmlinux", "initramfs", "base.squashfs"] {
+            std::fs::write(guest_dir.join(name), b"").unwrap();
+        }
+        let spec = VmSpec {
+            handle: "test".parse().unwrap(),
+            memory_mib: 128,
+            cpus: 1,
+            accel: Accel::Tcg,
+            guest_dir,
+            disk: None,
+            workspace: None,
+            command: plan.command,
+            env: [("FROM".to_owned(), "spec".to_owned())].into(),
+            workdir: None,
+            user: None,
+            ports: Vec::new(),
+            ephemeral: plan.ephemeral,
+            insecure: false,
+            dir: dir.path().to_owned(),
+            accel_cache: None,
+            grace_secs: 2,
+        };
+        let mut listeners = Listeners::listen(&dir.path().join("control.sock"), &[]).unwrap();
+        let mut ports = Vec::new();
+        for guest in plan.ports {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let address = listener.local_addr().unwrap();
+            ports.push(address);
+            listeners.ports.push(aegis_vmm::activation::PortListener {
+                listener,
+                address,
+                guest: Some(guest),
+            });
+        }
+        let (seen_sender, seen) = channel();
+        let machine = Arc::new(Mutex::new(None));
+        let newest = Arc::clone(&machine);
+        let failures = Mutex::new(plan.failures);
+        let script = plan.script;
+        let hypervisor = Fake::new(move |plan: MachinePlan| {
+            let mut failures = failures.lock().unwrap();
+            if *failures > 0 {
+                *failures -= 1;
+                return Err(LaunchError::QemuMissing {
+                    program: "qemu-system-test",
+                    searched: "nowhere".into(),
+                });
+            }
+            let machine = FakeMachine::default();
+            *newest.lock().unwrap() = Some(machine.ender());
+            let (ender, script, seen) = (machine.ender(), script.clone(), seen_sender.clone());
+            std::thread::spawn(move || {
+                fake_guest::play(UnixStream::from(plan.link), ender, script, seen);
+            });
+            Ok(machine)
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let vm = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let stop = async {
+                if stopped.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            runtime
+                .block_on(aegis_vmm::runtime::run(spec, listeners, hypervisor, stop))
+                .unwrap()
+        });
+        Self {
+            dir,
+            stop: Some(stop),
+            vm: Some(vm),
+            seen,
+            machine,
+            ports,
+        }
+    }
+
+    pub(crate) fn control(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::new(UnixStream::connect(self.control()).unwrap())
+    }
+
+    /// The next thing the guest noticed that `pick` wants.
+    pub(crate) fn seen<T>(&self, mut pick: impl FnMut(Seen) -> Option<T>) -> T {
+        loop {
+            let seen = self
+                .seen
+                .recv_timeout(PATIENCE)
+                .expect("the guest noticed nothing");
+            if let Some(picked) = pick(seen) {
+                return picked;
+            }
+        }
+    }
+
+    pub(crate) fn machine(&self) -> MachineEnder {
+        self.machine.lock().unwrap().clone().unwrap()
+    }
+
+    /// As SIGTERM does.
+    pub(crate) fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    pub(crate) fn verdict(&mut self) -> Verdict {
+        self.vm.take().unwrap().join().unwrap()
+    }
+}
+
+/// A client of the control socket.
+pub(crate) struct Client {
+    socket: UnixStream,
+    buffer: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    next_id: u64,
+}
+
+impl Client {
+    pub(crate) fn new(socket: UnixStream) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            socket,
+            buffer: Vec::new(),
+            fds: Vec::new(),
+            next_id: 1,
+        }
+    }
+
+    pub(crate) fn send(&mut self, call: Call) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut frame = serde_json::to_vec(&CallFrame { id, call }).unwrap();
+        frame.push(b'\n');
+        self.send_raw(&frame).unwrap();
+        id
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.write_all(bytes)
+    }
+
+    /// The next frame; `None` at the end of the connection.
+    pub(crate) fn receive(&mut self) -> Option<OwnerFrame> {
+        loop {
+            if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=at).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let mut bytes = [0; 4096];
+            let (length, fds) = receive_with_fds(&self.socket, &mut bytes)?;
+            self.fds.extend(fds);
+            self.buffer.extend_from_slice(&bytes[..length]);
+        }
+    }
+
+    pub(crate) fn ask(&mut self, call: Call) -> Result<Answer, Fault> {
+        let asked = self.send(call);
+        match self.receive().expect("the connection ended") {
+            OwnerFrame::Answer { id, ok, fds } => {
+                assert_eq!(id, asked);
+                assert_eq!(fds, self.fds.len());
+                Ok(ok)
+            }
+            OwnerFrame::Fault { id, fault } => {
+                assert_eq!(id, asked);
+                Err(fault)
+            }
+            OwnerFrame::Event { .. } => panic!("an event instead of an answer"),
+        }
+    }
+
+    pub(crate) fn status(&mut self) -> VmStatus {
+        match self.ask(Call::Status) {
+            Ok(Answer::Status(status)) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Watches on a connection of its own until `wanted`.
+    pub(crate) fn watch_until(mut self, wanted: impl Fn(&VmStatus) -> bool) -> VmStatus {
+        self.send(Call::Watch);
+        loop {
+            let status = match self.receive().expect("the VM ended") {
+                OwnerFrame::Answer {
+                    ok: Answer::Status(status),
+                    ..
+                } => status,
+                OwnerFrame::Event { event } => event,
+                other => panic!("{other:?}"),
+            };
+            if wanted(&status) {
+                return *status;
+            }
+        }
+    }
+
+    pub(crate) fn until_state(self, state: VmState) -> VmStatus {
+        self.watch_until(|status| status.state == state)
+    }
+
+    pub(crate) fn exec(mut self, request: ExecRequest) -> Result<Exec, Fault> {
+        match self.ask(Call::Exec(request))? {
+            Answer::Exec => {}
+            other => panic!("{other:?}"),
+        }
+        let [stdin, stdout, stderr, control] = <[OwnedFd; 4]>::try_from(self.fds).unwrap();
+        let control = UnixStream::from(control);
+        control.set_read_timeout(Some(PATIENCE)).unwrap();
+        Ok(Exec {
+            stdin: stdin.into(),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            events: BufReader::new(control),
+        })
+    }
+}
+
+pub(crate) fn argv(words: &[&str]) -> ExecRequest {
+    ExecRequest {
+        argv: words.iter().map(|word| (*word).to_owned()).collect(),
+        ..ExecRequest::default()
+    }
+}
+
+/// A client's ends of an exec session.
+pub(crate) struct Exec {
+    pub(crate) stdin: File,
+    pub(crate) stdout: File,
+    pub(crate) stderr: File,
+    events: BufReader<UnixStream>,
+}
+
+impl Exec {
+    pub(crate) fn event(&mut self) -> ExecEvent {
+        let mut line = String::new();
+        self.events.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    pub(crate) fn tell(&mut self, input: &ExecInput) {
+        let mut line = serde_json::to_vec(input).unwrap();
+        line.push(b'\n');
+        self.events.get_mut().write_all(&line).unwrap();
+    }
+
+    pub(crate) fn split(self) -> (File, File, File, BufReader<UnixStream>) {
+        (self.stdin, self.stdout, self.stderr, self.events)
+    }
+}
+
+pub(crate) fn read_all(mut file: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[allow(unsafe_code, reason = "no safe crate receives several descriptors")]
+fn receive_with_fds(socket: &UnixStream, bytes: &mut [u8]) -> Option<(usize, Vec<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    use std::os::fd::AsRawFd;
+    let mut space = nix::cmsg_space!([i32; 8]);
+    let mut iov = [std::io::IoSliceMut::new(bytes)];
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut iov,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )
+    .ok()?;
+    let mut fds = Vec::new();
+    for control in message.cmsgs().unwrap() {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            for fd in received {
+                // SAFETY: the kernel made this descriptor for this process just now.
+                fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    (message.bytes > 0).then_some((message.bytes, fds))
+}
