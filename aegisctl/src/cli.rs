@@ -4,13 +4,18 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use aegis_core::layout::Mode;
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use crate::client::Client;
 use crate::commands::Command;
 use crate::exit_code;
 use crate::failure::Failure;
 use crate::ui::Ui;
+
+/// The flags of the mode have names of their own: `run --user NAME` is the user
+/// in the guest.
+const MODE_USER: &str = "mode_user";
+const MODE_SYSTEM: &str = "mode_system";
 
 /// Run microVMs that your own service manager supervises.
 #[derive(Debug, Parser)]
@@ -23,12 +28,18 @@ struct Cli {
 }
 
 #[derive(Debug, clap::Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 struct GlobalFlags {
-    /// Use your own service manager (before the command; default for ordinary users)
-    #[arg(long = "user", id = "mode_user", conflicts_with = "mode_system")]
+    /// Use your own service manager: the default for ordinary users, or AEGIS_MODE=user
+    ///
+    /// Where --user NAME is a flag of the command, this one goes before the command.
+    #[arg(long = "user", id = MODE_USER, conflicts_with = MODE_SYSTEM)]
     user: bool,
-    /// Use the system's service manager (before the command; default for root; AEGIS_MODE=system does the same)
-    #[arg(long = "system", id = "mode_system")]
+    /// Use the system's service manager: the default for root, or AEGIS_MODE=system
+    #[arg(long = "system", id = MODE_SYSTEM, global = true)]
     system: bool,
     /// Print data, and errors, as JSON
     #[arg(long, global = true)]
@@ -54,11 +65,7 @@ impl Context {
 
 /// Runs the program and returns its exit code.
 pub(crate) fn main(args: impl Iterator<Item = OsString>) -> u8 {
-    let args: Vec<_> = args.collect();
-    let parsed = command_named_after(args.first())
-        .try_get_matches_from(&args)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
+    let cli = match parse(args.collect()) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() {
@@ -67,7 +74,7 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> u8 {
                 exit_code::OK
             };
             // Nobody reads it: there is nobody to tell.
-            let _ = error.print();
+            error.print().ok();
             return code;
         }
     };
@@ -79,6 +86,13 @@ pub(crate) fn main(args: impl Iterator<Item = OsString>) -> u8 {
         }
         failure.exit_code(in_session)
     })
+}
+
+fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = command_named_after(args.first()).try_get_matches_from(args)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    cli.global.user |= is_user_mode(&matches);
+    Ok(cli)
 }
 
 fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> {
@@ -104,10 +118,38 @@ fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> 
 /// The command, called by the name it was started with.
 fn command_named_after(program: Option<&OsString>) -> clap::Command {
     let command = Cli::command();
+    let command = command.mut_subcommands(accept_user_mode);
     match program.and_then(|program| Path::new(program).file_name()?.to_str()) {
         Some("aegis") => command.name("aegis").bin_name("aegis"),
         _ => command.name("aegisctl").bin_name("aegisctl"),
     }
+}
+
+/// Lets `--user` follow a command too, as with systemctl(1), unless the command
+/// has a `--user` of its own.
+fn accept_user_mode(command: clap::Command) -> clap::Command {
+    let taken = command
+        .get_arguments()
+        .any(|arg| arg.get_long() == Some("user"));
+    let command = if taken || command.has_subcommands() {
+        command
+    } else {
+        let flag = Arg::new(MODE_USER)
+            .long("user")
+            .action(ArgAction::SetTrue)
+            .conflicts_with(MODE_SYSTEM)
+            .hide(true);
+        command.arg(flag)
+    };
+    command.mut_subcommands(accept_user_mode)
+}
+
+/// Whether `--user` was given, before or after the command.
+fn is_user_mode(matches: &ArgMatches) -> bool {
+    let here = matches.try_get_one(MODE_USER).ok().flatten() == Some(&true);
+    here || matches
+        .subcommand()
+        .is_some_and(|(_, matches)| is_user_mode(matches))
 }
 
 fn choose_mode(global: &GlobalFlags, env: Option<String>, uid: u32) -> Result<Mode, Failure> {
@@ -130,12 +172,12 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split(' '))
+        super::parse(line.split(' ').map(OsString::from).collect())
     }
 
     #[test]
     fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
+        command_named_after(None).debug_assert();
     }
 
     #[test]
@@ -180,6 +222,8 @@ mod tests {
             "aegisctl exec a",
             "aegisctl instance stop",
             "aegisctl --user --system status",
+            "aegisctl status --user --system",
+            "aegisctl exec a --user -- true",
             "aegisctl status extra",
         ] {
             assert!(parse(line).is_err(), "{line}");
@@ -196,6 +240,13 @@ mod tests {
         assert_eq!(mode("a status", Some("user"), 0).unwrap(), Mode::User);
         assert_eq!(
             mode("a --system status", Some("user"), 1).unwrap(),
+            Mode::System
+        );
+        assert_eq!(mode("a status --user", None, 0).unwrap(), Mode::User);
+        assert_eq!(mode("a instance list --user", None, 0).unwrap(), Mode::User);
+        assert_eq!(mode("a status --system", None, 1).unwrap(), Mode::System);
+        assert_eq!(
+            mode("a exec b --user nobody -- id", None, 0).unwrap(),
             Mode::System
         );
         assert!(mode("a status", Some("root"), 0).is_err());

@@ -138,7 +138,7 @@ impl Ui {
 
     fn to_stderr(text: &str) {
         // There is nobody to tell that stderr is closed.
-        let _ = io::stderr().lock().write_all(text.as_bytes());
+        io::stderr().lock().write_all(text.as_bytes()).ok();
     }
 }
 

@@ -4,6 +4,11 @@
 //! local processes, so streams, signals and exit codes are real. It is a fake for
 //! tests of the client alone; the whole is tested in the workspace's `tests/`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
 #[path = "cli/fake.rs"]
 mod fake;
 #[path = "cli/harness.rs"]

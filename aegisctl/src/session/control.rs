@@ -72,7 +72,7 @@ impl Control {
         };
         line.push(b'\n');
         // Reported by the reading side.
-        let _ = self.inputs.write_all(&line).await;
+        self.inputs.write_all(&line).await.ok();
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) fn forward(name: &str, from: OwnedFd, to: OwnedFd) -> Result<Pump, Fa
     spawn(name, move || {
         let copied = copy(&mut File::from(from), &mut File::from(to));
         // The session may have been given up.
-        let _ = sender.send(copied);
+        sender.send(copied).ok();
     })?;
     Ok(Pump {
         outcome: Some(outcome),
@@ -96,9 +96,9 @@ pub(super) fn forward_stdin(to: OwnedFd) -> Result<(), Failure> {
         let mut to = File::from(to);
         // A stdin that cannot be read is at its end; that nobody reads what is
         // written is the command's choice.
-        let _ = copy(&mut File::from(from), &mut to);
+        copy(&mut File::from(from), &mut to).ok();
         // Where the descriptor is a socket that is also read from, closing it is not enough.
-        let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
+        shutdown(to.as_raw_fd(), Shutdown::Write).ok();
     })
 }
 

@@ -60,7 +60,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // A terminal that is gone needs no mode.
-        let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.0);
+        tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.0).ok();
     }
 }
 

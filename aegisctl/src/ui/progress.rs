@@ -61,7 +61,7 @@ impl Progress {
         // \r returns to the left edge, ESC [ K clears to the right one (ECMA-48).
         let line = format!("\r{spinner} {} ({seconds} s)\x1b[K", self.text.borrow());
         // A progress line that cannot be drawn is no reason to fail.
-        let _ = io::stderr().lock().write_all(line.as_bytes());
+        io::stderr().lock().write_all(line.as_bytes()).ok();
     }
 }
 
@@ -70,6 +70,6 @@ struct Line;
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let _ = io::stderr().lock().write_all(b"\r\x1b[K");
+        io::stderr().lock().write_all(b"\r\x1b[K").ok();
     }
 }

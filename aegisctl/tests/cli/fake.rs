@@ -372,17 +372,18 @@ impl Instance {
         if let Some(size) = options.tty {
             command.env("FAKE_TTY", format!("{}x{}", size.rows, size.cols));
         }
-        let (connection, handles) = (connection.clone(), self.handles.clone());
+        let (connection, owner) = (connection.clone(), self.handles.clone());
+        let handles = owner.clone();
         let ended = (self.record().spec.ephemeral).then(|| self.handle.clone());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         thread::spawn(move || {
-            guest(command, guest_control);
-            let _ = sender.send(());
+            guest(command, guest_control, &handles);
+            sender.send(()).ok();
         });
         tokio::spawn(async move {
-            let _ = receiver.await;
+            receiver.await.ok();
             if let Some(handle) = ended {
-                remove(connection, handles, handle);
+                remove(connection, owner, handle);
             }
         });
         let fd = |fd: std::os::fd::OwnedFd| OwnedFd::from(fd);
@@ -682,12 +683,12 @@ async fn start_job(
 }
 
 /// Plays the guest: runs the command and tells the control stream about it.
-fn guest(mut command: Command, control: UnixStream) {
+fn guest(mut command: Command, control: UnixStream, handles: &Handles) {
     let mut events = control.try_clone().unwrap();
     let mut tell = move |event: &ExecEvent| {
         let mut line = serde_json::to_vec(event).unwrap();
         line.push(b'\n');
-        let _ = events.write_all(&line);
+        events.write_all(&line).ok();
     };
     let mut child = match command.spawn() {
         Ok(child) => child,
@@ -704,14 +705,23 @@ fn guest(mut command: Command, control: UnixStream) {
     drop(command);
     tell(&ExecEvent::Started {});
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let handles = handles.clone();
     thread::spawn(move || {
         for line in BufReader::new(control).lines() {
             let Ok(line) = line else { break };
-            if let ExecInput::Signal(signal) = serde_json::from_str(&line).unwrap() {
-                let _ = killpg(group, Signal::try_from(signal).unwrap());
+            match serde_json::from_str(&line).unwrap() {
+                ExecInput::Signal(signal) => {
+                    killpg(group, Signal::try_from(signal).unwrap()).ok();
+                }
+                ExecInput::Resize(size) => {
+                    let call = format!("resize {}x{}", size.rows, size.cols);
+                    handles.with(|state| state.calls.push(call));
+                    // So that a test can wait for it.
+                    killpg(group, Signal::SIGUSR2).ok();
+                }
             }
         }
-        let _ = killpg(group, Signal::SIGHUP);
+        killpg(group, Signal::SIGHUP).ok();
     });
     let status = child.wait().unwrap();
     tell(&match status.signal() {

@@ -72,7 +72,7 @@ impl Bench {
         let mut pipe = child.stdin.take().unwrap();
         let writer = thread::spawn(move || {
             // A program that does not read it all is a test's matter.
-            let _ = pipe.write_all(stdin);
+            pipe.write_all(stdin).ok();
         });
         let outcome = child.wait_with_output().unwrap().into();
         writer.join().unwrap();
@@ -90,8 +90,8 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
+        self.daemon.kill().ok();
+        self.daemon.wait().ok();
     }
 }
 

@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::thread;
 
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 
 use crate::harness::{Bench, Outcome, wait_for_line};
@@ -220,6 +222,41 @@ fn environment_directory_and_user_are_passed_on() {
             "error: the variable B is not in this environment (InvalidArgument)\n\
          hint: give the value: --env B=VALUE, or export it\n",
         );
+}
+
+#[test]
+fn a_terminal_is_raw_for_the_session_and_as_before_afterwards() {
+    let bench = Bench::new();
+    let size = Winsize {
+        ws_row: 40,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let terminal = openpty(Some(&size), None).unwrap();
+    let before = tcgetattr(&terminal.slave).unwrap();
+    let script = "trap 'echo resized' USR2; echo $FAKE_TTY; while :; do sleep 0.05; done";
+    let mut child = bench.spawn(
+        bench
+            .command(&["exec", "-it", "web", "--", "sh", "-c", script])
+            .stdin(terminal.slave.try_clone().unwrap()),
+    );
+    wait_for_line(child.stdout.as_mut().unwrap(), "40x100");
+    let flags = tcgetattr(&terminal.slave).unwrap().local_flags;
+    let cooked = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
+    assert!(!flags.intersects(cooked), "{flags:?}");
+    let tty = nix::unistd::ttyname(&terminal.slave).unwrap();
+    let resized = std::process::Command::new("stty")
+        .args(["rows", "50", "cols", "120", "-F"])
+        .arg(tty)
+        .status();
+    assert!(resized.unwrap().success());
+    send(&child, Signal::SIGWINCH);
+    wait_for_line(child.stdout.as_mut().unwrap(), "resized");
+    assert_eq!(bench.fake.calls(), ["resize 50x120"]);
+    send(&child, Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(tcgetattr(&terminal.slave).unwrap(), before);
 }
 
 #[test]

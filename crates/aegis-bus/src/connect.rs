@@ -183,15 +183,13 @@ fn address(mode: Mode) -> Result<String, ConnectError> {
 
 /// A D-Bus address, escaped as the D-Bus specification, "Server Addresses", wants it.
 fn unix_address(path: &Path) -> String {
-    use std::fmt::Write as _;
     use std::os::unix::ffi::OsStrExt;
     let mut address = String::from("unix:path=");
     for &byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"-_/.\\*".contains(&byte) {
             address.push(char::from(byte));
         } else {
-            // Writing to a String cannot fail.
-            let _ = write!(address, "%{byte:02x}");
+            address.push_str(&format!("%{byte:02x}"));
         }
     }
     address

@@ -109,7 +109,7 @@ impl CallError {
             }
             Self::NotStarted(_) => Some("journalctl -u aegisd says why (--user in user mode)"),
             Self::Denied => Some("be root, or be in the group aegis, or use --user"),
-            Self::Vanished => Some("the operation goes on when aegisd is back; try again"),
+            Self::Vanished => Some("the service manager starts it again: try again"),
             Self::Bus(_) => None,
         }
     }

@@ -42,7 +42,7 @@ pub trait Job {
     /// create, start, stop, ...
     #[zbus(property(emits_changed_signal = "const"))]
     fn kind(&self) -> zbus::Result<String>;
-    /// The instance it works on, or `/`.
+    /// The instance it works on; the root path stands for all.
     #[zbus(property(emits_changed_signal = "const"))]
     fn instance(&self) -> zbus::Result<OwnedObjectPath>;
     /// 0 to 1; -1 while unknown.
