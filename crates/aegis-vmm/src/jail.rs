@@ -119,10 +119,10 @@ impl JailError {
 ///
 /// # Errors
 /// The step that failed; no process is left.
-pub fn spawn(program: Program, confinement: &Confinement) -> Result<Pid, JailError> {
+pub fn spawn(program: &Program, confinement: &Confinement) -> Result<Pid, JailError> {
     let (ours, theirs) = UnixStream::pair().map_err(JailError::Prepare)?;
     let null = std::fs::File::open("/dev/null").map_err(JailError::Prepare)?;
-    let args = arguments(&program)?;
+    let args = arguments(program)?;
     let pointers: Vec<*const libc::c_char> = args
         .iter()
         .map(|arg| arg.as_ptr())
@@ -216,6 +216,6 @@ fn read_report(mut stream: UnixStream) -> io::Result<Option<(Step, Errno)>> {
 fn reap(pid: Pid) {
     // It may be a zombie already, and it is nobody else's child: neither call can
     // reach another process, and there is nothing to do if they fail.
-    let _ = kill(pid, Signal::SIGKILL);
-    let _ = waitpid(pid, None);
+    kill(pid, Signal::SIGKILL).ok();
+    waitpid(pid, None).ok();
 }

@@ -179,7 +179,7 @@ impl Chooser {
             && let Ok(text) = serde_json::to_vec_pretty(answer)
         {
             // Without a memory nothing but time is lost.
-            let _ = replace(path, &text);
+            replace(path, &text).ok();
         }
     }
 }
@@ -190,7 +190,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let written = fs::write(&new, content).and_then(|()| fs::rename(&new, path));
     if written.is_err() {
         // It may not even have been made.
-        let _ = fs::remove_file(&new);
+        fs::remove_file(&new).ok();
     }
     written
 }

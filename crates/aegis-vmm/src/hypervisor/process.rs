@@ -61,7 +61,7 @@ impl Running {
     fn kill(&self) {
         if let Some(pid) = *self.lock() {
             // A zombie takes the signal, and there is no other way to fail.
-            let _ = kill(pid, Signal::SIGKILL);
+            kill(pid, Signal::SIGKILL).ok();
         }
     }
 }
@@ -148,11 +148,14 @@ struct Keeper {
 
 impl Keeper {
     fn keep(self, program: Program, confinement: &Confinement) {
-        let pid = match jail::spawn(program, confinement) {
+        let result = jail::spawn(&program, confinement);
+        // The child has its copies; ours would keep its pipes and sockets open.
+        drop(program);
+        let pid = match result {
             Ok(pid) => pid,
             Err(error) => {
                 // Nobody waits for the start any more: nothing to tell.
-                let _ = self.started.send(Err(error));
+                self.started.send(Err(error)).ok();
                 return;
             }
         };
@@ -174,7 +177,7 @@ impl Keeper {
         };
         drop(running);
         // Nobody waits for the end any more: nothing to tell.
-        let _ = self.ended.send(status);
+        self.ended.send(status).ok();
     }
 }
 

@@ -436,7 +436,7 @@ impl Machine for QemuMachine {
         self.quitting.store(true, Ordering::Release);
         let asked = async {
             // Whatever it answers, the end is what counts.
-            let _ = self.qmp.execute(Command::Quit).await;
+            self.qmp.execute(Command::Quit).await.ok();
             self.wait().await
         };
         match timeout(QUIT_DEADLINE, asked).await {

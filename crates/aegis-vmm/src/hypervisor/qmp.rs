@@ -221,7 +221,7 @@ impl Connection {
                         Err(QmpError::Closed | QmpError::Io(_) | QmpError::TooLong | QmpError::Malformed(_))
                     );
                     // A caller that went away needs no answer.
-                    let _ = answer.send(result);
+                    answer.send(result).ok();
                     if broken { return }
                 }
                 line = self.read() => match line {
@@ -422,7 +422,11 @@ mod tests {
         let (ours, mut peer) = pair();
         let flood = async {
             // The reader gives up before everything is written.
-            let _ = peer.0.get_mut().write_all(&vec![b'x'; 4 * MAX_LINE]).await;
+            peer.0
+                .get_mut()
+                .write_all(&vec![b'x'; 4 * MAX_LINE])
+                .await
+                .ok();
         };
         let connect = async { Qmp::connect(ours).await.unwrap_err() };
         let (error, ()) = tokio::join!(connect, flood);

@@ -362,15 +362,17 @@ fn drop_capabilities(keep: u64) -> nix::Result<()> {
         pid: 0,
     };
     // The two halves of a 64-bit set.
-    let word = |bits: u64| {
-        let bits = (bits & u64::from(u32::MAX)) as u32;
-        CapabilityWord {
-            effective: bits,
-            permitted: bits,
-            inheritable: 0,
-        }
+    let word = |bits: u32| CapabilityWord {
+        effective: bits,
+        permitted: bits,
+        inheritable: 0,
     };
-    let words = [word(keep), word(keep >> 32)];
+    let [a, b, c, d, e, f, g, h] = keep.to_le_bytes();
+    let words = [
+        u32::from_le_bytes([a, b, c, d]),
+        u32::from_le_bytes([e, f, g, h]),
+    ]
+    .map(word);
     // SAFETY: header and words have the layout of capset(2), version 3.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, words.as_ptr()) };
     Errno::result(result).map(drop)

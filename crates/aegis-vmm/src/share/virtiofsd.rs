@@ -89,13 +89,14 @@ pub(super) async fn start(
     let (listener, socket) = connection(scratch).map_err(ShareError::Socket)?;
     let mut view = View::of(program, jail_root);
     view.bind(&folder.from, &folder.to, folder.access);
-    // It opens files by /proc/self/fd. Shown is only its own directory there, so
-    // that it sees no other process.
-    view.bind(
-        Path::new("/proc/self"),
-        Path::new("/proc/self"),
-        Access::ReadWrite,
-    );
+    // It opens files by /proc/self/fd and reads the limit on open files, even
+    // where it is told to leave it alone. Of /proc it sees these alone.
+    for (path, access) in [
+        ("/proc/self", Access::ReadWrite),
+        ("/proc/sys/fs/nr_open", Access::Read),
+    ] {
+        view.bind(Path::new(path), Path::new(path), access);
+    }
     let mut args = vec![
         format!("--fd={FIRST_DESCRIPTOR}"),
         format!("--shared-dir={JAILED}"),
