@@ -139,6 +139,18 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Whether it has ended by now.
+    ///
+    /// # Errors
+    /// Its state cannot be asked for.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let status = self
+            .child
+            .try_wait()
+            .context("asking for a command's end")?;
+        Ok(status.is_some())
+    }
+
     /// Waits for its end; gives the exit code and the lines not yet read.
     ///
     /// # Errors

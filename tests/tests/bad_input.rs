@@ -47,7 +47,7 @@ fn arguments() -> Result<()> {
         let refused = seat.aegis(&format!("instance start --name={handle}"))?;
         assert_refused(&refused, "", &["handle"]);
         let refused = seat.aegis(&format!("instance info -- {handle}"))?;
-        assert_refused(&refused, "", &["handle"]);
+        assert_refused(&refused, "NotFound", &[]);
     }
     let long = "x".repeat(64);
     assert_refused(
@@ -245,12 +245,11 @@ fn no_service_manager() -> Result<()> {
         .success()?;
     for command in ["status", "run -- true", "instance list", "up"] {
         let refused = as_bob(&machine, &format!("aegisctl {command}"))?;
-        assert_refused(&refused, "SupervisorUnavailable", &[]);
-        assert!(
-            refused.error_text().contains("hint"),
-            "{}",
-            refused.error_text()
-        );
+        assert_refused(&refused, "NoUserSession", &["hint:", "enable-linger"]);
+        // Without /run there is no trace of a service manager at all.
+        let line = format!("mount -t tmpfs none /run && exec aegisctl {command}");
+        let refused = machine.run(User::Root, &format!("unshare --mount sh -c '{line}'"))?;
+        assert_refused(&refused, "SupervisorUnavailable", &["hint:"]);
     }
     let left = machine.run(User::Root, "find /home/bob -name '.aegis*'; pgrep -u bob")?;
     assert_eq!(left.text(), "", "nothing of bob's is left");
