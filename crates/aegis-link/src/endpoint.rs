@@ -89,6 +89,7 @@ where
             mux,
             readers: HashMap::new(),
             writers: HashMap::new(),
+            watchers: HashMap::new(),
             calls: HashMap::new(),
             next_call: 0,
             next_session: 0,
@@ -126,6 +127,8 @@ pub(crate) struct State {
     pub(crate) mux: Mux,
     pub(crate) readers: HashMap<StreamId, Waker>,
     pub(crate) writers: HashMap<StreamId, Waker>,
+    /// Who waits for the reset of a stream.
+    pub(crate) watchers: HashMap<StreamId, Waker>,
     /// Our calls without a reply.
     pub(crate) calls: HashMap<u64, oneshot::Sender<Result<Reply, Fault>>>,
     pub(crate) next_call: u64,
@@ -193,7 +196,10 @@ impl Shared {
         }
         while let Some(event) = state.mux.poll_event() {
             match event {
-                MuxEvent::Readable(id) => wakers.extend(state.readers.remove(&id)),
+                MuxEvent::Readable(id) => {
+                    wakers.extend(state.readers.remove(&id));
+                    wakers.extend(state.watchers.remove(&id));
+                }
                 MuxEvent::Writable(id) => wakers.extend(state.writers.remove(&id)),
                 MuxEvent::Quiesced => {
                     for waiting in state.quiescing.drain(..) {

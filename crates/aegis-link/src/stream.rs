@@ -1,9 +1,10 @@
 //! A byte stream on the link.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -33,6 +34,42 @@ impl LinkStream {
     /// Its number, for the call that gives it a meaning.
     pub fn id(&self) -> StreamId {
         self.id
+    }
+
+    /// Something that outlives the halves and tells when the stream is dead.
+    pub fn reset_watch(&self) -> ResetWatch {
+        ResetWatch {
+            shared: Arc::clone(&self.shared),
+            id: self.id,
+            epoch: self.epoch,
+        }
+    }
+}
+
+/// Waits for the end of a stream that neither reads nor writes might see.
+#[derive(Debug)]
+pub struct ResetWatch {
+    shared: Arc<Shared>,
+    id: StreamId,
+    epoch: u32,
+}
+
+impl ResetWatch {
+    /// Resolves once the stream was reset by the other side, is over, or the
+    /// link ended. One watch per stream at a time.
+    pub async fn reset(&self) {
+        poll_fn(|context| {
+            let mut state = self.shared.lock();
+            let over = state.end.is_some()
+                || state.mux.epoch() != self.epoch
+                || state.mux.is_dead(self.id);
+            if over {
+                return Poll::Ready(());
+            }
+            state.watchers.insert(self.id, context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -126,6 +163,11 @@ impl Drop for LinkStream {
         self.with_mux(|state| {
             state.readers.remove(&self.id);
             state.writers.remove(&self.id);
+            state
+                .watchers
+                .remove(&self.id)
+                .into_iter()
+                .for_each(Waker::wake);
             state.mux.abandon(self.id);
         });
     }

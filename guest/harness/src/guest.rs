@@ -1,0 +1,244 @@
+//! The loop that answers the host.
+//!
+//! ```text
+//!   waiting ── Boot ──► booted ── Stop ──► stopping
+//!      └────────────── Stop ───────────────────┘
+//! ```
+//!
+//! One task owns the phase. Calls that take time run as tasks of their own, so
+//! that no call waits for another.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use aegis_link::message::{
+    Boot, Booted, Call, Event, Fault, GENERATION, Hello, Reply, Stats, Symbol,
+};
+use aegis_link::{Handle, Incoming, LinkError, LinkStream, Received, Responder, Role};
+use nix::sys::utsname::uname;
+use nix::time::{ClockId, clock_gettime};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::fd::Nonblocking;
+use crate::reaper::Reaper;
+use crate::session::Sessions;
+use crate::{boot, command, stop};
+
+/// How long the reply to Stop may take to reach the host before we go on.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+enum Phase {
+    Waiting,
+    Booted {
+        /// The writable disk, if there is one.
+        writable: Option<File>,
+    },
+    Stopping,
+}
+
+#[derive(Debug)]
+struct Guest {
+    link: Handle,
+    reaper: Reaper,
+    sessions: Sessions,
+    phase: Phase,
+}
+
+/// Serves the host until the link ends; a stop ends the machine instead.
+pub(crate) async fn serve(channel: Nonblocking, reaper: Reaper) -> Result<Infallible, LinkError> {
+    let (link, mut incoming) = aegis_link::start(channel, Role::Guest);
+    let sessions = Sessions::new(reaper.clone());
+    let mut guest = Guest {
+        link,
+        reaper,
+        sessions,
+        phase: Phase::Waiting,
+    };
+    guest.say_hello();
+    loop {
+        guest.next(&mut incoming).await?;
+    }
+}
+
+impl Guest {
+    fn say_hello(&self) {
+        let kernel = uname().map(|uname| uname.release().to_string_lossy().into_owned());
+        self.link.send_event(Event::Hello(Hello {
+            generation: GENERATION,
+            harness: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: kernel.unwrap_or_default(),
+        }));
+    }
+
+    async fn next(&mut self, incoming: &mut Incoming) -> Result<(), LinkError> {
+        match incoming.next().await? {
+            Received::Call {
+                call,
+                streams,
+                responder,
+            } => self.call(call, streams, responder),
+            // The host has no events in this generation.
+            Received::Event { .. } => {}
+            Received::Resynced => {
+                self.sessions.forget_ended();
+                self.say_hello();
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: Call, streams: Vec<LinkStream>, responder: Responder) {
+        match call {
+            Call::Ping => responder.reply(Ok(Reply::Done)),
+            Call::Stats => responder.reply(Ok(Reply::Stats(self.stats()))),
+            Call::SetTime { time_ns } => responder.reply(set_time(time_ns)),
+            Call::Stop { grace_ms } => self.stop(grace_ms, responder),
+            Call::Boot(boot) => self.boot(*boot, responder),
+            Call::Unknown => responder.reply(Err(Fault::new(
+                Symbol::Unsupported,
+                "the guest is older than this call",
+            ))),
+            _ if !matches!(self.phase, Phase::Booted { .. }) => {
+                let message = "the guest has not booted, or is stopping";
+                responder.reply(Err(Fault::new(Symbol::NotReady, message)));
+            }
+            Call::Exec(exec) => responder.reply(self.sessions.exec(&exec, streams)),
+            Call::Wait { session } => self.sessions.wait(session, responder),
+            Call::Signal { session, signal } => {
+                responder.reply(self.sessions.signal(session, signal));
+            }
+            Call::Resize { session, size } => responder.reply(self.sessions.resize(session, size)),
+            Call::Dial { port, .. } => {
+                // The link hands over every stream that a call names.
+                if let Some(stream) = streams.into_iter().next() {
+                    tokio::spawn(dial(port, stream, responder));
+                }
+            }
+        }
+    }
+
+    fn boot(&mut self, request: Boot, responder: Responder) {
+        if !matches!(self.phase, Phase::Waiting) {
+            let message = "the guest was told what to become already";
+            responder.reply(Err(Fault::new(Symbol::BadRequest, message)));
+            return;
+        }
+        match boot::boot(&request) {
+            Ok(writable) => {
+                self.phase = Phase::Booted { writable };
+                responder.reply(Ok(Reply::Booted(Booted {
+                    uptime_ms: uptime_ms(),
+                })));
+                if let Some(program) = request.command {
+                    tokio::spawn(command::run(
+                        self.link.clone(),
+                        self.reaper.clone(),
+                        program,
+                    ));
+                }
+            }
+            Err(error) => responder.reply(Err(error.fault())),
+        }
+    }
+
+    fn stop(&mut self, grace_ms: u32, responder: Responder) {
+        responder.reply(Ok(Reply::Done));
+        let writable = match std::mem::replace(&mut self.phase, Phase::Stopping) {
+            Phase::Stopping => return,
+            Phase::Waiting => None,
+            Phase::Booted { writable } => writable,
+        };
+        let (link, reaper) = (self.link.clone(), self.reaper.clone());
+        tokio::spawn(async move {
+            timeout(FLUSH_DEADLINE, link.flush()).await.ok();
+            let grace = Duration::from_millis(grace_ms.into());
+            stop::stop(&reaper, grace, writable.as_ref()).await
+        });
+    }
+
+    fn stats(&self) -> Stats {
+        let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        Stats {
+            uptime_ms: uptime_ms(),
+            memory_total_kib: memory(&text, "MemTotal:"),
+            memory_available_kib: memory(&text, "MemAvailable:"),
+            processes: processes(&load),
+            sessions: u32::try_from(self.sessions.count()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Connects a stream to a port of the guest's own loopback.
+async fn dial(port: u16, mut stream: LinkStream, responder: Responder) {
+    match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+        Ok(mut connection) => {
+            connection.set_nodelay(true).ok();
+            responder.reply(Ok(Reply::Done));
+            // Whoever fails is dropped with the other, which resets both.
+            tokio::io::copy_bidirectional(&mut stream, &mut connection)
+                .await
+                .ok();
+        }
+        Err(error) => {
+            let message = format!("nothing answers on port {port} of the guest: {error}");
+            responder.reply(Err(Fault::new(Symbol::ConnectionRefused, message)));
+        }
+    }
+}
+
+fn set_time(time_ns: u64) -> Result<Reply, Fault> {
+    boot::set_clock(time_ns)
+        .map(|()| Reply::Done)
+        .map_err(|error| {
+            Fault::new(
+                Symbol::BadRequest,
+                format!("the clock cannot be set to that: {error}"),
+            )
+        })
+}
+
+fn uptime_ms() -> u64 {
+    let since = clock_gettime(ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A figure of /proc/meminfo in KiB (proc_meminfo(5)).
+fn memory(text: &str, name: &str) -> u64 {
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix(name)?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0)
+}
+
+/// The number of processes in /proc/loadavg (proc_loadavg(5), fourth field).
+fn processes(text: &str) -> u32 {
+    text.split_whitespace()
+        .nth(3)
+        .and_then(|field| field.split_once('/')?.1.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_in_the_kernel_s_text() {
+        let text = "MemTotal:         244272 kB\nMemFree: 1 kB\nMemAvailable:     233524 kB\n";
+        assert_eq!(memory(text, "MemTotal:"), 244_272);
+        assert_eq!(memory(text, "MemAvailable:"), 233_524);
+        assert_eq!(memory("", "MemTotal:"), 0);
+        assert_eq!(processes("0.00 0.01 0.05 1/53 77\n"), 53);
+        assert_eq!(processes(""), 0);
+    }
+}

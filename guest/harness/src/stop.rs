@@ -1,0 +1,66 @@
+//! The end of the guest: everyone is asked to stop, then made to, and what was
+//! written is on the disk before the machine is reset.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, sync};
+use tokio::time::timeout;
+
+use crate::reaper::Reaper;
+
+/// How long processes may take to die of SIGKILL; one that hangs in a system
+/// call is left behind.
+const KILL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Everyone but ourselves (kill(2), pid -1).
+const EVERYONE: Pid = Pid::from_raw(-1);
+
+/// Ends all processes, makes the disks clean and resets the machine.
+pub(crate) async fn stop(reaper: &Reaper, grace: Duration, writable: Option<&File>) -> ! {
+    // Nobody left to signal is as good.
+    kill(EVERYONE, Signal::SIGTERM).ok();
+    kill(EVERYONE, Signal::SIGCONT).ok();
+    if timeout(grace, reaper.no_child_left()).await.is_err() {
+        kill(EVERYONE, Signal::SIGKILL).ok();
+        timeout(KILL_DEADLINE, reaper.no_child_left()).await.ok();
+    }
+    sync();
+    release_file_systems(writable);
+    reset_machine()
+}
+
+/// Unmounts what can be unmounted and makes the rest read-only. A file system
+/// that refuses was synced, and its journal makes it whole.
+fn release_file_systems(writable: Option<&File>) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for target in targets.collect::<Vec<_>>().into_iter().rev() {
+        let is_kernel = ["/", "/proc", "/sys", "/dev"].contains(&target);
+        if !is_kernel {
+            umount2(target, MntFlags::empty()).ok();
+        }
+    }
+    read_only("/");
+    if let Some(writable) = writable {
+        read_only(&format!("/proc/self/fd/{}", writable.as_raw_fd()));
+    }
+}
+
+fn read_only(path: &str) {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).ok();
+}
+
+/// Resets the machine, which the hypervisor takes as its end. A power-off would
+/// need ACPI, which the machine does not have.
+pub(crate) fn reset_machine() -> ! {
+    // It returns only if we are not PID 1, as in a test; the end of the process
+    // has to do then.
+    reboot(RebootMode::RB_AUTOBOOT).ok();
+    std::process::abort();
+}
