@@ -3,13 +3,16 @@
 //! It keeps the guest's memory and, later, secrets in its children and itself, so
 //! nothing may be written to a core file or read through ptrace(2). It needs no
 //! capability: the jail of QEMU begins with a user namespace of its own, inside
-//! which the kernel grants a full set (user_namespaces(7)).
+//! which the kernel grants a full set (user_namespaces(7)). Only where it runs as
+//! user 0 it keeps CAP_SETFCAP, without which the kernel lets nobody map that user
+//! into a namespace.
 
 use caps::errors::CapsError;
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::geteuid;
 
 /// Why the process is not as harmless as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -60,19 +63,22 @@ fn drop_capabilities() -> Result<(), HardeningError> {
     if may_bound {
         caps::clear(None, CapSet::Bounding).map_err(failed("drop", CapSet::Bounding))?;
     }
-    for set in [
-        CapSet::Ambient,
-        CapSet::Inheritable,
-        CapSet::Effective,
-        CapSet::Permitted,
+    let permitted =
+        caps::read(None, CapSet::Permitted).map_err(failed("read", CapSet::Permitted))?;
+    let needed = if geteuid().is_root() {
+        CapsHashSet::from([Capability::CAP_SETFCAP])
+    } else {
+        CapsHashSet::new()
+    };
+    let kept = &permitted & &needed;
+    for (set, rest) in [
+        (CapSet::Ambient, &CapsHashSet::new()),
+        (CapSet::Inheritable, &CapsHashSet::new()),
+        (CapSet::Effective, &kept),
+        (CapSet::Permitted, &kept),
     ] {
-        caps::clear(None, set).map_err(failed("drop", set))?;
-    }
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Ambient] {
-        if !caps::read(None, set)
-            .map_err(failed("read", set))?
-            .is_empty()
-        {
+        caps::set(None, set, rest).map_err(failed("drop", set))?;
+        if caps::read(None, set).map_err(failed("read", set))? != *rest {
             return Err(HardeningError::Left(set));
         }
     }

@@ -17,18 +17,20 @@
 //! | [`mailbox`] | what can be asked |
 //! | [`bring_up`] | from a spec to a guest that is ready |
 //! | [`up`] | the running VM and its ends |
+//! | [`report`] | what the status tells |
 //! | [`backoff`] | the delay between two starts |
 
 pub mod backoff;
 pub mod bring_up;
 pub mod mailbox;
+mod report;
 pub mod up;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::control::{CommandState, MachineFacts, Outcome};
+use aegis_core::control::{CommandState, Outcome, VmStatus};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::lifecycle::{Admission, Denial, Event, Next, Request, VmState, admit, apply};
 use aegis_core::vm_spec::VmSpec;
@@ -40,13 +42,14 @@ use tracing::{error, info, warn};
 
 use crate::activation::Queues;
 use crate::doorway::Doorway;
-use crate::hypervisor::{self, Hypervisor, Machine, MachineEnd};
+use crate::hypervisor::{Hypervisor, Machine, MachineEnd};
 use crate::status::StatusDoor;
 use crate::{command_exit, guest, notify};
 use backoff::Backoff;
 use bring_up::{StartError, bring_up};
 pub use mailbox::OwnerHandle;
 use mailbox::{Ask, Reply};
+use report::{facts, reasons};
 use up::{Up, UpEvent};
 
 /// How long an ephemeral VM waits for the exec it was made for.
@@ -191,7 +194,7 @@ where
                         None
                     }
                     Happening::RetryDue => {
-                        self.start_anew(Event::Retry);
+                        self.start_anew();
                         None
                     }
                     Happening::Up(event) => self.up_event(event).await,
@@ -287,8 +290,9 @@ where
         }
         let facts = facts(&*up.machine);
         self.phase = Phase::Up(up);
-        self.enter(Event::GuestReady, "running");
-        self.status.change(|status| status.machine = Some(facts));
+        self.enter_with(Event::GuestReady, "running", |status| {
+            status.machine = Some(facts);
+        });
         self.visits_changed()
     }
 
@@ -310,8 +314,9 @@ where
             fault: fault.clone(),
             retry: Box::pin(sleep(delay)),
         };
-        self.enter(Event::StartFailed, &words);
-        self.status.change(|status| status.fault = Some(fault));
+        self.enter_with(Event::StartFailed, &words, |status| {
+            status.fault = Some(fault);
+        });
     }
 
     async fn up_event(&mut self, event: UpEvent) -> Option<Verdict> {
@@ -451,7 +456,7 @@ where
                 if then == Then::LookForVisitors && self.queues.any_waits() {
                     info!("somebody came meanwhile, starting anew");
                     self.doorway.open();
-                    self.start_anew(Event::Retry);
+                    self.start_anew();
                     return None;
                 }
                 if then == Then::End {
@@ -466,33 +471,31 @@ where
                     Fault::new(Symbol::VmEnded, format!("the VM ended unexpectedly: {end}"))
                 });
                 error!("{fault}");
-                self.enter(Event::MachineEnded, &fault.message);
-                self.status
-                    .change(|status| status.fault = Some(fault.clone()));
+                self.enter_with(Event::MachineEnded, &fault.message, |status| {
+                    status.fault = Some(fault.clone());
+                });
                 Some(Verdict::Lost(fault))
             }
             Phase::Starting(_) | Phase::Failed { .. } | Phase::Over => None,
         }
     }
 
-    /// Begins a start: after a failed one, or after a VM that has ended.
-    fn start_anew(&mut self, event: Event) {
+    /// Begins the next start: after a failed one, or after a VM that has ended.
+    fn start_anew(&mut self) {
         self.command_is_over = false;
         self.phase = starting(&self.spec, &self.hypervisor, &self.status);
-        let after_failure = self.state() == VmState::Failed;
-        if after_failure {
-            self.enter(event, "starting");
-        }
-        self.status.change(|status| {
+        self.enter_with(Event::Retry, "starting", |status| {
             status.state = VmState::Starting;
-            status.fault = None;
             status.machine = None;
             status.command = CommandState::None;
         });
     }
 
     /// Lets sessions and connections tell their clients that the VM is over.
-    async fn say_farewell(&self) {
+    async fn say_farewell(&mut self) {
+        // Whoever still asks finds the mailbox closed, which says that the VM ended.
+        self.mailbox.close();
+        while self.mailbox.try_recv().is_ok() {}
         let gone = async {
             loop {
                 let visits = self.doorway.visits();
@@ -507,18 +510,22 @@ where
         }
     }
 
-    /// The state is what the lifecycle makes of an event.
     fn enter(&self, event: Event, words: &str) {
+        self.enter_with(event, words, |_| {});
+    }
+
+    /// The state is what the lifecycle makes of an event. Followers see it together
+    /// with its `details`.
+    fn enter_with(&self, event: Event, words: &str, details: impl FnOnce(&mut VmStatus)) {
         let next = apply(self.state(), event);
         info!("{words}");
         self.status.change(|status| {
             words.clone_into(&mut status.words);
             if let Next::State(state) = next {
                 status.state = state;
-                if state != VmState::Failed {
-                    status.fault = None;
-                }
+                status.fault = None;
             }
+            details(status);
         });
     }
 
@@ -592,39 +599,5 @@ async fn reached(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
-    }
-}
-
-fn reasons(execs: u32, connections: u32, command_runs: bool) -> Vec<String> {
-    let count = |number: u32, one: &str, many: &str| match number {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        _ => Some(format!("{number} {many}")),
-    };
-    [
-        command_runs.then(|| "its command runs".to_owned()),
-        count(execs, "exec session", "exec sessions"),
-        count(connections, "connection", "connections"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn facts<M: Machine>(machine: &M) -> MachineFacts {
-    let facts = machine.facts();
-    MachineFacts {
-        accel: facts.accel,
-        machine: facts.machine.to_string(),
-        kernel: match facts.kernel {
-            hypervisor::kernel::KernelKind::Own => aegis_core::control::KernelKind::Own,
-            hypervisor::kernel::KernelKind::Fallback => aegis_core::control::KernelKind::Fallback,
-        },
-        qemu_version: facts.version.clone(),
-        qemu_pid: machine.pid(),
-        share: facts.share.map(|share| match share {
-            hypervisor::ShareKind::Virtiofs => aegis_core::control::ShareKind::Virtiofs,
-            hypervisor::ShareKind::NineP => aegis_core::control::ShareKind::Plan9,
-        }),
     }
 }
