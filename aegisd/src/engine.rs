@@ -152,7 +152,7 @@ impl Engine {
                     tracing::error!("{}, ignoring", error.fault());
                 }
             }
-            Instance::spawn(self.shared.clone(), record, units);
+            Instance::take_over(&self.shared, record, units);
         }
         let unreadable: BTreeSet<String> = loaded
             .quarantined
@@ -209,12 +209,11 @@ impl Engine {
         files::check(&self.shared.host, &record)?;
         self.shared.registry.insert(record.clone()).await?;
         let handle = record.handle.clone();
-        let instance = Instance::spawn(self.shared.clone(), record, Vec::new());
+        let (instance, job) = Instance::create(&self.shared, record, options.start);
         if options.foreground_owner {
             instance.set_owner(owner);
         }
-        let start = options.start;
-        Ok((handle, instance.ask(Operation::Create { start })?))
+        Ok((handle, job))
     }
 
     async fn record_for(&self, name: &str, request: SpecRequest) -> Result<Record, InstanceError> {
@@ -264,6 +263,12 @@ impl Engine {
         for instance in self.shared.directory.all() {
             instance.units_may_differ();
         }
+    }
+
+    /// Reads the kit folders again.
+    pub async fn rescan_kits(&self) {
+        let catalog = self.shared.catalog.clone();
+        crate::instance::blocking(move || catalog.refresh()).await;
     }
 
     /// Stops every instance until it is started or aegisd is.
@@ -355,8 +360,7 @@ async fn follow_kits(engine: Arc<Engine>) {
     while let Some(change) = changes.recv().await {
         match change {
             Changed::Kits => {
-                let catalog = engine.shared.catalog.clone();
-                crate::instance::blocking(move || catalog.refresh()).await;
+                engine.rescan_kits().await;
                 // A config folder may have come with its content.
                 for instance in engine.shared.directory.all() {
                     instance.config_may_differ();

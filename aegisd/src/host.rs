@@ -80,7 +80,7 @@ impl Host {
         };
         Ok(Self {
             kit_dirs: kit_dirs(&layout, prefix),
-            program_dirs: program_dirs(&layout, &libexec, prefix),
+            program_dirs: program_dirs(&layout, surroundings.home.as_deref(), &libexec, prefix),
             guest_dir,
             libexec,
             layout,
@@ -108,19 +108,35 @@ fn kit_dirs(layout: &Layout, prefix: &Path) -> Vec<PathBuf> {
     ])
 }
 
-fn program_dirs(layout: &Layout, libexec: &Path, prefix: &Path) -> Vec<PathBuf> {
-    let search = env::var_os("PATH").unwrap_or_default();
-    let first = [layout.config.join("bin"), libexec.to_owned()];
-    let last = [
+/// The user's own first, then ours, then the administrator's and the search path.
+fn program_dirs(
+    layout: &Layout,
+    home: Option<&Path>,
+    libexec: &Path,
+    prefix: &Path,
+) -> Vec<PathBuf> {
+    let own = home.filter(|_| layout.mode == Mode::User);
+    let own = own
+        .into_iter()
+        .flat_map(|home| [home.join(".local/bin"), home.join("bin")]);
+    let installed: [PathBuf; 6] = [
+        libexec.into(),
         prefix.join("lib/aegisvm"),
+        "/usr/lib/aegisvm".into(),
+        "/usr/local/bin".into(),
         "/home/linuxbrew/.linuxbrew/bin".into(),
         "/opt/homebrew/bin".into(),
-        "/usr/local/bin".into(),
-        "/usr/libexec".into(),
-        "/usr/bin".into(),
     ];
-    let inherited = env::split_paths(&search).filter(|path| path.is_absolute());
-    unique(first.into_iter().chain(inherited).chain(last))
+    let search = env::var_os("PATH").unwrap_or_default();
+    let search = env::split_paths(&search).filter(|path| path.is_absolute());
+    let first = std::iter::once(layout.config.join("bin"));
+    unique(
+        first
+            .chain(own)
+            .chain(installed)
+            .chain(search)
+            .chain(["/usr/bin".into()]),
+    )
 }
 
 fn unique(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {

@@ -33,7 +33,7 @@ mod start;
 mod view;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -180,6 +180,15 @@ struct Request {
     job: Job,
 }
 
+/// Everything that reaches an actor.
+#[derive(Debug)]
+struct Mail {
+    requests: mpsc::Receiver<Request>,
+    /// Requests taken out that wait for the operation under way.
+    waiting: VecDeque<Request>,
+    notice: Arc<Notice>,
+}
+
 /// The way to an instance's actor.
 #[derive(Clone, Debug)]
 pub struct Instance {
@@ -194,13 +203,39 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts the actor of an instance whose record is in the registry and enters
-    /// it into the directory.
-    pub fn spawn(shared: Arc<Shared>, record: Record, units: Vec<UnitState>) -> Self {
+    /// Takes care of an instance that was there before aegisd.
+    pub fn take_over(shared: &Arc<Shared>, record: Record, units: Vec<UnitState>) {
+        Self::spawn(shared.clone(), record, units, VecDeque::new());
+    }
+
+    /// Begins to make an instance whose record was just written.
+    pub fn create(shared: &Arc<Shared>, record: Record, start: bool) -> (Self, JobId) {
+        let operation = Operation::Create { start };
+        let job = shared
+            .jobs
+            .begin(operation.kind().word(), Some(&record.handle));
+        let id = job.id();
+        // In the actor's hands from the beginning: without it, it would take the
+        // record for one that a crash left half-made.
+        let first = VecDeque::from([Request { operation, job }]);
+        (Self::spawn(shared.clone(), record, Vec::new(), first), id)
+    }
+
+    fn spawn(
+        shared: Arc<Shared>,
+        record: Record,
+        units: Vec<UnitState>,
+        first: VecDeque<Request>,
+    ) -> Self {
         let (mailbox, requests) = mpsc::channel(MAILBOX);
         let handle = record.handle.clone();
         let notice = Arc::new(Notice::default());
-        let actor = actor::Actor::new(shared.clone(), record, units, requests, notice.clone());
+        let mail = Mail {
+            requests,
+            waiting: first,
+            notice: notice.clone(),
+        };
+        let actor = actor::Actor::new(shared.clone(), record, units, mail);
         let instance = Self {
             handle,
             shared,

@@ -70,6 +70,11 @@ impl ManagerObject {
         checks::check(&self.engine).await
     }
 
+    async fn rescan_kits(&self) {
+        self.engine.rescan_kits().await;
+        self.engine.board().settled().await;
+    }
+
     #[zbus(out_args("job"))]
     async fn stop_all(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
         DictReader::new("option", options)

@@ -6,7 +6,7 @@
 //!        wait for: the operation's end, a request, news of units, the VM's status, a timer
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aegis_core::control::{CommandExit, VmStatus};
 use aegis_core::fault::Fault;
 use aegis_core::state::UnitPhase;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admission::{Admission, Kind, admit};
 use super::view::{Sources, phase, view};
 use super::work::{Conclusion, Work};
-use super::{InstanceError, MAILBOX, Notice, Operation, Request, Shared, blocking, files};
+use super::{InstanceError, MAILBOX, Mail, Operation, Request, Shared, blocking, files};
 use crate::jobs::Job;
 use crate::reconcile::{self, Action};
 use crate::registry::{Intent, Record};
@@ -80,8 +80,7 @@ struct Trouble {
 pub(super) struct Actor {
     work: Work,
     status: Arc<watch::Sender<Option<VmStatus>>>,
-    requests: mpsc::Receiver<Request>,
-    notice: Arc<Notice>,
+    mail: Mail,
     units: Vec<UnitState>,
     /// Wanted units that are missing, as of the last look.
     missing: BTreeSet<UnitId>,
@@ -97,7 +96,6 @@ pub(super) struct Actor {
     /// Daemons whose config changed since.
     changed_configs: BTreeSet<String>,
     current: Option<Current>,
-    waiting: VecDeque<Request>,
     watching: Option<Watching>,
     trouble: Option<Trouble>,
 }
@@ -107,8 +105,7 @@ impl Actor {
         shared: Arc<Shared>,
         record: Record,
         units: Vec<UnitState>,
-        requests: mpsc::Receiver<Request>,
-        notice: Arc<Notice>,
+        mail: Mail,
     ) -> Self {
         let status = Arc::new(watch::Sender::new(None));
         let work = Work {
@@ -120,8 +117,7 @@ impl Actor {
         let mut actor = Self {
             work,
             status,
-            requests,
-            notice,
+            mail,
             units,
             missing: BTreeSet::new(),
             stopped: BTreeSet::new(),
@@ -131,7 +127,6 @@ impl Actor {
             configs: BTreeMap::new(),
             changed_configs: BTreeSet::new(),
             current: None,
-            waiting: VecDeque::new(),
             watching: None,
             trouble: None,
         };
@@ -166,11 +161,11 @@ impl Actor {
                     }
                     self.look().await;
                 }
-                request = self.requests.recv() => match request {
+                request = self.mail.requests.recv() => match request {
                     Some(request) => self.accept(request),
                     None => return,
                 },
-                () = self.notice.arrived.notified() => self.hear_news().await,
+                () = self.mail.notice.arrived.notified() => self.hear_news().await,
                 // Shown at the top of the loop.
                 Ok(()) = status.changed() => {}
                 () = tokio::time::sleep_until(timer) => self.note_health().await,
@@ -183,7 +178,7 @@ impl Actor {
         if self.current.is_some() {
             return;
         }
-        if let Some(Request { operation, job }) = self.waiting.pop_front() {
+        if let Some(Request { operation, job }) = self.mail.waiting.pop_front() {
             self.resting = operation == Operation::Rest;
             let work = self.work.clone().perform(operation, job.reporter());
             self.begin(operation.kind(), Some(job), Box::pin(work));
@@ -224,8 +219,8 @@ impl Actor {
     fn accept(&mut self, request: Request) {
         let asked = request.operation.kind();
         match admit(self.current.as_ref().map(|current| current.kind), asked) {
-            Admission::Begin | Admission::Wait if self.waiting.len() < MAILBOX => {
-                self.waiting.push_back(request);
+            Admission::Begin | Admission::Wait if self.mail.waiting.len() < MAILBOX => {
+                self.mail.waiting.push_back(request);
             }
             Admission::Begin | Admission::Wait => {
                 let busy = InstanceError::Busy(self.work.handle.clone());
@@ -236,7 +231,7 @@ impl Actor {
                 if let Some(job) = given_up {
                     job.end(Err(InstanceError::Overtaken(asked.word()).fault()));
                 }
-                self.waiting.push_front(request);
+                self.mail.waiting.push_front(request);
             }
         }
     }
@@ -257,7 +252,7 @@ impl Actor {
                 .board
                 .change(|shown| drop(shown.instances.remove(&handle)));
             self.work.shared.directory.remove(&handle);
-            for request in self.waiting.drain(..) {
+            for request in self.mail.waiting.drain(..) {
                 let gone = InstanceError::Unknown(self.work.handle.to_string());
                 request.job.end(Err(gone.fault()));
             }
@@ -284,7 +279,7 @@ impl Actor {
     }
 
     async fn hear_news(&mut self) {
-        let news = self.notice.take();
+        let news = self.mail.notice.take();
         self.stopped.extend(news.stopped);
         if news.units {
             self.look().await;
@@ -333,10 +328,16 @@ impl Actor {
         if !enabled || self.resting {
             return;
         }
-        let adopted: Vec<String> = stopped
-            .intersection(&self.missing)
-            .map(UnitId::name)
-            .collect();
+        let (gone, still_there): (BTreeSet<_>, BTreeSet<_>) = stopped
+            .into_iter()
+            .partition(|unit| self.missing.contains(unit));
+        // The look may be older than the news; one that runs was started since.
+        let runs = |unit: &UnitId| {
+            let found = self.units.iter().find(|state| state.unit == *unit);
+            matches!(phase(found), UnitPhase::Active | UnitPhase::Activating)
+        };
+        self.stopped = still_there.into_iter().filter(|unit| !runs(unit)).collect();
+        let adopted: Vec<String> = gone.iter().map(UnitId::name).collect();
         if adopted.is_empty() {
             return;
         }
@@ -380,7 +381,7 @@ impl Actor {
             .host
             .layout
             .control_socket(&self.work.handle);
-        let (status, notice) = (self.status.clone(), self.notice.clone());
+        let (status, notice) = (self.status.clone(), self.mail.notice.clone());
         let task = tokio::spawn(async move {
             if let Err(error) = vm::watch(&path, &status).await {
                 tracing::debug!("{error}, ignoring");

@@ -5,7 +5,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
@@ -13,7 +13,8 @@ use aegis_core::kit::Manifest;
 use aegis_core::layout::MAX_SOCKET_PATH;
 use aegis_core::spec::{InstanceDaemon, Workspace};
 use aegis_core::vm_spec::{Disk, VmSpec};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags, openat};
 use serde::Serialize;
 
 use super::InstanceError;
@@ -173,6 +174,10 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
         &sockets,
         &kits,
     ] {
+        if folder.is_dir() {
+            // As the package, the service manager or the user made it.
+            continue;
+        }
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
         let permissions = Permissions::from_mode(mode);
         fs::set_permissions(folder, permissions).map_err(failed("protect", folder))?;
@@ -180,13 +185,24 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
     Ok(())
 }
 
-/// Opens a file below an instance's folder for reading. The folder's content is
-/// in the hands of the units, so no link is followed and no pipe waited for.
+/// Opens a file below a folder for reading. What is below is in the hands of the
+/// units, so no link is followed and no pipe waited for. (openat2(2) would do it
+/// in one step, but the seccomp filter of `RestrictSUIDSGID=` forbids it.)
 pub(super) fn open_inside(folder: &Path, name: &Path) -> io::Result<File> {
-    let folder = File::open(folder)?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    Ok(openat2(folder, name, flags, Mode::empty(), resolve)?.into())
+    let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut at: OwnedFd = File::open(folder)?.into();
+    let mut parts = name.components().peekable();
+    while let Some(part) = parts.next() {
+        let Component::Normal(part) = part else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let kind = match parts.peek() {
+            Some(_) => OFlags::RDONLY | OFlags::DIRECTORY,
+            None => OFlags::RDONLY,
+        };
+        at = openat(&at, part, safe | kind, Mode::empty())?;
+    }
+    Ok(at.into())
 }
 
 /// Makes a private folder if it is missing. Only a new one is given away: what a
@@ -381,6 +397,22 @@ mod tests {
         assert!(config.exists());
         assert!(remove(&host, &record.handle, true).is_empty());
         assert!(!config.exists());
+    }
+
+    #[test]
+    fn links_in_an_instances_folder_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let secret = root.path().join("secret");
+        fs::write(&secret, "s").unwrap();
+        let folder = root.path().join("folder");
+        fs::create_dir_all(folder.join("log")).unwrap();
+        fs::write(folder.join("log/command.log"), "x").unwrap();
+        std::os::unix::fs::symlink(&secret, folder.join("link")).unwrap();
+        std::os::unix::fs::symlink(root.path(), folder.join("up")).unwrap();
+        assert!(open_inside(&folder, Path::new("log/command.log")).is_ok());
+        for name in ["link", "up/secret", "../secret", "missing"] {
+            assert!(open_inside(&folder, Path::new(name)).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -11,11 +11,11 @@ use super::record::{Intent, Record};
 use super::{OpenError, RegistryError};
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
+pub const SCHEMA_VERSION: u32 = 1;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
     CREATE TABLE instance (
         -- The handle without regard to case, which is how names are unique.
         folded          TEXT PRIMARY KEY,

@@ -1,0 +1,278 @@
+//! A fake service manager: units are entries in a map, and a connection to a
+//! control socket "starts" a fake owner, as socket activation would.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aegis_core::handle::Handle;
+use aegis_core::layout::Mode;
+use aegis_core::units::UnitKind;
+use aegisd::supervisor::error::SupervisorError;
+use aegisd::supervisor::plan::{DaemonPlan, InstancePlan, Listen};
+use aegisd::supervisor::state::{Active, Change, Facts, RunResult, UnitState};
+use aegisd::supervisor::{Capabilities, Outcome, Supervisor, UnitId};
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use tokio::net::UnixListener;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use crate::fake_owner::{Boot, FakeOwner};
+
+/// See the module. Clones are the same manager.
+#[derive(Clone, Debug)]
+pub(crate) struct FakeSupervisor {
+    inner: Arc<Mutex<Inner>>,
+    changes: broadcast::Sender<Change>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    units: BTreeMap<UnitId, UnitState>,
+    listeners: BTreeMap<Handle, JoinHandle<()>>,
+    owners: BTreeMap<Handle, FakeOwner>,
+    boot: Boot,
+    /// An address that somebody else has.
+    taken: Option<String>,
+    next_pid: u32,
+}
+
+impl FakeSupervisor {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: Arc::default(),
+            changes: broadcast::channel(1024).0,
+        }
+    }
+
+    /// How VMs boot from now on.
+    pub(crate) fn boots(&self, boot: Boot) {
+        self.lock().boot = boot;
+    }
+
+    /// Somebody else has this address from now on.
+    pub(crate) fn take_address(&self, address: &str) {
+        self.lock().taken = Some(address.to_owned());
+    }
+
+    /// The names of all units.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.lock().units.keys().map(UnitId::name).collect()
+    }
+
+    /// The process of a unit.
+    pub(crate) fn pid(&self, unit: &UnitId) -> Option<u32> {
+        self.lock().units.get(unit)?.main_pid
+    }
+
+    /// A unit ends: by somebody's stop job, or by itself.
+    pub(crate) fn lose(&self, unit: &UnitId, stopped: bool) {
+        if self.drop_unit(unit) {
+            let unit = unit.clone();
+            drop(self.changes.send(Change::Gone { unit, stopped }));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, unit: &UnitId, active: Active) {
+        let mut inner = self.lock();
+        inner.next_pid += 1;
+        let service = matches!(unit.kind, UnitKind::Vm | UnitKind::Daemon(_));
+        let runs = service && !matches!(active, Active::Inactive | Active::Failed);
+        let before = inner.units.get(unit).and_then(|state| state.main_pid);
+        let pid = inner.next_pid;
+        let state = UnitState {
+            unit: unit.clone(),
+            active,
+            sub: String::new(),
+            result: RunResult::Success,
+            restarts: 0,
+            next_restart: None,
+            main_pid: runs.then_some(before.unwrap_or(pid)),
+            last_end: None,
+            since: 1,
+            control_group: String::new(),
+            status: String::new(),
+            stopping: false,
+        };
+        inner.units.insert(unit.clone(), state);
+        drop(inner);
+        drop(self.changes.send(Change::Changed(unit.clone())));
+    }
+
+    fn drop_unit(&self, unit: &UnitId) -> bool {
+        let mut inner = self.lock();
+        match unit.kind {
+            UnitKind::Vm => end_vm(&mut inner, &unit.handle),
+            UnitKind::Socket => {
+                if let Some(listener) = inner.listeners.remove(&unit.handle) {
+                    listener.abort();
+                }
+            }
+            UnitKind::Slice | UnitKind::Daemon(_) => {}
+        }
+        inner.units.remove(unit).is_some()
+    }
+
+    /// What a connection or a start job does.
+    fn activate(&self, handle: &Handle) -> FakeOwner {
+        let vm = UnitId::vm(handle);
+        let owner = {
+            let mut inner = self.lock();
+            if let Some(owner) = inner.owners.get(handle) {
+                return owner.clone();
+            }
+            let owner = FakeOwner::boot(&inner.boot);
+            inner.owners.insert(handle.clone(), owner.clone());
+            owner
+        };
+        self.set(&vm, Active::Activating);
+        let (manager, ready) = (self.clone(), owner.clone());
+        tokio::spawn(async move {
+            ready.settled().await;
+            if manager.lock().owners.contains_key(&vm.handle) {
+                manager.set(&vm, Active::Active);
+            }
+        });
+        owner
+    }
+
+    fn listen(&self, handle: &Handle, path: PathBuf) {
+        drop(std::fs::remove_file(&path));
+        let listener = UnixListener::bind(path).unwrap();
+        let (manager, accepted_for) = (self.clone(), handle.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(manager.activate(&accepted_for).serve(stream));
+            }
+        });
+        self.lock().listeners.insert(handle.clone(), task);
+    }
+}
+
+fn end_vm(inner: &mut Inner, handle: &Handle) {
+    if let Some(owner) = inner.owners.remove(handle) {
+        owner.end();
+    }
+}
+
+#[async_trait]
+impl Supervisor for FakeSupervisor {
+    async fn facts(&self) -> Result<Facts, SupervisorError> {
+        Ok(Facts {
+            name: "a fake".to_owned(),
+            version: 0,
+            mode: Mode::User,
+            started_at: 1,
+            lingering: Some(true),
+            confinement_obstacle: None,
+            capabilities: Capabilities {
+                growing_delay: true,
+                confinement: true,
+                log_fields: true,
+            },
+        })
+    }
+
+    async fn open(&self, plan: &InstancePlan) -> Result<Outcome, SupervisorError> {
+        let sockets = UnitId::sockets(&plan.handle);
+        if self.lock().units.contains_key(&sockets) {
+            return Ok(Outcome::Unchanged);
+        }
+        for listen in &plan.listen {
+            let Listen::Tcp(address) = listen else {
+                continue;
+            };
+            let address = address.to_string();
+            if self.lock().taken.as_ref() == Some(&address) {
+                return Err(SupervisorError::Bind {
+                    unit: sockets.name(),
+                    address,
+                    source: std::io::ErrorKind::AddrInUse.into(),
+                });
+            }
+        }
+        if let Some(Listen::Unix(path)) = plan.listen.first() {
+            self.listen(&plan.handle, path.clone());
+        }
+        self.set(&UnitId::group(&plan.handle), Active::Active);
+        self.set(&UnitId::vm(&plan.handle), Active::Inactive);
+        self.set(&sockets, Active::Active);
+        Ok(Outcome::Changed)
+    }
+
+    async fn launch(&self, plan: &DaemonPlan) -> Result<Outcome, SupervisorError> {
+        let unit = UnitId::daemon(&plan.handle, &plan.daemon);
+        if self.lock().units.contains_key(&unit) {
+            return Ok(Outcome::Unchanged);
+        }
+        self.set(&unit, Active::Active);
+        Ok(Outcome::Changed)
+    }
+
+    async fn start(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        if self.pid(unit).is_some() {
+            return Ok(Outcome::Unchanged);
+        }
+        self.activate(&unit.handle).settled().await;
+        Ok(Outcome::Changed)
+    }
+
+    async fn stop(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        if unit.kind == UnitKind::Vm {
+            if self.pid(unit).is_none() {
+                return Ok(Outcome::Unchanged);
+            }
+            end_vm(&mut self.lock(), &unit.handle);
+            self.set(unit, Active::Inactive);
+            return Ok(Outcome::Changed);
+        }
+        let members: Vec<UnitId> = self.lock().units.keys().cloned().collect();
+        let whole = unit.kind == UnitKind::Slice;
+        let members = members
+            .into_iter()
+            .filter(|member| *member == *unit || whole && member.handle == unit.handle);
+        let mut outcome = Outcome::Unchanged;
+        for member in members {
+            self.lose(&member, true);
+            outcome = Outcome::Changed;
+        }
+        Ok(outcome)
+    }
+
+    async fn restart(&self, unit: &UnitId) -> Result<(), SupervisorError> {
+        self.drop_unit(unit);
+        self.set(unit, Active::Active);
+        Ok(())
+    }
+
+    async fn signal(&self, _: &UnitId, _: i32) -> Result<(), SupervisorError> {
+        Ok(())
+    }
+
+    async fn clear(&self, _: &UnitId) -> Result<Outcome, SupervisorError> {
+        Ok(Outcome::Unchanged)
+    }
+
+    async fn list(&self, instance: Option<&Handle>) -> Result<Vec<UnitState>, SupervisorError> {
+        let inner = self.lock();
+        let wanted = inner
+            .units
+            .values()
+            .filter(|state| instance.is_none_or(|handle| state.unit.handle == *handle));
+        Ok(wanted.cloned().collect())
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, SupervisorError> {
+        let changes = self.changes.subscribe();
+        let changes = stream::unfold(changes, |mut changes| async {
+            Some((changes.recv().await.ok()?, changes))
+        });
+        Ok(changes.boxed())
+    }
+}

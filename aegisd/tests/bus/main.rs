@@ -1,0 +1,10 @@
+//! aegisd whole, but for the outer world: the bus is a peer-to-peer connection,
+//! the service manager and the VMs' owners are fakes in this process. Registry,
+//! files, sockets and D-Bus are real.
+
+mod fake_owner;
+mod fake_supervisor;
+mod interfaces;
+mod life;
+mod recovery;
+mod world;
