@@ -9,7 +9,8 @@
 //! whose files are root's in the guest; files of others are nobody's. Modes and
 //! links are the real ones on both sides (`security_model=none` of 9p; the mapped
 //! models would keep them in attributes that no program of the host reads).
-//! A guest may set the set-user-ID bit on files, as their owner may.
+//! Giving a file to another user changes nothing under virtiofs and is refused with
+//! EINVAL under 9p. A guest may set the set-user-ID bit on files, as their owner may.
 
 mod virtiofsd;
 
@@ -54,6 +55,16 @@ fn last_line(exit: &Exit) -> &str {
     exit.last_words.lines().last().unwrap_or("it said nothing")
 }
 
+/// A server's own directory in /proc, where it finds open files again by number;
+/// of other processes it shows nothing.
+fn own_proc() -> Bind {
+    Bind {
+        from: "/proc/self".into(),
+        to: "/proc/self".into(),
+        access: Access::Read,
+    }
+}
+
 /// How QEMU is told of the share.
 #[derive(Debug)]
 pub enum Carrier {
@@ -79,7 +90,7 @@ pub struct Share {
     /// The server; the share is gone when it ends.
     pub server: Option<Child>,
     /// What QEMU's jail must show.
-    pub bind: Option<Bind>,
+    pub binds: Vec<Bind>,
 }
 
 impl Share {
@@ -110,7 +121,7 @@ impl Share {
             return Ok(Self {
                 carrier,
                 server: None,
-                bind: None,
+                binds: Vec::new(),
             });
         };
         let access = if plan.read_only {
@@ -130,7 +141,7 @@ impl Share {
             return Ok(Self {
                 carrier,
                 server: Some(server),
-                bind: None,
+                binds: Vec::new(),
             });
         }
         let folder = Folder::Jailed(JAILED);
@@ -141,7 +152,7 @@ impl Share {
         Ok(Self {
             carrier,
             server: None,
-            bind: Some(bind),
+            binds: vec![bind, own_proc()],
         })
     }
 }

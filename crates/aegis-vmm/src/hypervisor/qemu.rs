@@ -176,7 +176,7 @@ impl Prepared {
                 if accel == Accel::Kvm {
                     view.bind(Path::new(KVM), Path::new(KVM), Access::Device);
                 }
-                if let Some(bind) = share.as_ref().and_then(|share| share.bind.as_ref()) {
+                for bind in share.iter().flat_map(|share| &share.binds) {
                     view.bind(&bind.from, &bind.to, bind.access);
                 }
                 Confinement::Jailed(view)

@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use tokio::process::Command;
 
-use super::{JAILED, ShareError};
+use super::{JAILED, ShareError, own_proc};
 use crate::hypervisor::process::Child;
 use crate::jail::{Access, Bind, Confinement, FIRST_DESCRIPTOR, Program, View};
 
@@ -88,14 +88,11 @@ pub(super) async fn start(
 ) -> Result<(OwnedFd, Child), ShareError> {
     let (listener, socket) = connection(scratch).map_err(ShareError::Socket)?;
     let mut view = View::of(program, jail_root);
-    view.bind(&folder.from, &folder.to, folder.access);
-    // It opens files by /proc/self/fd and reads the limit on open files, even
-    // where it is told to leave it alone. Of /proc it sees these alone.
-    for (path, access) in [
-        ("/proc/self", Access::ReadWrite),
-        ("/proc/sys/fs/nr_open", Access::Read),
-    ] {
-        view.bind(Path::new(path), Path::new(path), access);
+    // The limit on open files is read even by a server that is told to leave it alone.
+    let limit = Path::new("/proc/sys/fs/nr_open");
+    view.bind(limit, limit, Access::Read);
+    for bind in [folder, own_proc()] {
+        view.bind(&bind.from, &bind.to, bind.access);
     }
     let mut args = vec![
         format!("--fd={FIRST_DESCRIPTOR}"),
