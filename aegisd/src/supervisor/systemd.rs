@@ -21,6 +21,7 @@ mod units;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aegis_core::handle::Handle;
 use aegis_core::layout::{Layout, Mode};
@@ -57,6 +58,10 @@ const FIRST_MANAGER_CODE: i32 = 200;
 /// The manager's exit codes that mean: the sandbox could not be made. 217 USER,
 /// 218 CAPABILITIES, 226 NAMESPACE, 228 SECCOMP.
 const CONFINEMENT_CODES: [i32; 4] = [217, 218, 226, 228];
+
+/// How long to look at a unit that fails and restarts for why it fails: several of
+/// its shortest delays.
+const NEXT_RUN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Mode of jobs: replace a job that contradicts. What people did by hand is found
 /// out by reconciliation, not by a refusal here.
@@ -260,7 +265,7 @@ impl Systemd {
             Err(Ended::Call(error)) => return Err(failed(operation, &name, error)),
             Err(Ended::Job(end)) => end,
         };
-        let state = self.state(unit).await?;
+        let state = self.state_after_failure(unit).await?;
         let last_end = state.as_ref().and_then(|state| state.last_end);
         if let Some(ProcessEnd::Code(code)) = last_end
             && CONFINEMENT_CODES.contains(&code)
@@ -275,6 +280,35 @@ impl Systemd {
             result,
             last_end,
         })
+    }
+
+    /// The state of a unit whose start failed. A restart at once may have wiped out
+    /// how the run ended; then the end of the next run tells as much.
+    async fn state_after_failure(
+        &self,
+        unit: &UnitId,
+    ) -> Result<Option<UnitState>, SupervisorError> {
+        let mut signals = self.signals.resubscribe();
+        let deadline = tokio::time::Instant::now() + NEXT_RUN_PATIENCE;
+        loop {
+            let state = self.state(unit).await?;
+            let starting =
+                |state: &UnitState| state.active == Active::Activating && state.last_end.is_none();
+            if !state.as_ref().is_some_and(starting) {
+                return Ok(state);
+            }
+            let next = async {
+                while let Ok(signal) = signals.recv().await {
+                    if matches!(signal, Signal::Unit(Change::Changed(ref changed)) if changed == unit)
+                    {
+                        return;
+                    }
+                }
+            };
+            if tokio::time::timeout_at(deadline, next).await.is_err() {
+                return Ok(state);
+            }
+        }
     }
 }
 
@@ -352,6 +386,7 @@ impl Supervisor for Systemd {
         match self.state(&unit).await? {
             Some(state) if state.has_exited() || state.active == Active::Deactivating => {
                 self.stop(&unit).await?;
+                self.reset_failed(&unit.name()).await?;
             }
             Some(state) if is_up(&state) => return Ok(Outcome::Unchanged),
             Some(_) => drop(self.reset_failed(&unit.name()).await?),

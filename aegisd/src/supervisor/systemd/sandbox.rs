@@ -84,12 +84,14 @@ impl Places {
             .any(|tree| path.starts_with(tree))
     }
 
-    /// The properties that confine a unit to `reach`, with `program` runnable.
+    /// The properties that confine a unit to `reach`, with `programs` runnable.
+    /// `has_second_command`: the unit has commands beside `ExecStart=`.
     pub(super) fn confine(
         &self,
         profile: Profile,
         reach: &Reach,
         programs: &[&Path],
+        has_second_command: bool,
     ) -> Vec<Property> {
         let mut properties: Vec<Property> = vec![
             ("PrivateUsers", true.into()),
@@ -128,8 +130,12 @@ impl Places {
                 }
             }
             Profile::Daemon => {
+                if !has_second_command {
+                    // systemd 252 cannot let a second command of the unit into the
+                    // namespace that the first one's user namespace owns.
+                    properties.push(("PrivateIPC", true.into()));
+                }
                 properties.extend([
-                    ("PrivateIPC", true.into()),
                     ("ProtectProc", "invisible".into()),
                     ("ProtectKernelTunables", true.into()),
                     ("ProtectKernelModules", true.into()),
@@ -234,8 +240,8 @@ mod tests {
     #[test]
     fn a_daemon_can_make_no_namespaces_and_a_vm_can_mount() {
         let reach = Reach::default();
-        let daemon = places(&[]).confine(Profile::Daemon, &reach, &[]);
-        let vm = places(&[]).confine(Profile::Vm, &reach, &[]);
+        let daemon = places(&[]).confine(Profile::Daemon, &reach, &[], false);
+        let vm = places(&[]).confine(Profile::Vm, &reach, &[], false);
         assert!(value(&daemon, "RestrictNamespaces").is_some());
         assert!(value(&vm, "RestrictNamespaces").is_none());
         assert!(

@@ -50,23 +50,24 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 /// # Errors
 /// The bus refused the match rules.
 pub(super) async fn read(connection: &Connection) -> zbus::Result<broadcast::Receiver<Signal>> {
-    let manager = MatchRule::builder()
-        .msg_type(Type::Signal)
-        .sender(SYSTEMD)
-        .interface("org.freedesktop.systemd1.Manager")
-        .path(MANAGER_PATH)
-        .build()?;
-    let units = MatchRule::builder()
-        .msg_type(Type::Signal)
-        .sender(SYSTEMD)
-        .interface("org.freedesktop.DBus.Properties")
-        .path_namespace(UNIT_NAMESPACE)
-        .build()?;
-    let manager = MessageStream::for_match_rule(manager, connection, None).await?;
-    let units = MessageStream::for_match_rule(units, connection, None).await?;
+    // One stream of everything: the order of signals carries meaning, and two
+    // streams would not keep it.
+    let mut messages = MessageStream::from(connection);
+    let rules = [
+        MatchRule::builder()
+            .interface("org.freedesktop.systemd1.Manager")
+            .path(MANAGER_PATH),
+        MatchRule::builder()
+            .interface("org.freedesktop.DBus.Properties")
+            .path_namespace(UNIT_NAMESPACE),
+    ];
+    let bus = zbus::fdo::DBusProxy::new(connection).await?;
+    for rule in rules {
+        bus.add_match_rule(rule.msg_type(Type::Signal).sender(SYSTEMD).build()?)
+            .await?;
+    }
     let (sender, receiver) = broadcast::channel(KEPT);
     tokio::spawn(async move {
-        let mut messages = futures_util::stream::select(manager, units);
         let mut history = History::default();
         while let Some(message) = messages.next().await {
             let Ok(message) = message else { break };
@@ -93,6 +94,9 @@ struct History {
 
 impl History {
     fn read(&mut self, message: &Message) -> Option<Signal> {
+        if message.message_type() != Type::Signal {
+            return None;
+        }
         let header = message.header();
         match header.member()?.as_str() {
             "JobRemoved" => {

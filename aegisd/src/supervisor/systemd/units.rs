@@ -218,11 +218,15 @@ impl UnitMaker {
             for path in reach.writable.iter().chain(&reach.read_only) {
                 check_path(unit, path)?;
             }
+            let has_second_command = profile == Profile::Daemon && !self.grows_delays();
             let programs: Vec<&Path> = programs
                 .iter()
                 .map(|program| program.path.as_path())
                 .collect();
-            properties.extend(self.places.confine(profile, reach, &programs));
+            properties.extend(
+                self.places
+                    .confine(profile, reach, &programs, has_second_command),
+            );
         }
         Ok(properties)
     }

@@ -1,0 +1,15 @@
+//! What every service manager must do for AegisVM, tried on a real one.
+//!
+//! Runs inside the test machine, as an ordinary user against the user's manager
+//! or as root against the system's:
+//!
+//! ```text
+//! supervisor_conformance --ignored
+//! ```
+//!
+//! Each test has an instance of its own and leaves nothing.
+
+mod daemons;
+mod sandbox;
+mod sockets;
+mod world;
