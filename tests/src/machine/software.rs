@@ -67,12 +67,11 @@ pub(super) fn update(machine: &Machine) -> Result<Changes> {
             .success()?;
     }
     if under("/dbus-1/") {
-        machine
-            .run(User::Root, "systemctl reload dbus")?
-            .success()?;
-        machine
-            .run(User::Alice, "systemctl --user reload dbus")?
-            .success()?;
+        // A bus that nobody used yet reads the files when it starts.
+        for (user, systemctl) in [(User::Root, "systemctl"), (User::Alice, "systemctl --user")] {
+            let reload = format!("! {systemctl} --quiet is-active dbus || {systemctl} reload dbus");
+            machine.run(user, &reload)?.success()?;
+        }
     }
     if under("/libexec/aegisvm/aegisd") || under("/systemd/") {
         // A daemon that is not installed or not running has nothing to restart.
