@@ -189,21 +189,20 @@ impl<'a> Seat<'a> {
         Ok(listed.lines().filter_map(name).collect())
     }
 
-    /// What a unit wrote to the journal, one message a line.
+    /// What a unit wrote to the journal, as `format` of journalctl(1), of which
+    /// `cat` is one message a line.
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn journal(&self, unit: &str) -> Result<String> {
+    pub fn journal(&self, unit: &str, format: &str) -> Result<String> {
         let option = match self.user {
             User::Alice => "--user-unit",
             User::Root => "--unit",
         };
-        self.machine
-            .run(
-                User::Root,
-                &format!("journalctl --quiet --output=cat {option}='{unit}'"),
-            )?
-            .success()
+        self.run(&format!(
+            "journalctl --quiet --output={format} {option}='{unit}'"
+        ))?
+        .success()
     }
 
     /// Ends aegisd the hard way.

@@ -256,7 +256,6 @@ fn the_guest_is_a_proper_system() -> Result<()> {
         let states = instance.exec_ok("cat /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f2,3")?;
         Ok(!states.contains(" Z") && !states.contains("(sleep)"))
     })?;
-    assert_eq!(instance.exec_ok("cat /proc/1/comm")?, "aegis-harness");
     instance.exec_ok("echo x >/dev/null; test -c /dev/null; test -d /proc/self; test -d /sys/class; touch /root/x /tmp/y")?;
     Ok(())
 }

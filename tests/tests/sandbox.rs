@@ -18,7 +18,7 @@ fn probe(seat: Seat<'_>, handle: &str, targets: &str) -> Result<String> {
     let unit = cleaner.daemon_unit("probe");
     let mut journal = String::new();
     wait_until(DEADLINE, "the probe to have tried all", || {
-        journal = seat.journal(&unit)?;
+        journal = seat.journal(&unit, "cat")?;
         Ok(journal.lines().any(|line| line == "probed"))
     })
     .with_context(|| journal.clone())?;

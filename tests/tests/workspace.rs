@@ -29,7 +29,8 @@ fn shared_both_ways(seat: Seat<'_>, handle: &str) -> Result<String> {
         "alice\nalice",
         "the guest's root is nobody special here"
     );
-    // Written by another user of the guest too.
+    // Other users of the guest write too, where the folder's mode lets others.
+    seat.run(&format!("chmod 777 {folder}"))?.success()?;
     assert!(
         instance
             .exec_with("--user 1234", "touch /workspace/by-1234")?
