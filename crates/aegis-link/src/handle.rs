@@ -59,7 +59,9 @@ pub struct ExecSession {
     /// Process id in the guest.
     pub pid: u32,
     /// Write: stdin, closed by a shutdown. Read: stdout, or the terminal.
-    /// Dropping it before its end hangs the session up.
+    /// Dropping it with stdin open hangs the session up (SIGHUP). After the
+    /// shutdown a drop only discards the output; who wants a hang-up then has
+    /// to send the signal.
     pub stdio: LinkStream,
     /// Read: stderr; none with a terminal.
     pub stderr: Option<LinkStream>,

@@ -52,11 +52,30 @@ impl Nonblocking {
         Ok(Nonblocking { file, kind })
     }
 
-    fn read_once(&self, mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-        match (file.read(buffer), self.kind) {
-            (Ok(0), Kind::Port) => Err(io::ErrorKind::WouldBlock.into()),
-            (Err(error), Kind::Terminal) if error.raw_os_error() == Some(libc::EIO) => Ok(0),
-            (outcome, _) => outcome,
+    fn read_now(&self, mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.kind {
+            Kind::Terminal => match file.read(buffer) {
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(0),
+                outcome => outcome,
+            },
+            // A port gives a page at a time; the cost of a turn of the event
+            // loop for each would show.
+            Kind::Port => {
+                let mut filled = 0;
+                while filled < buffer.len() {
+                    match file.read(&mut buffer[filled..]) {
+                        Ok(0) => break,
+                        Ok(count) => filled += count,
+                        Err(_) if filled > 0 => break,
+                        Err(error) => return Err(error),
+                    }
+                }
+                if filled == 0 {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(filled)
+                }
+            }
         }
     }
 }
@@ -70,7 +89,7 @@ impl AsyncRead for Nonblocking {
         loop {
             let mut guard = ready!(self.file.poll_read_ready(context))?;
             let unfilled = buffer.initialize_unfilled();
-            if let Ok(outcome) = guard.try_io(|file| self.read_once(file.get_ref(), unfilled)) {
+            if let Ok(outcome) = guard.try_io(|file| self.read_now(file.get_ref(), unfilled)) {
                 return Poll::Ready(outcome.map(|count| buffer.advance(count)));
             }
         }

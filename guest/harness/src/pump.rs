@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// Bytes moved at a time. The link's own frames are smaller, the pipe larger.
-const CHUNK: usize = 32 * 1024;
+pub(crate) const CHUNK: usize = 32 * 1024;
 
 /// After the end of the program, its output is over when nothing came for so
 /// long: a child that it did not wait for may be about to write its last line.

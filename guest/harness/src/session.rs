@@ -19,13 +19,13 @@ use aegis_link::{LinkStream, Responder};
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use crate::fd::Nonblocking;
 use crate::process::{self, Streams};
-use crate::pump::{Drain, Ended};
+use crate::pump::{self, Drain, Ended};
 use crate::reaper::Reaper;
 use crate::tty;
 
@@ -267,12 +267,13 @@ fn terminal(size: TtySize, owner: &crate::users::Identity) -> io::Result<Opened>
 /// Moves bytes between the link and a program until its output is over.
 async fn carry(pid: Pid, stdio: LinkStream, stderr: Option<LinkStream>, ends: Ends, ended: Ended) {
     let vanished = stdio.reset_watch();
-    let (mut from_host, to_host) = tokio::io::split(stdio);
+    let (from_host, to_host) = tokio::io::split(stdio);
+    let mut from_host = BufReader::with_capacity(pump::CHUNK, from_host);
     let mut stdin = ends.stdin;
     let input = tokio::spawn(async move {
         // The program may have closed its stdin, or the host its stream; either
         // way the other end learns of it by the drop or by the reset watch.
-        tokio::io::copy(&mut from_host, &mut stdin).await.ok();
+        tokio::io::copy_buf(&mut from_host, &mut stdin).await.ok();
         from_host
     });
     let mut still_runs = ended.clone();

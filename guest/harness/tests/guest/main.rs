@@ -248,15 +248,14 @@ async fn sessions_end_with_their_program() -> Result<()> {
         ("", ProcessEnd::Signaled { signal: 2 })
     );
 
-    // A client that vanishes hangs the session up, whether or not it wrote.
+    // A host that lets go of a finished stdin only discards the output; one that
+    // lets go of an open one hangs the session up.
     let script = "trap 'echo hung >/tmp/hung; exit' HUP; echo ready; while :; do sleep 0.1; done";
     let mut session = timeout(DEADLINE, guest.link.exec(shell(script), None)).await??;
     session.stdio.shutdown().await?;
     let mut ready = [0; 6];
     timeout(DEADLINE, session.stdio.read_exact(&mut ready)).await??;
     let id = session.session;
-    // After the shutdown a drop lets the guest finish; a vanished host has not
-    // shut down, so this takes a stream that did not.
     drop(session);
     let mut open = timeout(DEADLINE, guest.link.exec(shell(script), None)).await??;
     timeout(DEADLINE, open.stdio.read_exact(&mut ready)).await??;

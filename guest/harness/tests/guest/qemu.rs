@@ -89,7 +89,9 @@ impl Guest {
             Machine::Fallback => "pci",
         };
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg", "-cpu", "max", "-m", "256", "-smp", "1"]);
+        // Emulated, the string instructions that these two make the guest use
+        // are a loop over bytes.
+        qemu.args(["-accel", "tcg", "-cpu", "max,-erms,-fsrm", "-m", "256"]);
         qemu.args([
             "-nodefaults",
             "-no-user-config",
