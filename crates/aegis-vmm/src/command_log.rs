@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use aegis_link::LinkStream;
-use aegis_link::log::{LogRecord, Output, read_record};
+use aegis_link::log::{LogError, LogRecord, Output, read_record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -95,7 +95,9 @@ impl CommandLog {
                         }
                     }
                     Ok(None) => return,
-                    Err(error) => {
+                    // A guest that ends does so without closing its streams.
+                    Err(LogError::Read(_)) => return,
+                    Err(error @ LogError::Malformed) => {
                         warn!("the log of the command ends early: {error}, ignoring");
                         return;
                     }

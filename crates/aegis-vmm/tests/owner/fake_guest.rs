@@ -2,6 +2,7 @@
 //! in the first word of the command that it is asked to run.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::mpsc::Sender;
 
 use aegis_link::message::{
@@ -56,10 +57,12 @@ pub(crate) fn play(
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         link.set_nonblocking(true).unwrap();
+        let raw = link.try_clone().unwrap();
         let channel = UnixStream::from_std(link).unwrap();
         let (handle, incoming) = aegis_link::start(channel, Role::Guest);
         let guest = Guest {
             link: handle,
+            raw,
             machine,
             script,
             seen,
@@ -71,6 +74,8 @@ pub(crate) fn play(
 
 struct Guest {
     link: Handle,
+    /// The channel below the link, to break the rules on.
+    raw: std::os::unix::net::UnixStream,
     machine: MachineEnder,
     script: Script,
     seen: Sender<Seen>,
@@ -119,6 +124,10 @@ impl Guest {
                 }
             }
             Call::Exec(exec) => {
+                if exec.program.argv[0] == "violate" {
+                    self.raw.write_all(&[0xff; 4096]).unwrap();
+                    return;
+                }
                 if exec.program.argv[0] == "missing" {
                     let fault = Fault::new(Symbol::CommandNotFound, "no such command: missing");
                     return responder.reply(Err(fault));

@@ -296,6 +296,17 @@ fn an_end_of_the_machine_that_nobody_asked_for_is_a_loss() {
 }
 
 #[test]
+fn a_guest_that_breaks_the_rules_is_ended() {
+    let mut world = World::new(Plan::default());
+    let mut exec = world.connect().exec(argv(&["violate"])).unwrap();
+    let Verdict::Lost(fault) = world.verdict() else {
+        panic!("finished")
+    };
+    assert_eq!(fault.symbol, Symbol::LinkViolation);
+    assert!(matches!(exec.event(), ExecEvent::Failed(_)));
+}
+
+#[test]
 fn a_command_that_ends_by_itself_ends_the_vm_and_leaves_its_log_and_code() {
     let mut world = World::new(Plan {
         script: Script {

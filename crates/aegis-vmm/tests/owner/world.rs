@@ -174,6 +174,19 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // A VM that has ended takes no stop.
+            let _ended = stop.send(());
+        }
+        if let Some(vm) = self.vm.take() {
+            // Its panic, if it had one, was printed.
+            let _panicked = vm.join();
+        }
+    }
+}
+
 /// A client of the control socket.
 pub(crate) struct Client {
     socket: UnixStream,
