@@ -88,7 +88,7 @@ fn arguments() -> Result<()> {
         let refused = seat.aegis(&format!("instance start --name bad {flags}"))?;
         assert_refused(&refused, symbol, &[word]);
     }
-    before.wait_until_restored(seat, |_| false)
+    before.wait_until_restored(seat, is_remembered)
 }
 
 #[test]
@@ -154,22 +154,17 @@ fn names_that_exist_and_names_that_do_not() -> Result<()> {
 fn everything_is_refused(seat: Seat<'_>, symbol: &str, words: &[&str]) -> Result<()> {
     assert_refused(&seat.aegis("run -- true")?, symbol, words);
     let instance = Instance::expected(seat, "bad-start")?;
-    assert_refused(
-        &seat.aegis("instance start --name bad-start")?,
-        symbol,
-        words,
-    );
-    assert!(
-        seat.processes(&instance.vm_unit())?.is_empty(),
-        "nothing runs"
-    );
+    let refused = seat.aegis("instance start --name bad-start")?;
+    assert_refused(&refused, symbol, words);
+    // What could not be made is not there, so the same line works later.
+    assert_refused(&instance.try_act("info")?, "NotFound", &[]);
+    assert_eq!(seat.units()?, [""; 0], "nothing of it is left");
     let doctor = seat.aegis("doctor")?;
     let said = doctor.text() + &doctor.error_text();
     assert!(
         words.iter().all(|word| said.contains(word)),
         "doctor knows it: {said}"
     );
-    instance.try_act("delete")?;
     Ok(())
 }
 
@@ -214,14 +209,10 @@ fn no_qemu() -> Result<()> {
 fn a_qemu_that_is_too_old() -> Result<()> {
     let (machine, before) = quiet("test-bad-old")?;
     let seat = Seat::alice(&machine);
-    let old = b"#!/bin/sh\necho 'QEMU emulator version 4.2.1 (Debian 1:4.2-3)'\n";
-    machine.write_file(User::Root, "/usr/bin/qemu-system-x86_64.old", old)?;
-    machine
-        .run(
-            User::Root,
-            "cd /usr/bin && chmod 755 qemu-system-x86_64.old && mv -f qemu-system-x86_64.old qemu-system-x86_64",
-        )?
-        .success()?;
+    let script = include_bytes!("../clients/old_qemu.py");
+    machine.write_file(User::Root, "/root/old_qemu.py", script)?;
+    let line = "python3 old_qemu.py old && mv -f old /usr/bin/qemu-system-x86_64 && rm old_qemu.py";
+    machine.run(User::Root, line)?.success()?;
     everything_is_refused(seat, "QemuTooOld", &["4.2"])?;
     before.wait_until_restored(seat, is_remembered)
 }
@@ -298,15 +289,19 @@ fn a_full_disk() -> Result<()> {
         .success()?;
     seat.aegis_ok("up")?;
     let before = Inventory::take(seat)?;
-    let refused = seat.aegis("instance start --name bad-full")?;
-    assert_refused(&refused, "NoSpace", &[]);
-    before.wait_until_restored(seat, is_remembered)?;
-
-    seat.run("head -c 600000 /dev/zero >.aegis/fill")?;
-    let refused = seat.aegis("instance start --name bad-fuller")?;
-    assert_refused(&refused, "NoSpace", &[]);
-    seat.run("rm .aegis/fill")?;
-    before.wait_until_restored(seat, is_remembered)?;
+    for (handle, filling) in [("bad-full", 0), ("bad-fuller", 600_000)] {
+        // head ends with the disk, not with its count.
+        seat.run(&format!("head -c {filling} /dev/zero >.aegis/filling"))?;
+        let refused = seat.aegis(&format!("instance start --name {handle}"))?;
+        assert_refused(&refused, "NoSpace", &[]);
+        seat.run("rm .aegis/filling")?.success()?;
+        assert_refused(
+            &seat.aegis(&format!("instance info {handle}"))?,
+            "NotFound",
+            &[],
+        );
+        before.wait_until_restored(seat, is_remembered)?;
+    }
     seat.aegis_ok("instance list")?;
     Ok(())
 }
@@ -348,9 +343,7 @@ fn a_record_that_cannot_be_read() -> Result<()> {
         "python3 - <<'END'
 import sqlite3
 c = sqlite3.connect('{}/registry.db')
-columns = [row[1] for row in c.execute('pragma table_info(instances)')]
-column = next(name for name in columns if 'spec' in name)
-c.execute(f\"update instances set {{column}} = '{{{{' where handle = 'bad-broken'\")
+c.execute(\"update instance set spec = 'garbage' where handle = 'bad-broken'\")
 assert c.total_changes == 1
 c.commit()
 END",
@@ -480,11 +473,5 @@ fn no_user_namespaces() -> Result<()> {
         .success()?;
     let refused = seat.aegis("instance start --name bad-userns")?;
     assert_refused(&refused, "SandboxUnavailable", &["--insecure"]);
-    let doctor = seat.aegis("doctor")?;
-    assert!(
-        doctor.text().contains("user namespaces"),
-        "{}",
-        doctor.text()
-    );
     Ok(())
 }

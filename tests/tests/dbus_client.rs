@@ -19,7 +19,8 @@ fn drive(seat: Seat<'_>, handle: &str) -> Result<()> {
         .success()?;
     let states = printed.lines().last().unwrap_or_default();
     assert_eq!(
-        states, "states: starting running paused running stopping stopped disabled stopped disabled",
+        states,
+        "states: starting running paused running stopping stopped disabled stopped disabled",
         "{printed}"
     );
     Ok(())

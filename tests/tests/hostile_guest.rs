@@ -36,7 +36,6 @@ fn attack(name: &str, how: &str) -> Result<String> {
     assert_ne!(ended.code, 0, "{:?}", ended.lines);
     assert!(!ended.errors.contains("panicked"), "{}", ended.errors);
     assert_eq!(seat.processes(&bad.vm_unit())?, [], "nothing runs on");
-    bad.delete()?;
     assert_eq!(good.exec_ok("echo well")?, "well");
     Ok(ended.errors)
 }

@@ -7,22 +7,26 @@ use aegis_tests::seat::Seat;
 use aegis_tests::wait::wait_until;
 use anyhow::{Context, Result};
 
-/// Lets the probe daemon try `targets` and gives its lines, `KIND TARGET: RESULT`.
-fn probe(seat: Seat<'_>, handle: &str, targets: &str) -> Result<String> {
+/// Starts an instance whose probe daemon tries `targets`, and gives the lines it
+/// prints, each `KIND TARGET: RESULT`.
+fn probe<'a>(seat: Seat<'a>, handle: &str, targets: &str) -> Result<(Instance<'a>, String)> {
     kit::install(seat, "probe", &["probe-daemon"])?;
     let list = format!("{}/{handle}/targets", seat.kits());
-    let cleaner = Instance::expected(seat, handle)?;
+    let instance = Instance::expected(seat, handle)?;
     seat.machine()
         .write_file(seat.user(), &list, targets.as_bytes())?;
+    let unit = instance.daemon_unit("probe");
+    // A machine that lives on has the lines of earlier runs of the test.
+    let earlier = seat.journal(&unit, "cat")?.len();
     seat.aegis_ok(&format!("instance start --name {handle} --kit probe"))?;
-    let unit = cleaner.daemon_unit("probe");
-    let mut journal = String::new();
+    let mut tried = String::new();
     wait_until(DEADLINE, "the probe to have tried all", || {
-        journal = seat.journal(&unit, "cat")?;
-        Ok(journal.lines().any(|line| line == "probed"))
+        let journal = seat.journal(&unit, "cat")?;
+        tried = journal.get(earlier..).unwrap_or_default().to_owned();
+        Ok(tried.lines().any(|line| line == "probed"))
     })
-    .with_context(|| journal.clone())?;
-    Ok(journal)
+    .with_context(|| tried.clone())?;
+    Ok((instance, tried))
 }
 
 #[test]
@@ -50,21 +54,24 @@ fn nothing_else_of_its_user(systemd: Systemd) -> Result<()> {
         "read /home/alice/secret".to_owned(),
         format!("read {}/registry.db", seat.home()),
         format!("read {}/vm.json", neighbour.folder()),
-        format!("list {}/instances", seat.home()),
-        "write /home/alice/written".to_owned(),
+        format!("list {}", neighbour.folder()),
         "write /usr/bin/written".to_owned(),
-        "write /run/user/1000/written".to_owned(),
         format!("trace {owner}"),
         format!("environ {owner}"),
+    ];
+    let hidden = [
+        "write /home/alice/written".to_owned(),
+        "write /run/user/1000/written".to_owned(),
     ];
     let allowed = [format!("read {own}/targets"), format!("write {own}/state")];
     let targets: String = forbidden
         .iter()
+        .chain(&hidden)
         .chain(&allowed)
         .map(|line| line.to_owned() + "\n")
         .collect();
 
-    let tried = probe(seat, "box-user", &targets)?;
+    let (_instance, tried) = probe(seat, "box-user", &targets)?;
 
     let reached = |attempt: &String| {
         tried
@@ -81,6 +88,14 @@ fn nothing_else_of_its_user(systemd: Systemd) -> Result<()> {
     for attempt in &allowed {
         assert!(reached(attempt), "{attempt} failed:\n{tried}");
     }
+    // These may succeed in a file system of the unit's own.
+    for path in ["/home/alice/written", "/run/user/1000/written"] {
+        assert!(tried.contains(path), "{path} was not tried:\n{tried}");
+        assert!(
+            !seat.run(&format!("test -e {path}"))?.status.success(),
+            "{path} was written"
+        );
+    }
     // The test's own paths are right: outside of the sandbox all is there.
     seat.run(&format!(
         "test -S /run/user/1000/bus && test -S {} && test -r secret",
@@ -95,7 +110,7 @@ fn a_daemon_cannot_signal_processes_of_its_user_on_systemd_257() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);
     let manager = seat.run("pgrep -u alice -x systemd")?.success()?;
-    let tried = probe(seat, "box-signal", &format!("signal {manager}\n"))?;
+    let (_instance, tried) = probe(seat, "box-signal", &format!("signal {manager}\n"))?;
     assert!(!tried.contains("reached"), "{tried}");
     Ok(())
 }
@@ -120,7 +135,7 @@ fn a_daemon_in_system_mode_reaches_no_other_instance() -> Result<()> {
         .iter()
         .map(|line| line.to_owned() + "\n")
         .collect();
-    let tried = probe(seat, "box-system", &targets)?;
+    let (_instance, tried) = probe(seat, "box-system", &targets)?;
     for attempt in &forbidden {
         assert!(!tried.contains(&format!("{attempt}: reached")), "{tried}");
     }
