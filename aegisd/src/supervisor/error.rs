@@ -85,8 +85,9 @@ pub enum SupervisorError {
     /// The manager does not know the unit.
     #[error("{unit} does not exist")]
     NotFound { unit: String },
-    /// A word of a plan cannot be passed on unharmed: unit arguments hold only
-    /// `[A-Za-z0-9/_.,:=@+-]`, paths no control characters.
+    /// A word of a plan cannot be passed on unharmed: arguments hold only
+    /// `[A-Za-z0-9/_.,:=@+-]`; paths are absolute and hold no white space, quotes,
+    /// backslashes or control characters.
     #[error("{unit} cannot be given {word:?}, which holds characters a unit cannot carry")]
     Word { unit: String, word: String },
 }

@@ -397,7 +397,12 @@ impl Supervisor for Systemd {
         let Err(error) = self.create(&unit, &properties, Vec::new()).await else {
             return Ok(Outcome::Changed);
         };
+        let started_since = self
+            .state(&unit)
+            .await?
+            .is_some_and(|state| state.active == Active::Active);
         match &error {
+            _ if started_since => Ok(Outcome::Changed),
             // The daemon's own failure is the manager's to repeat.
             SupervisorError::Job {
                 last_end: Some(end),
