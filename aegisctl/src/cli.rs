@@ -57,7 +57,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// A connection to the bus of the chosen mode.
+    /// A way to aegisd, which runs or is started.
+    pub(crate) async fn aegisd(&self) -> Result<Client, Failure> {
+        let client = self.client().await?;
+        client.start_aegisd().await?;
+        Ok(client)
+    }
+
+    /// A connection to the bus of the chosen mode. Calls to aegisd start it.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
         Client::connect(self.mode).await
     }

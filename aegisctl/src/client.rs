@@ -9,6 +9,7 @@ use aegis_bus::instance::{InstanceProxy, InstanceView};
 use aegis_bus::kit::KitView;
 use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
+use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
 use zbus::fdo::{DBusProxy, ObjectManagerProxy, PropertiesProxy};
 use zbus::names::{BusName, InterfaceName, WellKnownName};
@@ -16,6 +17,7 @@ use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath};
 
 use crate::failure::Failure;
+use crate::systemd::Systemd;
 
 /// A connection to the bus where aegisd is or can be started.
 #[derive(Clone, Debug)]
@@ -27,6 +29,19 @@ impl Client {
     pub(crate) async fn connect(mode: Mode) -> Result<Self, Failure> {
         let connection = connect::connect(mode).await.map_err(Failure::Connect)?;
         Ok(Self { connection })
+    }
+
+    /// Starts aegisd unless it runs. The bus would do so at the first call; but if
+    /// it cannot start, systemd says so at once and the bus after two minutes.
+    pub(crate) async fn start_aegisd(&self) -> Result<(), Failure> {
+        if self.is_running().await? {
+            return Ok(());
+        }
+        match Systemd::of(self).await?.start_aegisd().await {
+            // Who may not ask systemd (system mode, polkit) leaves it to the bus.
+            Err(Failure::Systemd { .. }) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     pub(crate) async fn manager(&self) -> Result<ManagerProxy<'static>, Failure> {
@@ -85,7 +100,14 @@ impl Client {
 
     /// All instances, by handle.
     pub(crate) async fn instances(&self) -> Result<Vec<InstanceView>, Failure> {
-        let objects = self.objects(names::INSTANCE, "list the instances").await?;
+        let what = "list the instances";
+        // Without a registry there are no objects, which is not to be taken for an
+        // answer. The ObjectManager cannot say so; asking for no instance does.
+        match self.instance("", what).await {
+            Err(failure) if !failure.is(Symbol::NotFound) => return Err(failure),
+            _ => {}
+        }
+        let objects = self.objects(names::INSTANCE, what).await?;
         let views = objects.into_iter().map(InstanceView::from_properties);
         let mut views = views.collect::<Result<Vec<_>, _>>()?;
         views.sort_by(|a, b| a.handle.cmp(&b.handle));
@@ -94,6 +116,8 @@ impl Client {
 
     /// All kits, by name.
     pub(crate) async fn kits(&self) -> Result<Vec<KitView>, Failure> {
+        let rescanned = self.manager().await?.rescan_kits().await;
+        rescanned.map_err(Failure::call("list the kits"))?;
         let objects = self.objects(names::KIT, "list the kits").await?;
         let views = objects.into_iter().map(KitView::from_properties);
         let mut views = views.collect::<Result<Vec<_>, _>>()?;

@@ -41,8 +41,8 @@ pub(crate) enum Failure {
     EnvMissing(String),
     #[error("the value of the variable {0} is not UTF-8")]
     EnvEncoding(String),
-    #[error("{0}")]
-    Spec(#[source] SpecError),
+    #[error(transparent)]
+    Spec(SpecError),
     #[error("cannot make '{path}' absolute")]
     Path {
         path: PathBuf,
@@ -197,7 +197,9 @@ impl Failure {
         match self {
             Self::Connect(error) => Some(error.hint()),
             Self::Call { source, .. } => source.hint().map(str::to_owned),
-            Self::UnitJob { unit, .. } => Some(format!("journalctl -u {unit} says why")),
+            Self::UnitJob { unit, .. } => Some(format!(
+                "journalctl -u {unit} says why (--user in user mode)"
+            )),
             Self::EnvMissing(name) => {
                 Some(format!("give the value: --env {name}=VALUE, or export it"))
             }
@@ -212,11 +214,7 @@ impl Failure {
 
     /// The failure in one line: what failed and why.
     pub(crate) fn message(&self) -> String {
-        match self {
-            // Its text is its source's.
-            Self::Spec(error) => error.to_string(),
-            _ => chain(self),
-        }
+        chain(self)
     }
 
     /// The failure for `--json`.

@@ -91,8 +91,15 @@ impl ProcessFlags {
 
     /// The options of an exec with these flags.
     pub(crate) fn exec_options(&self, tty: Option<TerminalSize>) -> Result<ExecOptions, Failure> {
+        let mut env = self.env()?;
+        if tty.is_some()
+            && let Ok(term) = std::env::var("TERM")
+        {
+            // The keys and colours of this terminal, as ssh(1) passes them on.
+            env.entry("TERM".to_owned()).or_insert(term);
+        }
         Ok(ExecOptions {
-            env: self.env()?,
+            env,
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             tty,

@@ -127,8 +127,9 @@ fn read(message: &Message, job: &OwnedObjectPath) -> Option<Event> {
     let header = message.header();
     match header.member()?.as_str() {
         "NameOwnerChanged" => {
-            let (_, _, owner): (String, String, String) = message.body().deserialize().ok()?;
-            owner.is_empty().then_some(Event::AegisdEnded)
+            let (_, before, _): (String, String, String) = message.body().deserialize().ok()?;
+            // From nobody to somebody is a start.
+            (!before.is_empty()).then_some(Event::AegisdEnded)
         }
         _ if header.path()?.as_str() != job.as_str() => None,
         "Completed" => {

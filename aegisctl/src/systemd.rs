@@ -11,9 +11,9 @@ use zbus::proxy::CacheProperties;
 use crate::client::Client;
 use crate::failure::Failure;
 
-/// Longest wait for aegisd to stop: systemd's DefaultTimeoutStopSec, after which
-/// it kills, and a margin.
-const STOP_DEADLINE: Duration = Duration::from_secs(100);
+/// Longest wait for aegisd to start or stop: systemd's default timeout for either,
+/// after which it kills, and a margin.
+const JOB_DEADLINE: Duration = Duration::from_secs(100);
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -90,17 +90,21 @@ impl Systemd {
             .map_err(Failure::systemd("tell its version"))
     }
 
-    /// Starts aegisd and has it started at login (or at boot). Says whether the
-    /// latter is new.
-    pub(crate) async fn start_aegisd(&self) -> Result<bool, Failure> {
-        let what = || format!("start {}", units::AEGISD);
+    /// Has aegisd started at login (or at boot). Says whether that is new.
+    pub(crate) async fn enable_aegisd(&self) -> Result<bool, Failure> {
         let enabled = self.0.enable_unit_files(&[units::AEGISD], false, false);
         let (_, changes) = enabled
             .await
             .map_err(Failure::systemd(format!("enable {}", units::AEGISD)))?;
-        self.job(what(), || self.0.start_unit(units::AEGISD, "replace"))
-            .await?;
         Ok(!changes.is_empty())
+    }
+
+    /// Starts aegisd and waits until it answers.
+    pub(crate) async fn start_aegisd(&self) -> Result<(), Failure> {
+        self.job(format!("start {}", units::AEGISD), || {
+            self.0.start_unit(units::AEGISD, "replace")
+        })
+        .await
     }
 
     /// Stops aegisd and waits until it is gone.
@@ -153,7 +157,7 @@ impl Systemd {
             }
             Err(zbus::Error::InvalidReply)
         };
-        let result = match tokio::time::timeout(STOP_DEADLINE, wait).await {
+        let result = match tokio::time::timeout(JOB_DEADLINE, wait).await {
             Ok(result) => result.map_err(Failure::systemd(what))?,
             Err(_) => "timeout".to_owned(),
         };

@@ -65,6 +65,7 @@ async fn systemd_version(client: &Client) -> Result<String, Failure> {
 }
 
 async fn aegisd_checks(client: &Client) -> Result<Vec<CheckRow>, Failure> {
+    client.start_aegisd().await?;
     let checks = client.manager().await?.check().await;
     checks.map_err(Failure::call("ask aegisd for its checks"))
 }

@@ -30,7 +30,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let progress = context.ui.progress(&format!("Waking '{}'", args.name));
     let open = async {
         let what = format!("run a command in '{}'", args.name);
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let instance = client.instance(&args.name, &what).await?;
         let argv: Vec<_> = args.command.iter().map(String::as_str).collect();
         let descriptors = instance.exec(&argv, &options).await;

@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
     let progress = context.ui.progress("Asking aegisd");
-    let client = progress.during(context.client()).await?;
+    let client = progress.during(context.aegisd()).await?;
     let mut follower = Follower::default();
     let printer = Printer::new(context.ui);
     let opened = progress.during(open(&client, &args.name)).await?;

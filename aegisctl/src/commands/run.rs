@@ -98,7 +98,7 @@ struct Machine {
 
 impl Machine {
     async fn create(context: &Context, spec: &SpecRequest) -> Result<Self, Failure> {
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let removed = async {
             client
                 .object_manager()

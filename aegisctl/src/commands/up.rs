@@ -21,7 +21,9 @@ pub(super) async fn execute(context: &Context, Args {}: Args) -> Result<u8, Fail
     let start = async {
         let client = context.client().await?;
         let was_running = client.is_running().await?;
-        let newly_enabled = Systemd::of(&client).await?.start_aegisd().await?;
+        let systemd = Systemd::of(&client).await?;
+        let newly_enabled = systemd.enable_aegisd().await?;
+        systemd.start_aegisd().await?;
         let lingering = client.manager().await?.lingering().await;
         let lingering = lingering.map_err(Failure::call("ask aegisd for its status"))?;
         Ok::<_, Failure>((was_running, newly_enabled, lingering))

@@ -1,6 +1,6 @@
 //! One line on stderr that shows what is under way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, Write};
 use std::pin::pin;
@@ -17,6 +17,8 @@ const FRAMES: [char; 4] = ['|', '/', '-', '\\'];
 #[derive(Debug)]
 pub(crate) struct Progress {
     shown: bool,
+    /// Whether the line is on the screen.
+    drawn: Cell<bool>,
     text: RefCell<String>,
     since: Instant,
 }
@@ -25,6 +27,7 @@ impl Progress {
     pub(super) fn new(shown: bool, text: &str) -> Self {
         Self {
             shown,
+            drawn: Cell::new(false),
             text: RefCell::new(text.to_owned()),
             since: Instant::now(),
         }
@@ -40,7 +43,7 @@ impl Progress {
         if !self.shown {
             return future.await;
         }
-        let _line = Line;
+        let _clear = Clear(self);
         let mut future = pin!(future);
         let mut ticks = tokio::time::interval(FRAME);
         let mut frame = 0;
@@ -62,14 +65,17 @@ impl Progress {
         let line = format!("\r{spinner} {} ({seconds} s)\x1b[K", self.text.borrow());
         // A progress line that cannot be drawn is no reason to fail.
         io::stderr().lock().write_all(line.as_bytes()).ok();
+        self.drawn.set(true);
     }
 }
 
 /// Clears the line when it goes out of scope.
-struct Line;
+struct Clear<'a>(&'a Progress);
 
-impl Drop for Line {
+impl Drop for Clear<'_> {
     fn drop(&mut self) {
-        io::stderr().lock().write_all(b"\r\x1b[K").ok();
+        if self.0.drawn.take() {
+            io::stderr().lock().write_all(b"\r\x1b[K").ok();
+        }
     }
 }

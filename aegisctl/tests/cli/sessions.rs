@@ -235,13 +235,14 @@ fn a_terminal_is_raw_for_the_session_and_as_before_afterwards() {
     };
     let terminal = openpty(Some(&size), None).unwrap();
     let before = tcgetattr(&terminal.slave).unwrap();
-    let script = "trap 'echo resized' USR2; echo $FAKE_TTY; while :; do sleep 0.05; done";
+    let script = "trap 'echo resized' USR2; echo $FAKE_TTY $TERM; while :; do sleep 0.05; done";
     let mut child = bench.spawn(
         bench
             .command(&["exec", "-it", "web", "--", "sh", "-c", script])
+            .env("TERM", "vt100")
             .stdin(terminal.slave.try_clone().unwrap()),
     );
-    wait_for_line(child.stdout.as_mut().unwrap(), "40x100");
+    wait_for_line(child.stdout.as_mut().unwrap(), "40x100 vt100");
     let flags = tcgetattr(&terminal.slave).unwrap().local_flags;
     let cooked = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
     assert!(!flags.intersects(cooked), "{flags:?}");

@@ -77,14 +77,15 @@ impl ConnectError {
     pub fn hint(&self) -> String {
         match self {
             Self::NoServiceManager(Environment::Container) => {
-                "run a container whose init is systemd, or run ./demo, which boots one".to_owned()
+                "run a container whose init is systemd; ./demo in the source tree boots one"
+                    .to_owned()
             }
             Self::NoServiceManager(Environment::Wsl) => {
                 "set systemd=true under [boot] in /etc/wsl.conf, then run: wsl --shutdown"
                     .to_owned()
             }
             Self::NoServiceManager(Environment::Plain) => {
-                "AegisVM needs systemd 252 or newer; `make shell` boots one to try it".to_owned()
+                "AegisVM needs systemd 252 or newer; ./demo in the source tree boots one".to_owned()
             }
             Self::NoUserSession { uid, .. } | Self::ForeignRuntime { uid, .. } => format!(
                 "log in as that user (su and sudo do not make a session), or let its service \

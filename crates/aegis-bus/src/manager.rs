@@ -31,6 +31,10 @@ pub trait Manager {
     /// Whether the host can do what is needed.
     fn check(&self) -> zbus::Result<Vec<CheckRow>>;
 
+    /// Reads the kit folders again, so that what follows sees a manifest that was
+    /// written a moment ago.
+    fn rescan_kits(&self) -> zbus::Result<()>;
+
     /// Stops every instance and closes its ports and sockets until aegisd starts again.
     fn stop_all(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 

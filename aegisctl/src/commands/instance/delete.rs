@@ -24,7 +24,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let progress = context.ui.progress(&format!("Deleting '{name}'"));
     let delete = async {
         let what = format!("delete '{name}'");
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let instance = client.instance(name, &what).await?;
         let call = async || instance.delete(&options).await;
         match job::perform(&client, &what, &progress, call).await {

@@ -21,7 +21,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let progress = context.ui.progress(&format!("Disabling '{name}'"));
     let disable = async {
         let what = format!("disable '{name}'");
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let instance = client.instance(name, &what).await?;
         let call = async || instance.disable().await;
         job::perform(&client, &what, &progress, call).await

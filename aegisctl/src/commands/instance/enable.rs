@@ -19,7 +19,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let progress = context.ui.progress(&format!("Enabling '{name}'"));
     let enable = async {
         let what = format!("enable '{name}'");
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let instance = client.instance(name, &what).await?;
         let call = async || instance.enable().await;
         job::perform(&client, &what, &progress, call).await

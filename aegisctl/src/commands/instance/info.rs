@@ -9,7 +9,7 @@ use crate::exit_code;
 use crate::failure::Failure;
 use crate::ui::{Ui, age, clean, moment, shell_words, tone_of};
 
-/// Labels are padded to this many columns.
+/// Labels are padded to this many columns; a longer one is followed by a space.
 const LABEL_WIDTH: usize = 13;
 
 /// Show an instance
@@ -23,7 +23,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let name = &args.name;
     let progress = context.ui.progress("Asking aegisd");
     let ask = async {
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let instance = client.instance(name, &format!("show '{name}'")).await?;
         client.view(&instance).await
     };
@@ -133,7 +133,7 @@ impl Lines {
     /// Adds a value that is ours and may hold colour.
     fn add_painted(&mut self, label: &str, value: &str) {
         if !value.is_empty() {
-            let label = format!("{}:", clean(label));
+            let label = format!("{}: ", clean(label));
             self.0.push_str(&format!("{label:<LABEL_WIDTH$}{value}\n"));
         }
     }
@@ -214,6 +214,14 @@ Units:       aegis-vm-my-agent.service
 Last exit:   killed by signal 9 (the guest ran out of memory)
 ";
         assert_eq!(render(Ui::new(false, false), &view()), expected);
+    }
+
+    #[test]
+    fn a_long_label_stays_apart_from_its_value() {
+        let mut view = view();
+        view.daemons[0].label = "python-daemon".into();
+        let text = render(Ui::new(false, false), &view);
+        assert!(text.contains("\npython-daemon: running\n"), "{text}");
     }
 
     #[test]

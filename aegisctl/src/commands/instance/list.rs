@@ -15,7 +15,7 @@ pub(crate) struct Args {}
 
 pub(super) async fn execute(context: &Context, Args {}: Args) -> Result<u8, Failure> {
     let progress = context.ui.progress("Asking aegisd");
-    let list = async { context.client().await?.instances().await };
+    let list = async { context.aegisd().await?.instances().await };
     let views = progress.during(list).await?;
     context.ui.data(
         || json!({"instances": views.iter().map(to_json).collect::<Vec<_>>()}),

@@ -18,7 +18,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let progress = context.ui.progress(&format!("Pausing '{name}'"));
     let pause = async {
         let what = format!("pause '{name}'");
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let instance = client.instance(name, &what).await?;
         let outcome = instance.pause(&Dict::new()).await;
         outcome.map_err(Failure::call(what))

@@ -18,7 +18,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let progress = context.ui.progress(&format!("Resuming '{name}'"));
     let resume = async {
         let what = format!("resume '{name}'");
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let instance = client.instance(name, &what).await?;
         let outcome = instance.resume(&Dict::new()).await;
         outcome.map_err(Failure::call(what))

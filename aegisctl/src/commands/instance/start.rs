@@ -4,6 +4,7 @@ use aegis_bus::dict::Dict;
 use aegis_bus::instance::InstanceProxy;
 use aegis_bus::job::JobState;
 use aegis_bus::manager::{CreateOptions, SpecRequest};
+use aegis_bus::names;
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
 use serde_json::json;
@@ -43,10 +44,10 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let name = args.name.as_deref().unwrap_or_default();
     let progress = context.ui.progress("Starting the instance");
     let start = async {
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let (instance, started) = match find(&client, name).await? {
             Some(instance) => {
-                args.refuse_settings(name)?;
+                args.refuse_settings(&instance)?;
                 let started = start_existing(&client, &instance, name, &progress).await?;
                 (instance, started)
             }
@@ -98,7 +99,7 @@ impl Args {
     }
 
     /// An instance that exists keeps its settings; asking for others must not be ignored.
-    fn refuse_settings(&self, handle: &str) -> Result<(), Failure> {
+    fn refuse_settings(&self, instance: &InstanceProxy<'_>) -> Result<(), Failure> {
         let command = (!self.command.is_empty()).then_some("a command");
         let kit = self.kit.is_some().then_some("--kit");
         let flag = kit
@@ -107,10 +108,14 @@ impl Args {
             .or(command);
         match flag {
             None => Ok(()),
-            Some(flag) => Err(Failure::Exists {
-                handle: handle.to_owned(),
-                flag,
-            }),
+            Some(flag) => {
+                // Its name as it was made: handles are found without regard to case.
+                let handle = names::instance_of(instance.inner().path());
+                Err(Failure::Exists {
+                    handle: handle.map(String::from).unwrap_or_default(),
+                    flag,
+                })
+            }
         }
     }
 }

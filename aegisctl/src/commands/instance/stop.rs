@@ -30,7 +30,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let progress = context.ui.progress(&format!("Stopping '{name}'"));
     let stop = async {
         let what = format!("stop '{name}'");
-        let client = context.client().await?;
+        let client = context.aegisd().await?;
         let instance = client.instance(name, &what).await?;
         let call = async || instance.stop(&options).await;
         let state = job::perform(&client, &what, &progress, call).await?;

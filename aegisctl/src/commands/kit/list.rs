@@ -15,7 +15,7 @@ pub(crate) struct Args {}
 
 pub(crate) async fn execute(context: &Context, Args {}: Args) -> Result<u8, Failure> {
     let progress = context.ui.progress("Asking aegisd");
-    let list = async { context.client().await?.kits().await };
+    let list = async { context.aegisd().await?.kits().await };
     let kits = progress.during(list).await?;
     context.ui.data(
         || json!({"kits": kits.iter().map(to_json).collect::<Vec<_>>()}),

@@ -9,14 +9,8 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
-#[path = "cli/fake.rs"]
 mod fake;
-#[path = "cli/harness.rs"]
 mod harness;
-
-#[path = "cli/instances.rs"]
 mod instances;
-#[path = "cli/logs.rs"]
 mod logs;
-#[path = "cli/sessions.rs"]
 mod sessions;

@@ -1,0 +1,341 @@
+//! The Instance interface of the fake.
+
+use std::fs::File;
+use std::io::pipe;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use aegis_bus::dict::Dict;
+use aegis_bus::error::BusFault;
+use aegis_bus::instance::{
+    DaemonEntry, DaemonState, DeleteOptions, ExecOptions, LastExit, StopOptions,
+};
+use aegis_bus::job::JobState;
+use aegis_bus::manager::SpecRequest;
+use aegis_bus::names;
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::handle::Handle;
+use zbus::{Connection, OwnedFd, OwnedObjectPath, interface};
+
+use super::guest::guest;
+use super::job::{job, running_job};
+use super::{Handles, Record, remove};
+
+pub(super) struct Instance {
+    pub(super) handle: Handle,
+    pub(super) handles: Handles,
+}
+
+impl Instance {
+    fn record(&self) -> Record {
+        let record = self
+            .handles
+            .with(|state| state.instances.get(self.handle.as_str()).cloned());
+        record.unwrap_or(Record {
+            spec: SpecRequest::default(),
+            state: "stopped",
+        })
+    }
+
+    /// Notes the call, sets the state and says whether that was new.
+    fn change(&self, call: &str, to: &'static str) -> JobState {
+        self.handles.with(|state| {
+            state.calls.push(format!("{call} {}", self.handle));
+            match state.instances.get_mut(self.handle.as_str()) {
+                Some(record) if record.state != to => {
+                    record.state = to;
+                    JobState::Done
+                }
+                _ => JobState::Unchanged,
+            }
+        })
+    }
+}
+
+#[interface(name = "org.aegisvm.Aegis1.Instance")]
+impl Instance {
+    #[zbus(out_args("job"))]
+    async fn start(
+        &self,
+        _options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        if self.record().state == "disabled" {
+            return Err(Fault::new(Symbol::Disabled, "the instance is disabled").into());
+        }
+        let state = self.change("start", "running");
+        Ok(job(connection, &self.handles, state).await)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn stop(
+        &self,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        StopOptions::from_dict(options).map_err(Fault::from)?;
+        let flakes = self.handle.as_str() == "flaky"
+            && !self
+                .handles
+                .with(|state| std::mem::replace(&mut state.flaked, true));
+        if flakes {
+            let running = running_job(connection, &self.handles).await;
+            let connection = connection.clone();
+            tokio::spawn(async move {
+                connection.release_name(names::BUS_NAME).await.unwrap();
+            });
+            return Ok(running);
+        }
+        let state = self.change("stop", "stopped");
+        Ok(job(connection, &self.handles, state).await)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn enable(&self, #[zbus(connection)] connection: &Connection) -> OwnedObjectPath {
+        let state = self.change("enable", "stopped");
+        job(connection, &self.handles, state).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn disable(&self, #[zbus(connection)] connection: &Connection) -> OwnedObjectPath {
+        let state = self.change("disable", "disabled");
+        job(connection, &self.handles, state).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn delete(
+        &self,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        DeleteOptions::from_dict(options).map_err(Fault::from)?;
+        self.change("delete", "deleted");
+        let done = job(connection, &self.handles, JobState::Done).await;
+        remove(
+            connection.clone(),
+            self.handles.clone(),
+            self.handle.clone(),
+        );
+        Ok(done)
+    }
+
+    #[zbus(out_args("outcome"))]
+    async fn pause(&self, _options: Dict) -> String {
+        match self.change("pause", "paused") {
+            JobState::Done => "changed".into(),
+            _ => "unchanged".into(),
+        }
+    }
+
+    #[zbus(out_args("outcome"))]
+    async fn resume(&self, _options: Dict) -> String {
+        match self.change("resume", "running") {
+            JobState::Done => "changed".into(),
+            _ => "unchanged".into(),
+        }
+    }
+
+    #[zbus(out_args("stdin", "stdout", "stderr", "control"))]
+    async fn exec(
+        &self,
+        argv: Vec<String>,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd), BusFault> {
+        let options = ExecOptions::from_dict(options).map_err(Fault::from)?;
+        let (guest_stdin, stdin) = pipe().unwrap();
+        let (stdout, guest_stdout) = pipe().unwrap();
+        let (stderr, guest_stderr) = pipe().unwrap();
+        let (control, guest_control) = UnixStream::pair().unwrap();
+        let mut command = Command::new(&argv[0]);
+        command
+            .args(&argv[1..])
+            .envs(options.env)
+            .stdin(guest_stdin)
+            .stdout(guest_stdout)
+            .stderr(guest_stderr)
+            .process_group(0);
+        if let Some(user) = options.user {
+            command.env("FAKE_USER", user);
+        }
+        if let Some(workdir) = options.workdir {
+            command.current_dir(workdir);
+        }
+        if let Some(size) = options.tty {
+            command.env("FAKE_TTY", format!("{}x{}", size.rows, size.cols));
+        }
+        let (connection, owner) = (connection.clone(), self.handles.clone());
+        let handles = owner.clone();
+        let ended = (self.record().spec.ephemeral).then(|| self.handle.clone());
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        thread::spawn(move || {
+            guest(command, guest_control, &handles);
+            sender.send(()).ok();
+        });
+        tokio::spawn(async move {
+            receiver.await.ok();
+            if let Some(handle) = ended {
+                remove(connection, owner, handle);
+            }
+        });
+        let fd = |fd: std::os::fd::OwnedFd| OwnedFd::from(fd);
+        Ok((
+            fd(stdin.into()),
+            fd(stdout.into()),
+            fd(stderr.into()),
+            fd(control.into()),
+        ))
+    }
+
+    #[zbus(out_args("files"))]
+    async fn open_logs(&self, _options: Dict) -> Vec<OwnedFd> {
+        let logs = self.handles.with(|state| state.logs.clone());
+        let open = |path: &PathBuf| {
+            let file = File::open(path).ok()?;
+            Some(OwnedFd::from(std::os::fd::OwnedFd::from(file)))
+        };
+        logs.iter().filter_map(open).collect()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn handle(&self) -> String {
+        self.handle.to_string()
+    }
+
+    #[zbus(property)]
+    fn state(&self) -> String {
+        self.record().state.into()
+    }
+
+    #[zbus(property)]
+    fn state_reason(&self) -> String {
+        String::new()
+    }
+
+    #[zbus(property)]
+    fn enabled(&self) -> bool {
+        self.record().state != "disabled"
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kit(&self) -> String {
+        self.record().spec.kit.unwrap_or_default()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kit_version(&self) -> String {
+        "1.0".into()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn image(&self) -> String {
+        String::new()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn command(&self) -> Vec<String> {
+        self.record().spec.command.unwrap_or_default()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn memory(&self) -> u32 {
+        256
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn cpus(&self) -> u32 {
+        1
+    }
+
+    #[zbus(property)]
+    fn accel(&self) -> String {
+        "tcg".into()
+    }
+
+    #[zbus(property)]
+    fn kernel(&self) -> String {
+        "own".into()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn workspace(&self) -> String {
+        String::new()
+    }
+
+    #[zbus(property)]
+    fn ports(&self) -> Vec<String> {
+        let ports = self.record().spec.ports;
+        ports.iter().map(ToString::to_string).collect()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn ephemeral(&self) -> bool {
+        self.record().spec.ephemeral
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn created_at(&self) -> u64 {
+        0
+    }
+
+    #[zbus(property)]
+    fn state_since(&self) -> u64 {
+        0
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn unit(&self) -> String {
+        aegis_core::units::vm(&self.handle)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn socket_unit(&self) -> String {
+        aegis_core::units::socket(&self.handle)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn slice(&self) -> String {
+        aegis_core::units::slice(&self.handle)
+    }
+
+    #[zbus(property)]
+    fn qemu_pid(&self) -> u32 {
+        0
+    }
+
+    #[zbus(property)]
+    fn execs(&self) -> u32 {
+        0
+    }
+
+    #[zbus(property)]
+    fn last_exit(&self) -> Dict {
+        let exit = LastExit {
+            code: Some(3),
+            signal: None,
+            failure: String::new(),
+            at_us: 0,
+            oom: false,
+        };
+        exit.to_dict()
+    }
+
+    #[zbus(property)]
+    fn daemons(&self) -> Vec<Dict> {
+        let gateway = DaemonEntry {
+            name: "gateway".into(),
+            label: "Gateway".into(),
+            unit: aegis_core::units::daemon(&self.handle, "gateway"),
+            state: DaemonState::Running,
+            restarts: 0,
+            next_restart_in_us: 0,
+            last_exit: String::new(),
+            since_us: 0,
+            pid: 1,
+        };
+        vec![gateway.to_dict()]
+    }
+}

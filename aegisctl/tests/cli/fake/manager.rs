@@ -1,0 +1,123 @@
+//! The Manager interface of the fake.
+
+use aegis_bus::dict::Dict;
+use aegis_bus::error::BusFault;
+use aegis_bus::job::JobState;
+use aegis_bus::manager::{CheckRow, CheckStatus, CreateOptions, SpecRequest};
+use aegis_bus::names;
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::handle::Handle;
+use zbus::{Connection, OwnedObjectPath, interface};
+
+use super::job::{failed_job, job};
+use super::{Handles, add};
+
+pub(super) struct Manager {
+    pub(super) handles: Handles,
+}
+
+#[interface(name = "org.aegisvm.Aegis1.Manager")]
+impl Manager {
+    #[zbus(out_args("instance", "job"))]
+    async fn create_instance(
+        &self,
+        handle: String,
+        spec: Dict,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(OwnedObjectPath, OwnedObjectPath), BusFault> {
+        let spec = SpecRequest::from_dict(spec).map_err(Fault::from)?;
+        let options = CreateOptions::from_dict(options).map_err(Fault::from)?;
+        let handle = if handle.is_empty() {
+            "run-1".to_owned()
+        } else {
+            handle
+        };
+        let parsed: Handle = handle
+            .parse()
+            .map_err(|error| Fault::from_error(Symbol::InvalidHandle, &error))?;
+        let broken = handle.starts_with("broken") || spec.memory_mib == Some(666);
+        self.handles.with(|state| {
+            state.calls.push(format!("create {handle}"));
+            assert_eq!(options.foreground_owner, spec.ephemeral);
+        });
+        let state = if broken { "failed" } else { "running" };
+        add(connection, &self.handles, &handle, spec, state).await;
+        let job = if broken {
+            let fault = Fault::new(Symbol::KernelMissing, "there is no kernel");
+            failed_job(connection, &self.handles, fault.with_hint("make kernel")).await
+        } else {
+            job(connection, &self.handles, JobState::Done).await
+        };
+        Ok((names::instance_path(&parsed), job))
+    }
+
+    #[zbus(out_args("instance"))]
+    async fn get_instance(&self, handle: String) -> Result<OwnedObjectPath, BusFault> {
+        let known = self.handles.handles().contains(&handle);
+        match handle.parse() {
+            Ok(handle) if known => Ok(names::instance_path(&handle)),
+            _ => Err(
+                Fault::new(Symbol::NotFound, format!("there is no instance '{handle}'"))
+                    .with_hint("aegisctl instance list shows all")
+                    .into(),
+            ),
+        }
+    }
+
+    #[zbus(out_args("checks"))]
+    async fn check(&self) -> Vec<CheckRow> {
+        vec![
+            CheckRow::new("qemu", CheckStatus::Ok, "QEMU 10.0", ""),
+            CheckRow::new("kernel", CheckStatus::Fail, "no kernel", "make kernel"),
+        ]
+    }
+
+    async fn rescan_kits(&self) {}
+
+    #[zbus(out_args("job"))]
+    async fn stop_all(
+        &self,
+        _options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> OwnedObjectPath {
+        self.handles
+            .with(|state| state.calls.push("stop all".into()));
+        job(connection, &self.handles, JobState::Done).await
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> String {
+        "9.9".into()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn mode(&self) -> String {
+        "user".into()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn home(&self) -> String {
+        "/home/alice/.aegis".into()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn runtime_directory(&self) -> String {
+        "/run/user/1000/aegis".into()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn supervisor(&self) -> String {
+        "systemd 257".into()
+    }
+
+    #[zbus(property)]
+    fn lingering(&self) -> bool {
+        self.handles.with(|state| state.lingering)
+    }
+
+    #[zbus(property)]
+    fn quarantined(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
