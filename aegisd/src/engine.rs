@@ -163,7 +163,7 @@ impl Engine {
             .into_keys()
             .filter(|h| !unreadable.contains(h.as_str()))
         {
-            tracing::warn!(instance = %handle, "its units belong to no instance and are stopped");
+            tracing::warn!(instance = %handle, "{handle}: its units belong to no instance, stopping them");
             let stopped = self.shared.supervisor.stop(&UnitId::group(&handle)).await;
             if let Err(error) = stopped {
                 tracing::error!("{}, ignoring", InstanceError::from(error).fault());
@@ -255,7 +255,7 @@ impl Engine {
             return;
         }
         if let Err(error) = instance.ask(Operation::Delete { purge: false }) {
-            tracing::warn!(instance = %handle, "{}, ignoring", error.fault());
+            tracing::warn!(instance = %handle, "{handle}: {}, ignoring", error.fault());
         }
     }
 

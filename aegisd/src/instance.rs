@@ -18,6 +18,7 @@
 //! | `actor` | the task: requests, changes, timers, reconciliation |
 //! | `admission` | what becomes of a request while an operation is under way |
 //! | `work` | the operations, step by step |
+//! | `config` | which daemons have a changed config to read |
 //! | `start` | starting a VM and waiting for its guest |
 //! | `files` | the instance's files |
 //! | `plans` | its units, as the service manager is asked for them |
@@ -26,6 +27,7 @@
 
 mod actor;
 mod admission;
+mod config;
 pub mod error;
 pub(crate) mod files;
 mod plans;
@@ -36,6 +38,7 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_core::control::{self, Answer, Call, ExecRequest, VmStatus};
 use aegis_core::handle::Handle;
@@ -53,7 +56,6 @@ use crate::supervisor::state::{Change, Facts, UnitState};
 use crate::supervisor::{Supervisor, UnitId};
 use crate::vm::{self, VmError};
 
-pub(crate) use actor::now_us;
 use admission::Kind;
 pub use error::InstanceError;
 
@@ -418,4 +420,14 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         // The thread is never cancelled, so the work itself panicked.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// Microseconds since 1970.
+pub(crate) fn now_us() -> u64 {
+    since_1970(SystemTime::now())
+}
+
+fn since_1970(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

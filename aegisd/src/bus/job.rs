@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use aegis_bus::error::BusFault;
-use aegis_bus::names::{ROOT_PATH, instance_path};
+use aegis_bus::names::instance_path;
 use aegis_core::fault::{Fault, Symbol};
-use zbus::OwnedObjectPath;
 use zbus::object_server::SignalEmitter;
+use zbus::{ObjectPath, OwnedObjectPath};
 
 use crate::board::{JobId, JobShown};
 use crate::engine::Engine;
@@ -56,8 +56,7 @@ impl JobObject {
     #[zbus(property(emits_changed_signal = "const"))]
     fn instance(&self) -> Result<OwnedObjectPath, BusFault> {
         let path = self.shown()?.instance.as_ref().map(instance_path);
-        // The root path stands for all instances.
-        Ok(path.unwrap_or_else(|| zbus::ObjectPath::from_static_str_unchecked(ROOT_PATH).into()))
+        Ok(path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked("/").into()))
     }
 
     #[zbus(property)]

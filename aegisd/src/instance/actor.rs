@@ -6,13 +6,12 @@
 //!        wait for: the operation's end, a request, news of units, the VM's status, a timer
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aegis_core::control::{CommandExit, VmStatus};
 use aegis_core::fault::Fault;
@@ -22,9 +21,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admission::{Admission, Kind, admit};
+use super::config::{self, Applied};
 use super::view::{Sources, phase, view};
 use super::work::{Conclusion, Work};
-use super::{InstanceError, MAILBOX, Mail, Operation, Request, Shared, blocking, files};
+use super::{InstanceError, MAILBOX, Mail, Operation, Request, Shared, blocking, files, now_us};
 use crate::jobs::Job;
 use crate::reconcile::{self, Action};
 use crate::registry::{Intent, Record};
@@ -42,8 +42,6 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 const HEALTHY: Duration = Duration::from_secs(600);
 /// Before a broken connection to a VM's owner that still runs is made anew.
 const RECONNECT: Duration = Duration::from_secs(1);
-/// Largest config file and exit record that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
 /// A timer that is as good as none.
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
@@ -92,8 +90,8 @@ pub(super) struct Actor {
     resting: bool,
     last_exit: Option<CommandExit>,
     /// The daemons' config files as they were last applied.
-    configs: BTreeMap<String, u64>,
-    /// Daemons whose config changed since.
+    configs: Applied,
+    /// Daemons that are to read a changed config.
     changed_configs: BTreeSet<String>,
     current: Option<Current>,
     watching: Option<Watching>,
@@ -124,7 +122,7 @@ impl Actor {
             hold: None,
             resting: false,
             last_exit: None,
-            configs: BTreeMap::new(),
+            configs: Applied::default(),
             changed_configs: BTreeSet::new(),
             current: None,
             watching: None,
@@ -145,7 +143,7 @@ impl Actor {
 
     /// Lives until the instance is removed or everybody who could ask is gone.
     pub(super) async fn run(mut self) {
-        self.configs = read_configs(&self.work).await;
+        self.configs = Applied::assume(config::read(&self.work).await);
         self.follow_vm().await;
         let mut status = self.status.subscribe();
         loop {
@@ -156,10 +154,16 @@ impl Actor {
                 biased;
                 // Its end first: what comes next depends on it.
                 conclusion = concluded(&mut self.current) => {
-                    if self.note_conclusion(conclusion) {
+                    // Looked at before the job is seen to end: whoever waited for it
+                    // reads the state it led to.
+                    let job = self.current.take().and_then(|current| current.job);
+                    if !conclusion.removed {
+                        self.look().await;
+                        self.show();
+                    }
+                    if self.note_conclusion(job, conclusion) {
                         return;
                     }
-                    self.look().await;
                 }
                 request = self.mail.requests.recv() => match request {
                     Some(request) => self.accept(request),
@@ -237,12 +241,12 @@ impl Actor {
     }
 
     /// Ends the job and notes what failed; returns whether the instance is no more.
-    fn note_conclusion(&mut self, conclusion: Conclusion) -> bool {
+    fn note_conclusion(&mut self, job: Option<Job>, conclusion: Conclusion) -> bool {
         let Conclusion { result, removed } = conclusion;
-        let job = self.current.take().and_then(|current| current.job);
         let result = result.map_err(|error| error.fault());
         if let Err(fault) = &result {
-            tracing::error!(instance = %self.work.handle, symbol = %fault.symbol, "{fault}");
+            let handle = &self.work.handle;
+            tracing::error!(instance = %handle, symbol = %fault.symbol, "{handle}: {fault}");
         }
         if removed {
             let handle = self.work.handle.clone();
@@ -301,7 +305,8 @@ impl Actor {
             Ok(units) => self.units = units,
             Err(error) => {
                 let error = InstanceError::from(error).fault();
-                tracing::warn!(instance = %self.work.handle, "{error}, ignoring");
+                let handle = &self.work.handle;
+                tracing::warn!(instance = %handle, "{handle}: {error}, ignoring");
             }
         }
         let missing = self.missing_now();
@@ -341,7 +346,8 @@ impl Actor {
         if adopted.is_empty() {
             return;
         }
-        tracing::info!(instance = %self.work.handle, units = ?adopted, "stopped by hand");
+        let (handle, names) = (&self.work.handle, adopted.join(", "));
+        tracing::info!(instance = %handle, "{handle}: stopped by hand: {names}");
         let written = self
             .work
             .intend(|record| record.stopped_by_hand.extend(adopted))
@@ -392,14 +398,10 @@ impl Actor {
         self.watching = Some(Watching { pid, task });
     }
 
-    /// Finds the daemons whose config is other than it was applied.
     async fn compare_config(&mut self) {
-        let configs = read_configs(&self.work).await;
-        for (daemon, content) in configs {
-            if self.configs.insert(daemon.clone(), content) != Some(content) {
-                self.changed_configs.insert(daemon);
-            }
-        }
+        let found = config::read(&self.work).await;
+        self.changed_configs
+            .extend(self.configs.compare(found, &self.work.handle, &self.units));
     }
 
     /// Lets daemons that have run long enough begin their delays anew.
@@ -413,7 +415,8 @@ impl Actor {
         for unit in &healed {
             if let Err(error) = self.work.shared.supervisor.clear(unit).await {
                 let fault = InstanceError::from(error).fault();
-                tracing::warn!(instance = %self.work.handle, "{fault}, ignoring");
+                let handle = &self.work.handle;
+                tracing::warn!(instance = %handle, "{handle}: {fault}, ignoring");
             }
         }
         if !healed.is_empty() {
@@ -459,37 +462,10 @@ async fn read_exit(work: &Work) -> Option<CommandExit> {
     let files = work.shared.host.layout.instance(&work.handle);
     blocking(move || {
         let name = files.exit();
-        let bytes = read_inside(files.dir(), Path::new(name.file_name()?))?;
+        let (bytes, _) = files::read_inside(files.dir(), Path::new(name.file_name()?))?;
         serde_json::from_slice(&bytes).ok()
     })
     .await
-}
-
-/// The valid config files of the daemons, as numbers that tell them apart.
-async fn read_configs(work: &Work) -> BTreeMap<String, u64> {
-    let record = work.record.borrow().clone();
-    let kit = record.spec.kit.as_ref();
-    let kit = kit.and_then(|kit| work.shared.catalog.find(&kit.name).ok());
-    let folder = work.shared.host.layout.daemon_config(&record.handle);
-    let read = move || {
-        let (manifest, _) = kit.as_ref()?.usable().ok()?;
-        let daemons = manifest.instance_daemons.iter();
-        let contents = daemons.filter_map(|daemon| {
-            let path = PathBuf::from(&daemon.config.as_ref()?.path);
-            let bytes = read_inside(&folder, &path)?;
-            let is_json = path
-                .extension()
-                .is_some_and(|extension| extension == "json");
-            if is_json && serde_json::from_slice::<serde_json::Value>(&bytes).is_err() {
-                return None;
-            }
-            let mut hasher = DefaultHasher::new();
-            bytes.hash(&mut hasher);
-            Some((daemon.daemon_name().to_owned(), hasher.finish()))
-        });
-        Some(contents.collect())
-    };
-    blocking(read).await.unwrap_or_default()
 }
 
 /// The end of the operation under way; never, if there is none.
@@ -507,21 +483,4 @@ fn healthy_in(unit: &UnitState, now: u64) -> Option<Duration> {
     let is_daemon = matches!(unit.unit.kind, aegis_core::units::UnitKind::Daemon(_));
     let age = Duration::from_micros(now.saturating_sub(unit.since));
     (runs && is_daemon && unit.restarts > 0).then(|| HEALTHY.saturating_sub(age))
-}
-
-/// A small file of an instance's folder; `None` if it is missing or odd.
-fn read_inside(folder: &Path, name: &Path) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let file = files::open_inside(folder, name).ok()?;
-    file.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
-
-/// Microseconds since 1970.
-pub(crate) fn now_us() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }

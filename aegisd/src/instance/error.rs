@@ -147,6 +147,9 @@ impl InstanceError {
 
 /// Whether a full disk is behind an error.
 fn is_full(error: &InstanceError) -> bool {
+    if let InstanceError::Several(errors) = error {
+        return errors.iter().any(is_full);
+    }
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
         let io = error.downcast_ref::<io::Error>();
@@ -199,5 +202,43 @@ pub fn supervisor_fault(error: &SupervisorError) -> Fault {
         SupervisorError::Call { .. } | SupervisorError::NotFound { .. } => {
             fault(Symbol::SupervisorFailed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(kind: io::ErrorKind) -> InstanceError {
+        InstanceError::File {
+            operation: "write",
+            path: "/home/a/.aegis/x".into(),
+            source: kind.into(),
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_itself_wherever_it_is_met() {
+        let fault = write(io::ErrorKind::StorageFull).fault();
+        assert_eq!(fault.symbol, Symbol::NoSpace);
+        assert!(
+            fault.message.contains("/home/a/.aegis/x"),
+            "{}",
+            fault.message
+        );
+        let both = InstanceError::all(vec![
+            write(io::ErrorKind::StorageFull),
+            write(io::ErrorKind::NotFound),
+        ]);
+        assert_eq!(both.unwrap_err().fault().symbol, Symbol::NoSpace);
+    }
+
+    #[test]
+    fn several_failures_are_all_told_and_the_first_gives_the_symbol() {
+        let denied = write(io::ErrorKind::PermissionDenied);
+        let errors = vec![denied, InstanceError::Busy("web".parse().unwrap())];
+        let fault = InstanceError::all(errors).unwrap_err().fault();
+        assert_eq!(fault.symbol, Symbol::PermissionDenied);
+        assert!(fault.message.contains("; then: "), "{}", fault.message);
     }
 }

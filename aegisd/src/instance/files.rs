@@ -3,9 +3,10 @@
 //! blocking thread.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
@@ -24,6 +25,8 @@ use crate::registry::Record;
 /// Size of an instance's writable layer in bytes. The file is sparse: this is
 /// what the guest may write at most, not what is taken at once.
 const DISK_SIZE: u64 = 8 << 30;
+/// Largest config file and exit record that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
 /// Seconds between SIGTERM and SIGKILL at an orderly stop in the guest.
 pub(crate) const GRACE_SECS: u64 = 10;
 
@@ -93,6 +96,9 @@ pub(super) fn write_default_config(
     manifest: &Manifest,
 ) -> Result<(), InstanceError> {
     let folder = host.layout.daemon_config(handle);
+    if !manifest.instance_daemons.is_empty() {
+        make_dir(host, &folder)?;
+    }
     let configs = manifest
         .instance_daemons
         .iter()
@@ -203,6 +209,16 @@ pub(super) fn open_inside(folder: &Path, name: &Path) -> io::Result<File> {
         at = openat(&at, part, safe | kind, Mode::empty())?;
     }
     Ok(at.into())
+}
+
+/// A small file below a folder and when it was written; `None` if it is missing
+/// or odd.
+pub(super) fn read_inside(folder: &Path, name: &Path) -> Option<(Vec<u8>, SystemTime)> {
+    let mut bytes = Vec::new();
+    let file = open_inside(folder, name).ok()?;
+    let written = file.metadata().ok()?.modified().ok()?;
+    file.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
+    Some((bytes, written))
 }
 
 /// Makes a private folder if it is missing. Only a new one is given away: what a

@@ -104,7 +104,8 @@ impl Work {
             let Some(state) = units.iter().find(|state| state.unit == unit) else {
                 continue;
             };
-            tracing::info!(instance = %self.handle, daemon, "its config changed");
+            let handle = &self.handle;
+            tracing::info!(instance = %handle, "{handle}: the config of {daemon} changed");
             let done = match state.active {
                 Active::Failed | Active::Inactive => self.launch(&daemon).await.map(drop),
                 _ => self
@@ -255,9 +256,9 @@ impl Work {
         } else {
             Intent::Deleting
         };
-        if let Err(error) = self.intend(|record| record.intent = intent).await {
-            return Err(error).into();
-        }
+        // A full disk must not keep what fills it: without the note a crash on the
+        // way leaves the instance, and nothing worse.
+        let noted = self.intend(|record| record.intent = intent).await;
         report.says("stopping the VM and the daemons");
         let mut errors = Vec::new();
         errors.extend(self.stop_unit(&UnitId::group(&self.handle)).await.err());
@@ -268,6 +269,9 @@ impl Work {
             // Last, so that a crash before it is found and finished.
             let removed = self.shared.registry.remove(self.handle.clone()).await;
             errors.extend(removed.err().map(InstanceError::from));
+        }
+        if !errors.is_empty() {
+            errors.extend(noted.err());
         }
         let result = InstanceError::all(errors);
         Conclusion {

@@ -36,7 +36,9 @@ async fn the_interfaces_are_as_committed() {
         (names::kit_path("k"), names::KIT),
         (job, names::JOB),
     ] {
-        let object = IntrospectableProxy::builder(&client.connection).path(path);
+        let object = IntrospectableProxy::builder(&client.connection)
+            .destination(names::BUS_NAME)
+            .path(path);
         let xml = object.build().await.unwrap().introspect().await.unwrap();
         let live = format!("{HEAD}{}</node>\n", part(&xml, interface));
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/aegis-bus/interfaces");

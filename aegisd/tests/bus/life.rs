@@ -71,6 +71,7 @@ async fn a_client_follows_everything_by_signals() {
     let world = World::new();
     let client = world.start().await;
     let objects = ObjectManagerProxy::builder(&client.connection)
+        .destination(aegis_bus::names::BUS_NAME)
         .path(aegis_bus::names::ROOT_PATH)
         .build()
         .await
@@ -81,7 +82,9 @@ async fn a_client_follows_everything_by_signals() {
     let path = aegis_bus::names::instance_path(&"web".parse().unwrap());
     within(async { while *added.next().await.unwrap().args().unwrap().object_path() != *path {} })
         .await;
-    let properties = PropertiesProxy::builder(&client.connection).path(&path);
+    let properties = PropertiesProxy::builder(&client.connection)
+        .destination(aegis_bus::names::BUS_NAME)
+        .path(&path);
     let properties = properties.build().await.unwrap();
     let mut changes = properties.receive_properties_changed().await.unwrap();
     let web = client.instance("web").await;

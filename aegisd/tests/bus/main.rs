@@ -2,6 +2,11 @@
 //! the service manager and the VMs' owners are fakes in this process. Registry,
 //! files, sockets and D-Bus are real.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails where its world is not as it was made"
+)]
+
 mod fake_owner;
 mod fake_supervisor;
 mod interfaces;

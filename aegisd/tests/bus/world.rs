@@ -159,7 +159,9 @@ impl Client {
 
     pub(crate) async fn view(&self, handle: &str) -> InstanceView {
         let path = aegis_bus::names::instance_path(&handle.parse().unwrap());
-        let properties = PropertiesProxy::builder(&self.connection).path(path);
+        let properties = PropertiesProxy::builder(&self.connection)
+            .destination(aegis_bus::names::BUS_NAME)
+            .path(path);
         let properties = properties.build().await.unwrap();
         let interface = aegis_bus::names::INSTANCE.try_into().unwrap();
         let all: Dict = properties.get_all(interface).await.unwrap();
