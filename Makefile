@@ -4,8 +4,9 @@ MODE ?= user
 PREFIX ?= /usr
 DESTDIR ?= /
 XTASK = target/release/xtask
-# As typed: make would expand the $ of a shell command.
-export AEGIS_RUN := $(value RUN)
+ifneq (,$(filter shell,$(MAKECMDGOALS)))
+-load target/become.so
+endif
 
 .SILENT:
 .PHONY: help build guest kernel test shell shell-stop install clean
@@ -36,7 +37,10 @@ test: $(XTASK) ## Set up what is missing and run every suite [ONLY=part of a tit
 	$(XTASK) test $(if $(ONLY),--only '$(ONLY)')
 
 shell: $(XTASK) ## Prompt in a machine [RUN='command' | SCRIPT=file] [SYSTEMD=257|252] [MODE=user|system] [NAME=machine]
-	$(XTASK) shell --systemd $(SYSTEMD) --mode $(MODE) $(if $(NAME),--name $(NAME)) $(if $(SCRIPT),--script '$(SCRIPT)') $(if $(AEGIS_RUN),--run "$$AEGIS_RUN")
+	$(become $(value RUN),exec $(XTASK) shell --systemd $(SYSTEMD) --mode $(MODE) $(if $(NAME),--name $(NAME)) $(if $(SCRIPT),--script '$(SCRIPT)') $(if $(value RUN),--run "$$AEGIS_RUN"))
+
+target/become.so: xtask/become.c | target/build-deps
+	cc -shared -fPIC -o $@ $<
 
 shell-stop: $(XTASK) ## Stop the machines of make shell with all that runs there [NAME=machine]
 	$(XTASK) shell-stop $(if $(NAME),--name $(NAME))

@@ -1,6 +1,7 @@
 //! Exposed ports: connections of the host carried to 127.0.0.1 in the guest.
 //!
-//! Connections that arrive while the VM starts wait; those of a VM that cannot
+//! Connections that arrive while the VM starts wait, also for the command to
+//! listen: the guest is ready before its programs are. Those of a VM that cannot
 //! start are reset. While the VM ends none is accepted: they stay in the kernel's
 //! queue for the next one.
 
@@ -12,10 +13,12 @@ use std::time::Duration;
 
 use aegis_core::fault::Fault;
 use aegis_link::CallError;
+use aegis_link::message::Symbol;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::activation::PortListener;
@@ -32,12 +35,21 @@ const BUFFER: usize = 16 * 1024;
 /// Pause after an accept that failed for want of descriptors or memory.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How long after the owner's start a program in the guest may take to listen. A
+/// port that refuses later is refused to the client at once.
+const WARM_UP: Duration = Duration::from_secs(30);
+
+/// Between two dials of a port that nothing listens on yet.
+const REDIAL: Duration = Duration::from_millis(100);
+
 /// What the listeners of a VM share.
 #[derive(Clone, Debug)]
 pub struct PortServices {
     pub owner: OwnerHandle,
     pub doorway: Arc<Doorway>,
     pub slots: Arc<Semaphore>,
+    /// Until when a refusal means that a program has not begun to listen.
+    pub warm: Instant,
 }
 
 impl PortServices {
@@ -46,6 +58,7 @@ impl PortServices {
             owner,
             doorway,
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            warm: Instant::now() + WARM_UP,
         }
     }
 }
@@ -84,9 +97,9 @@ pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()>
             |cx: &mut Context<'_>| services.doorway.poll_accept(|| listener.poll_accept(cx));
         match poll_fn(accept).await {
             Ok(Some(((client, _), visit))) => {
-                let owner = services.owner.clone();
+                let (owner, warm) = (services.owner.clone(), services.warm);
                 tokio::spawn(async move {
-                    serve_client(client, port.guest, owner, visit).await;
+                    serve_client(client, port.guest, owner, warm, visit).await;
                     drop(slot);
                 });
             }
@@ -102,8 +115,14 @@ pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()>
 
 /// Carries one connection. Whatever goes wrong, the client is reset: it must not
 /// take a broken connection for one that ended well.
-async fn serve_client(mut client: TcpStream, guest: Option<u16>, owner: OwnerHandle, visit: Visit) {
-    if let Err(why) = carry(&mut client, guest, &owner).await {
+async fn serve_client(
+    mut client: TcpStream,
+    guest: Option<u16>,
+    owner: OwnerHandle,
+    warm: Instant,
+    visit: Visit,
+) {
+    if let Err(why) = carry(&mut client, guest, &owner, warm).await {
         debug!(
             error = &why as &dyn std::error::Error,
             "a connection was reset"
@@ -117,18 +136,32 @@ async fn carry(
     client: &mut TcpStream,
     guest: Option<u16>,
     owner: &OwnerHandle,
+    warm: Instant,
 ) -> Result<(), CarryError> {
     client.set_nodelay(true).map_err(CarryError::Prepare)?;
     // A client on another machine that vanishes must not keep the VM awake.
     setsockopt(client, sockopt::KeepAlive, &true)
         .map_err(|errno| CarryError::Prepare(errno.into()))?;
     let port = guest.ok_or(CarryError::UnknownPort)?;
-    let link = owner.use_guest().await.map_err(CarryError::NoGuest)?;
-    let mut stream = link.dial(port).await.map_err(CarryError::Dial)?;
+    let mut stream = loop {
+        let link = owner.use_guest().await.map_err(CarryError::NoGuest)?;
+        match link.dial(port).await {
+            Ok(stream) => break stream,
+            Err(error) if is_refusal(&error) && Instant::now() < warm => {
+                tokio::time::sleep(REDIAL).await;
+            }
+            Err(error) => return Err(CarryError::Dial(error)),
+        }
+    };
     copy_bidirectional_with_sizes(client, &mut stream, BUFFER, BUFFER)
         .await
         .map(drop)
         .map_err(CarryError::Copy)
+}
+
+/// Whether nothing listens on the port.
+fn is_refusal(error: &CallError) -> bool {
+    matches!(error, CallError::Fault(fault) if fault.symbol == Symbol::ConnectionRefused)
 }
 
 /// Closes with RST instead of FIN (socket(7), SO_LINGER).
