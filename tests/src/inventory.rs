@@ -13,11 +13,13 @@ use crate::wait::wait_until;
 /// What is listed, each by a shell line that root runs and that prints one
 /// thing a line. The journal's files are left out: it alone may grow. Processes
 /// in `/enter` are the test's own, and systemd keeps its folder of transient
-/// units once it has made one.
+/// units once it has made one. Mounts are compared as such: their units come
+/// some time after them.
 const KINDS: [(&str, &str); 8] = [
     (
         "system unit",
-        "systemctl list-units --all --no-legend --plain --full | cut -d' ' -f1",
+        "systemctl list-units --all --no-legend --plain --full | cut -d' ' -f1 \
+         | grep -v '[.]mount$'",
     ),
     (
         "user unit",

@@ -3,7 +3,9 @@
 
 use anyhow::{Context, Result, bail};
 
+use crate::instance::DEADLINE;
 use crate::machine::{Machine, Output, User};
+use crate::wait::wait_until;
 
 /// One user of one machine. Alice's seat means user mode, root's system mode.
 #[derive(Clone, Copy, Debug)]
@@ -222,11 +224,13 @@ impl<'a> Seat<'a> {
     /// # Errors
     /// It does not answer.
     pub fn wait_for_aegisd(&self) -> Result<()> {
-        // A bus call to an activatable name waits for its owner by itself.
+        // A bus call to an activatable name waits for its owner by itself, but one
+        // may still reach an aegisd that was killed a moment ago.
         let ping = "org.aegisvm.Aegis1 /org/aegisvm/Aegis1 org.freedesktop.DBus.Peer Ping";
-        self.run(&format!("busctl {} call {ping}", self.scope()))?
-            .success()?;
-        Ok(())
+        let line = format!("busctl {} call {ping}", self.scope());
+        wait_until(DEADLINE, "aegisd to answer", || {
+            Ok(self.run(&line)?.code() == 0)
+        })
     }
 
     /// Calls a method of the manager object with `busctl` and gives what it prints.

@@ -335,7 +335,9 @@ impl Supervisor for Systemd {
             version,
             mode,
             started_at,
-            lingering: (mode == Mode::User).then(|| lingers(self.uid)).flatten(),
+            lingering: (mode == Mode::User)
+                .then(|| connection::lingers(self.uid))
+                .flatten(),
             confinement_obstacle: sandbox::obstacle(mode),
             capabilities: Capabilities {
                 growing_delay: self.maker.grows_delays(),
@@ -560,17 +562,6 @@ fn bind_error(unit: &UnitId, listen: &[Listen]) -> Option<SupervisorError> {
 fn major_version(text: &str) -> u32 {
     let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
-}
-
-/// Whether the user's manager outlives their logout: what `loginctl enable-linger`
-/// leaves (logind.conf(5) has no other record). `None` if the user has no name.
-fn lingers(uid: u32) -> Option<bool> {
-    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten()?;
-    Some(
-        std::path::Path::new("/var/lib/systemd/linger")
-            .join(user.name)
-            .exists(),
-    )
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ use crate::{command_exit, guest, notify};
 use backoff::Backoff;
 use bring_up::{StartError, bring_up};
 pub use mailbox::OwnerHandle;
-use mailbox::{Ask, Reply};
+use mailbox::{Ask, Reply, tell};
 use report::{facts, reasons};
 use up::{Up, UpEvent};
 
@@ -584,11 +584,6 @@ where
         Arc::clone(hypervisor),
         Arc::clone(status),
     )))
-}
-
-/// An asker that is gone needs no answer.
-fn tell<T>(reply: Reply<T>, answer: Result<T, Fault>) {
-    drop(reply.send(answer));
 }
 
 fn heartbeat() -> Interval {

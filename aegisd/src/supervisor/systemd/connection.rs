@@ -48,6 +48,17 @@ fn address(path: &Path) -> String {
     format!("unix:path={}", path.display())
 }
 
+/// Whether the user's manager outlives their logout: what `loginctl enable-linger`
+/// leaves (logind.conf(5) has no other record). `None` if the user has no name.
+pub(super) fn lingers(uid: u32) -> Option<bool> {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten()?;
+    Some(
+        std::path::Path::new("/var/lib/systemd/linger")
+            .join(user.name)
+            .exists(),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -63,3 +63,8 @@ impl OwnerHandle {
         answer.await.map_err(|_| over())?
     }
 }
+
+/// An asker that is gone needs no answer.
+pub(super) fn tell<T>(reply: Reply<T>, answer: Result<T, Fault>) {
+    drop(reply.send(answer));
+}

@@ -1,0 +1,51 @@
+//! The conformance suite of aegisd's supervisor, run inside the machines: it
+//! needs the service manager it speaks to around it.
+
+use std::fs;
+use std::process::Command;
+
+use aegis_tests::machine::{Machine, Systemd, User};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+#[test]
+fn the_supervisor_conforms_on_systemd_257() -> Result<()> {
+    conforms(Systemd::V257)
+}
+
+#[test]
+fn the_supervisor_conforms_on_systemd_252() -> Result<()> {
+    conforms(Systemd::V252)
+}
+
+fn conforms(systemd: Systemd) -> Result<()> {
+    let machine = Machine::shared(systemd)?;
+    let suite = "/tmp/supervisor_conformance";
+    machine.write_file(User::Alice, suite, &fs::read(built_suite()?)?)?;
+    let line = format!("chmod 755 {suite} && {suite} --ignored --test-threads 2 2>&1");
+    let output = machine.run(User::Alice, &line)?;
+    ensure!(output.code() == 0, "{}", output.text());
+    Ok(())
+}
+
+/// The suite's program, as cargo says where it put it.
+fn built_suite() -> Result<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--release", "--package", "aegisd", "--no-run"])
+        .args(["--test", "supervisor_conformance", "--message-format=json"])
+        .output()
+        .context("running cargo")?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let messages = output.stdout.split(|byte| *byte == b'\n');
+    let mut messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let program = messages.find_map(|message| {
+        let is_suite = message["target"]["name"] == "supervisor_conformance";
+        let path = message["executable"].as_str().filter(|_| is_suite);
+        path.map(str::to_owned)
+    });
+    program.context("cargo did not name the conformance suite's program")
+}
