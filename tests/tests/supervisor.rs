@@ -13,11 +13,6 @@ fn the_supervisor_conforms_on_systemd_257() -> Result<()> {
     conforms(Systemd::V257)
 }
 
-#[test]
-fn the_supervisor_conforms_on_systemd_252() -> Result<()> {
-    conforms(Systemd::V252)
-}
-
 fn conforms(systemd: Systemd) -> Result<()> {
     let machine = Machine::shared(systemd)?;
     let suite = "/tmp/supervisor_conformance";

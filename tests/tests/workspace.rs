@@ -62,16 +62,6 @@ fn a_folder_is_shared_both_ways_by_virtiofs() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_folder_is_shared_both_ways_by_9p_on_systemd_252() -> Result<()> {
-    let machine = Machine::shared(Systemd::V252)?;
-    assert_eq!(
-        shared_both_ways(Seat::alice(&machine), "space-plan9")?,
-        "9p"
-    );
-    Ok(())
-}
-
 fn symlinks_lead_nowhere(machine: &Machine) -> Result<()> {
     let seat = Seat::alice(machine);
     machine.write_file(User::Alice, "/home/alice/outside/secret", b"host secret\n")?;
