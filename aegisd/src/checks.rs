@@ -3,15 +3,15 @@
 //! Each check looks at the real thing, changes nothing and ends soon. What it
 //! says is for people; its id is for programs and does not change.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use aegis_bus::manager::CheckStatus::{Fail, Ok as Good, Warn};
 use aegis_bus::manager::{CheckRow, CheckStatus};
 use aegis_core::layout::Mode;
 
+use crate::effects;
 use crate::engine::Engine;
 use crate::host::Host;
 use crate::supervisor::state::Facts;
@@ -152,6 +152,10 @@ async fn qemu(host: &Host) -> CheckRow {
 
 fn kvm() -> CheckRow {
     let path = Path::new("/dev/kvm");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "opening a device changes nothing"
+    )]
     let opened = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -302,13 +306,12 @@ fn find(name: &str, dirs: &[PathBuf]) -> Option<PathBuf> {
 
 /// The first two numbers after a program's own name in its `--version`.
 async fn version(program: &Path, prefix: &str) -> Option<[u32; 2]> {
-    let mut command = tokio::process::Command::new::<&OsStr>(program.as_os_str());
+    let mut command = Command::new(program);
     command
         .arg("--version")
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(VERSION_DEADLINE, command.output())
+        .stderr(Stdio::null());
+    let output = tokio::time::timeout(VERSION_DEADLINE, effects::run(command))
         .await
         .ok()?
         .ok()?;

@@ -19,6 +19,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bus::{self, ServeError};
+use crate::effects;
 use crate::engine::{Engine, EngineError};
 use crate::host::{Host, HostError};
 use crate::registry::Registry;
@@ -86,6 +87,7 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     let host = Host::from_environment(mode)?;
+    aegis_fault_points::arm(&host.layout.home);
     let _lock = lock(&host.layout.runtime)?;
     let connection = aegis_bus::connect::connect(mode)
         .await
@@ -119,7 +121,7 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
 /// Holds off a second aegisd with the same folders, before anything is touched.
 fn lock(runtime: &Path) -> Result<File, DaemonError> {
     let path = runtime.join("aegisd.lock");
-    std::fs::create_dir_all(runtime).map_err(|source| DaemonError::Folder {
+    effects::make_folders(runtime).map_err(|source| DaemonError::Folder {
         path: runtime.to_owned(),
         source,
     })?;
@@ -127,11 +129,7 @@ fn lock(runtime: &Path) -> Result<File, DaemonError> {
         path: path.clone(),
         source,
     };
-    let file = File::options()
-        .append(true)
-        .create(true)
-        .open(&path)
-        .map_err(failed)?;
+    let file = effects::keep_file(&path).map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::Running(path)),

@@ -23,16 +23,23 @@
 //! | [`reconcile`] | what should be done, pure |
 //! | [`jobs`] | long operations that clients follow |
 //! | [`kits`] | kit manifests, specs made from them, changes of both |
+//! | `effects` | changes outside of aegisd, each with its fault points |
 //! | [`checks`] | whether the host can do what is needed |
 //! | [`registry`] | what users want, on disk |
 //! | [`supervisor`] | the service manager |
 //! | [`vm`] | the client of a VM's owner |
 //! | [`host`] | directories and programs around it |
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests make files as they like")
+)]
+
 pub mod board;
 pub mod bus;
 pub mod checks;
 pub mod daemon;
+mod effects;
 pub mod engine;
 pub mod host;
 pub mod instance;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use aegis_core::control::{Answer, Call, CallFrame, OwnerFrame, VmStatus};
 use aegis_core::fault::{Fault, Symbol};
+use aegis_fault_points::around_async;
 use rustix::fd::OwnedFd;
 use tokio::net::UnixStream;
 use tokio::sync::watch::Sender;
@@ -65,6 +66,14 @@ impl VmError {
 /// # Errors
 /// The owner refused, or could not be talked to.
 pub async fn call(path: &Path, call: Call) -> Result<(Answer, Vec<OwnedFd>), VmError> {
+    let refused = |source| VmError::Connect {
+        path: path.to_owned(),
+        source,
+    };
+    around_async("vm.call", refused, ask(path, call)).await
+}
+
+async fn ask(path: &Path, call: Call) -> Result<(Answer, Vec<OwnedFd>), VmError> {
     let mut frames = connect(path).await?;
     frames.send(&CallFrame { id: 1, call }).await?;
     loop {
@@ -102,6 +111,10 @@ pub async fn watch(path: &Path, status: &Sender<Option<VmStatus>>) -> Result<(),
     Ok(())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "call() has the fault points, and watch() is for a VM that runs"
+)]
 async fn connect(path: &Path) -> Result<Frames, VmError> {
     let stream = UnixStream::connect(path).await;
     let stream = stream.map_err(|source| VmError::Connect {

@@ -13,16 +13,20 @@ const LONGEST_FILE: usize = 600;
 
 /// Who of ours may depend on whom. What both ends of a wire share knows nothing
 /// of either end, and programs do not know each other.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("aegis-core", &[]),
+    ("aegis-fault-points", &[]),
     ("aegis-link", &["aegis-core"]),
     ("aegis-bus", &["aegis-core"]),
-    ("aegisd", &["aegis-core", "aegis-bus"]),
+    ("aegisd", &["aegis-core", "aegis-bus", "aegis-fault-points"]),
     ("aegisctl", &["aegis-core", "aegis-bus"]),
-    ("aegis-vmm", &["aegis-core", "aegis-link"]),
+    (
+        "aegis-vmm",
+        &["aegis-core", "aegis-link", "aegis-fault-points"],
+    ),
     ("aegis-shim", &["aegis-core"]),
     ("aegis-harness", &["aegis-core", "aegis-link"]),
-    ("aegis-tests", &[]),
+    ("aegis-tests", &["aegis-fault-points"]),
     ("xtask", &["aegis-tests"]),
 ];
 
@@ -30,8 +34,8 @@ const MAY_USE: [(&str, &[&str]); 10] = [
 const MAY_BE_UNSAFE: [&str; 3] = ["crates/aegis-vmm", "crates/aegis-shim", "guest/harness"];
 
 /// The layers inside aegisd, upper ones first. A module uses modules of its own
-/// layer and of lower ones; those of the lowest do not know each other.
-const AEGISD_LAYERS: [&[&str]; 4] = [
+/// layer and of lower ones; from [`LOWEST`] on those of a layer do not know each other.
+const AEGISD_LAYERS: [&[&str]; 5] = [
     &["daemon"],
     &["bus"],
     &[
@@ -45,7 +49,11 @@ const AEGISD_LAYERS: [&[&str]; 4] = [
         "vm",
     ],
     &["registry", "supervisor", "host"],
+    &["effects"],
 ];
+
+/// The first of the layers that only look outside.
+const LOWEST: usize = 3;
 
 /// Every Rust file of ours, with its path below the repository.
 fn sources() -> Result<BTreeMap<PathBuf, String>> {
@@ -144,7 +152,7 @@ fn layers_of_aegisd_use_only_what_is_below_them() -> Result<()> {
         };
         for used in text.lines().flat_map(used_modules) {
             if let Some(layer) = layer_of(used) {
-                let is_lowest = own == AEGISD_LAYERS.len() - 1;
+                let is_lowest = own >= LOWEST;
                 assert!(
                     layer > own || (layer == own && !is_lowest) || used == module,
                     "{} uses crate::{used}, which is not below {module}",

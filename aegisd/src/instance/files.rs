@@ -2,9 +2,8 @@
 //! in system mode, belongs to the user of the units. Blocks: callers are on a
 //! blocking thread.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,6 +18,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use serde::Serialize;
 
 use super::InstanceError;
+use crate::effects;
 use crate::host::Host;
 use crate::registry::Record;
 
@@ -121,16 +121,8 @@ pub(super) fn write_default_config(
         }
         let mut text = encode(&path, default)?;
         text.push(b'\n');
-        let new = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        match new {
-            Ok(mut file) => {
-                file.write_all(&text).map_err(failed("write", &path))?;
-                give(host, &path)?;
-            }
+        match effects::write_new(&path, &text) {
+            Ok(()) => give(host, &path)?,
             // The user's own file wins, whatever it holds.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed("write", &path)(error)),
@@ -150,7 +142,7 @@ pub(super) fn remove(host: &Host, handle: &Handle, purge: bool) -> Vec<InstanceE
     }
     let removed = folders
         .into_iter()
-        .map(|folder| match fs::remove_dir_all(&folder) {
+        .map(|folder| match effects::remove_tree(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed("remove", &folder)(error))
             }
@@ -184,9 +176,8 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
             // As the package, the service manager or the user made it.
             continue;
         }
-        fs::create_dir_all(folder).map_err(failed("make", folder))?;
-        let permissions = Permissions::from_mode(mode);
-        fs::set_permissions(folder, permissions).map_err(failed("protect", folder))?;
+        effects::make_folders(folder).map_err(failed("make", folder))?;
+        effects::protect(folder, mode).map_err(failed("protect", folder))?;
     }
     Ok(())
 }
@@ -224,7 +215,7 @@ pub(super) fn read_inside(folder: &Path, name: &Path) -> Option<(Vec<u8>, System
 /// Makes a private folder if it is missing. Only a new one is given away: what a
 /// path leads to in a folder of the units is theirs to change.
 fn make_dir(host: &Host, path: &Path) -> Result<(), InstanceError> {
-    match DirBuilder::new().mode(0o700).create(path) {
+    match effects::make_folder(path, 0o700) {
         Ok(()) => give(host, path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(failed("make", path)(error)),
@@ -232,13 +223,8 @@ fn make_dir(host: &Host, path: &Path) -> Result<(), InstanceError> {
 }
 
 fn make_file(host: &Host, path: &Path) -> Result<(), InstanceError> {
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
-        Ok(_) => give(host, path),
+    match effects::write_new(path, b"") {
+        Ok(()) => give(host, path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(failed("make", path)(error)),
     }
@@ -248,21 +234,15 @@ fn make_file(host: &Host, path: &Path) -> Result<(), InstanceError> {
 fn write_json(host: &Host, path: &Path, value: &impl Serialize) -> Result<(), InstanceError> {
     let bytes = encode(path, value)?;
     let fresh = path.with_extension("new");
-    match fs::remove_file(&fresh) {
+    match effects::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(failed("remove", &fresh)(error));
         }
         _ => {}
     }
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
-    written.map_err(failed("write", &fresh))?;
+    effects::write_new(&fresh, &bytes).map_err(failed("write", &fresh))?;
     give(host, &fresh)?;
-    fs::rename(&fresh, path).map_err(failed("replace", path))
+    effects::rename(&fresh, path).map_err(failed("replace", path))
 }
 
 fn encode(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, InstanceError> {
@@ -277,7 +257,7 @@ fn give(host: &Host, path: &Path) -> Result<(), InstanceError> {
     let Some(owner) = host.unit_owner else {
         return Ok(());
     };
-    lchown(path, Some(owner.uid), Some(owner.gid)).map_err(failed("give away", path))
+    effects::give(path, owner.uid, owner.gid).map_err(failed("give away", path))
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> InstanceError {
@@ -346,6 +326,8 @@ fn daemon_spec(host: &Host, record: &Record, daemon: &InstanceDaemon) -> DaemonS
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use aegis_core::spec::InstanceSpec;
 
     use super::*;

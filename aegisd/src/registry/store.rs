@@ -1,14 +1,15 @@
 //! The tables of the registry. Lives on the registry's thread; everything blocks.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
 use aegis_core::handle::Handle;
-use rusqlite::{Connection, Row, params};
+use aegis_fault_points::around;
+use rusqlite::{Connection, Row, ffi, params};
 
 use super::record::{Intent, Record};
 use super::{OpenError, RegistryError};
+use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -53,6 +54,10 @@ pub(super) struct Store {
     connection: Connection,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the place the registry is changed in; every change is a step()"
+)]
 impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, RegistryError> {
         let failed = |source: OpenError| RegistryError::Open {
@@ -60,20 +65,16 @@ impl Store {
             source,
         };
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
+            effects::make_folders(folder).map_err(|error| failed(error.into()))?;
         }
         // SQLite gives its journal the mode of the database file.
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path);
-        file.map_err(|error| failed(error.into()))?;
+        effects::keep_file(path).map_err(|error| failed(error.into()))?;
         let connection = Connection::open(path).map_err(|error| failed(error.into()))?;
         // FULL: an intent must be on the disk before what it announces happens.
-        connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
-            .map_err(|error| failed(error.into()))?;
+        step("registry.open", || {
+            connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+        })
+        .map_err(|error| failed(error.into()))?;
         let mut store = Self { connection };
         store.migrate(path)?;
         Ok(store)
@@ -93,12 +94,14 @@ impl Store {
             });
         }
         for version in found..SCHEMA_VERSION {
-            let step = self.connection.transaction().map_err(sql("migrate"))?;
-            step.execute_batch(MIGRATIONS[version as usize])
-                .map_err(sql("migrate"))?;
-            step.pragma_update(None, "user_version", version + 1)
-                .map_err(sql("migrate"))?;
-            step.commit().map_err(sql("migrate"))?;
+            let connection = &mut self.connection;
+            let migrated = step("registry.migrate", || {
+                let migration = connection.transaction()?;
+                migration.execute_batch(MIGRATIONS[version as usize])?;
+                migration.pragma_update(None, "user_version", version + 1)?;
+                migration.commit()
+            });
+            migrated.map_err(sql("migrate"))?;
         }
         Ok(())
     }
@@ -156,15 +159,16 @@ impl Store {
             serde_json::to_string(&record.stopped_by_hand).map_err(encode)?,
             record.made_in.map(to_sql),
         ];
-        let written = self.connection.execute(&statement, values);
+        let write = || self.connection.execute(&statement, values);
+        let written = step("registry.write", write);
         written.map(drop).map_err(sql("write"))
     }
 
     pub(super) fn remove(&mut self, handle: &Handle) -> Result<(), RegistryError> {
-        self.connection
-            .execute("DELETE FROM instance WHERE folded = ?1", [handle.folded()])
-            .map(drop)
-            .map_err(sql("write"))
+        let forget = "DELETE FROM instance WHERE folded = ?1";
+        let remove = || self.connection.execute(forget, [handle.folded()]);
+        let removed = step("registry.remove", remove);
+        removed.map(drop).map_err(sql("write"))
     }
 }
 
@@ -221,12 +225,32 @@ fn from_sql(time: i64) -> u64 {
     u64::try_from(time).unwrap_or_default()
 }
 
+/// One change of the file, with its fault points.
+fn step<T>(name: &str, act: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    around(
+        name,
+        |error| rusqlite::Error::SqliteFailure(as_sqlite_says(&error), None),
+        act,
+    )
+}
+
+/// SQLite's word for an error of the system, as its documentation of result codes
+/// has it.
+fn as_sqlite_says(error: &io::Error) -> ffi::Error {
+    ffi::Error::new(match error.kind() {
+        io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
+        io::ErrorKind::ReadOnlyFilesystem => ffi::SQLITE_READONLY,
+        _ => ffi::SQLITE_CANTOPEN,
+    })
+}
+
 fn sql(operation: &'static str) -> impl Fn(rusqlite::Error) -> RegistryError {
     move |source| RegistryError::Sql { operation, source }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use aegis_core::spec::InstanceSpec;

@@ -33,7 +33,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use zbus::OwnedObjectPath;
 
-use self::manager::{AuxiliaryUnit, ManagerProxy, Property, is_absent, is_error};
+use self::manager::{AuxiliaryUnit, Manager, Property, is_absent, is_error};
 use self::sandbox::Places;
 use self::signals::Signal;
 use self::units::UnitMaker;
@@ -71,7 +71,7 @@ const REPLACE: &str = "replace";
 #[derive(Debug)]
 pub struct Systemd {
     connection: zbus::Connection,
-    manager: ManagerProxy<'static>,
+    manager: Manager,
     /// Never read from; each waiter gets a receiver of its own out of it.
     signals: broadcast::Receiver<Signal>,
     maker: UnitMaker,
@@ -90,7 +90,7 @@ impl Systemd {
             address: "org.freedesktop.systemd1".to_owned(),
             source: source.into(),
         };
-        let manager = ManagerProxy::new(&connection).await.map_err(unreachable)?;
+        let manager = Manager::new(&connection).await.map_err(unreachable)?;
         let version = manager.version().await.map_err(unreachable)?;
         let version = major_version(&version);
         if version < OLDEST_VERSION {

@@ -2,6 +2,7 @@
 //! the service manager and the VMs' owners are fakes in this process. Registry,
 //! files, sockets and D-Bus are real.
 
+#![allow(clippy::disallowed_methods, reason = "tests make files as they like")]
 #![allow(
     clippy::unwrap_used,
     reason = "a test fails where its world is not as it was made"

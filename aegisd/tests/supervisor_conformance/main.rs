@@ -9,6 +9,8 @@
 //!
 //! Each test has an instance of its own and leaves nothing.
 
+#![allow(clippy::disallowed_methods, reason = "tests make files as they like")]
+
 mod daemons;
 mod sandbox;
 mod sockets;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aegis_core::control::CommandExit;
 use aegis_core::fault::{Fault, Symbol};
+use aegis_fault_points::around;
 use aegis_link::message::{CommandEnd, ProcessEnd};
 
 use crate::guest;
@@ -48,7 +49,11 @@ fn replace(path: &Path, exit: &CommandExit) -> io::Result<()> {
         .open(&unfinished)?;
     file.write_all(&serde_json::to_vec(exit)?)?;
     file.sync_all()?;
-    fs::rename(&unfinished, path)
+    around(
+        "vm.exit-record",
+        |error| error,
+        || fs::rename(&unfinished, path),
+    )
 }
 
 /// How the end reads in a sentence.

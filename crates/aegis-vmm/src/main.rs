@@ -58,6 +58,9 @@ fn main() -> ExitCode {
     // First of all, and before there is a second thread.
     let hardened = hardening::apply().map_err(Error::Hardening);
     let spec = hardened.and_then(|()| read_spec(&options.spec));
+    if let Ok(spec) = &spec {
+        aegis_fault_points::arm(&spec.dir);
+    }
     logging::start(spec.as_ref().ok().map(|spec| &spec.handle));
     match spec.and_then(|spec| own(spec, options.listen.as_deref())) {
         Ok(Verdict::Finished) => ExitCode::SUCCESS,

@@ -32,6 +32,7 @@ pub(super) async fn unit_state(
     Ok(Some(read(unit, &general, &specific)))
 }
 
+#[expect(clippy::disallowed_methods, reason = "reading changes nothing")]
 async fn properties(
     connection: &Connection,
     object: &ObjectPath<'_>,

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
+use aegis_fault_points::around_async;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -88,13 +89,17 @@ impl Child {
             started: started_tx,
             ended: ended_tx,
         };
-        thread::Builder::new()
-            .name(format!("keep {name}"))
-            .spawn(move || keeper.keep(program, &confinement))
-            .map_err(JailError::Prepare)?;
-        // A keeper that ends without a word has panicked.
-        let lost = |_| JailError::Prepare(io::Error::other("the keeper thread ended"));
-        let pid = started.await.map_err(lost)??;
+        let start = async {
+            thread::Builder::new()
+                .name(format!("keep {name}"))
+                .spawn(move || keeper.keep(program, &confinement))
+                .map_err(JailError::Prepare)?;
+            // A keeper that ends without a word has panicked.
+            let lost = |_| JailError::Prepare(io::Error::other("the keeper thread ended"));
+            started.await.map_err(lost)?
+        };
+        let point = format!("vm.fork-{name}");
+        let pid = around_async(&point, JailError::Prepare, start).await?;
         let (exit_tx, exit) = watch::channel(None);
         tokio::spawn(async move {
             let last_words = listen(output).await;

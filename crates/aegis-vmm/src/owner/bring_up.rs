@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::vm_spec::VmSpec;
+use aegis_fault_points::around_async;
 use aegis_link::message::{Event, Hello};
 use aegis_link::{CallError, Handle, Incoming, LinkError, Received, Role};
 use tempfile::TempDir;
@@ -127,11 +128,17 @@ pub async fn bring_up<H: Hypervisor>(
     let tell = |words: &str| status.change(|status| words.clone_into(&mut status.words));
     let planned = Planned::new(spec)?;
     tell("starting: the machine is being prepared");
-    let held = planned.hold().await?;
+    let held = around_async("vm.hold", resource("machine"), planned.hold()).await?;
     tell("starting: the machine is being started");
-    let launched = held.launch(&*hypervisor).await?;
+    let launch = held.launch(&*hypervisor);
+    let launched = around_async("vm.launch", resource("machine"), launch).await?;
     tell("starting: the guest boots");
-    launched.ready().await
+    around_async("vm.boot", resource("link"), launched.ready()).await
+}
+
+/// What could not be had.
+fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::Resource { what, source }
 }
 
 /// All files that were installed are there.
@@ -159,14 +166,15 @@ impl Planned {
             serial: DiskSerial::Base,
         }];
         if let Some(disk) = &spec.disk {
-            disk::ensure(disk).await.map_err(StartError::Disk)?;
+            let made = disk::ensure(disk);
+            let made = async { made.await.map_err(StartError::Disk) };
+            around_async("vm.disk", resource("disk"), made).await?;
             disks.push(DiskPlan {
                 path: disk.path.clone(),
                 read_only: false,
                 serial: DiskSerial::Upper,
             });
         }
-        let resource = |what| move |source| StartError::Resource { what, source };
         let scratch = tempfile::Builder::new()
             .prefix("aegis-vmm-")
             .tempdir()
@@ -345,7 +353,8 @@ async fn talk<M: Machine>(
         hello.harness, hello.kernel
     );
     let order = guest::boot_order(spec, &hello, machine.facts().share);
-    let booted = link.boot(order).await.map_err(StartError::Boot)?;
+    let booted = async { link.boot(order).await.map_err(StartError::Boot) };
+    let booted = around_async("vm.order", resource("boot order"), booted).await?;
     info!(
         "the guest is ready after {} ms of its own time",
         booted.uptime_ms

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aegis_fault_points::around_async;
 use aegis_link::message::{CommandEnd, Event};
 use aegis_link::{Handle, Incoming, LinkError, LinkStream, Received};
 use tempfile::TempDir;
@@ -123,7 +124,9 @@ impl<M: Machine + 'static> Up<M> {
                     return None;
                 }
                 let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-                if let Err(error) = link.stop(grace_ms).await {
+                let unasked = |error| format!("{error}");
+                let asked = async { link.stop(grace_ms).await.map_err(|error| error.to_string()) };
+                if let Err(error) = around_async("vm.stop", unasked, asked).await {
                     warn!("the guest cannot be asked to stop: {error}");
                     return None;
                 }
@@ -149,7 +152,11 @@ impl<M: Machine + 'static> Up<M> {
             let _aborted = copy.await;
         }
         let log = self.log;
-        if tokio::task::spawn_blocking(move || log.close())
+        let closed = async {
+            let closed = tokio::task::spawn_blocking(move || log.close()).await;
+            closed.map_err(std::io::Error::other)
+        };
+        if around_async("vm.close-log", |error| error, closed)
             .await
             .is_err()
         {

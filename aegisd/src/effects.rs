@@ -1,0 +1,97 @@
+//! What aegisd changes outside of itself, but for the registry and the service
+//! manager, whose modules see to their own.
+//!
+//! Every such change has a fault point before and after it (`aegis_fault_points`),
+//! so a test can end aegisd or fail it there. `clippy.toml` refuses the functions
+//! that would go around this; the system test of fault points refuses a point that
+//! no operation passes.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the place these calls are to be made in"
+)]
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::process::Output;
+
+use aegis_fault_points::{around, around_async};
+
+/// Makes a folder with these permissions; its parent must be there.
+pub(crate) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    step("file.make-folder", || {
+        DirBuilder::new().mode(mode).create(path)
+    })
+}
+
+/// Makes a folder and those above it where they are missing.
+pub(crate) fn make_folders(path: &Path) -> io::Result<()> {
+    step("file.make-folders", || fs::create_dir_all(path))
+}
+
+/// Sets a file's permissions.
+pub(crate) fn protect(path: &Path, mode: u32) -> io::Result<()> {
+    step("file.protect", || {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    })
+}
+
+/// Makes a private file that must not be there yet, and has its content on the
+/// disk. One that could not be written whole is not left.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = step("file.make", || {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).open(path)
+    })?;
+    let written = step("file.write", || {
+        file.write_all(content).and_then(|()| file.sync_all())
+    });
+    if written.is_err() {
+        // What went wrong first is the news.
+        drop(remove_file(path));
+    }
+    written
+}
+
+/// Opens a private file to hold on to it, made if it is missing.
+pub(crate) fn keep_file(path: &Path) -> io::Result<File> {
+    step("file.keep", || {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600).open(path)
+    })
+}
+
+/// Puts a file in the place of another in one step.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    step("file.rename", || fs::rename(from, to))
+}
+
+/// Removes a file.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    step("file.remove", || fs::remove_file(path))
+}
+
+/// Removes a folder and everything in it.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    step("file.remove-tree", || fs::remove_dir_all(path))
+}
+
+/// Gives a file to another user; never what a link leads to.
+pub(crate) fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    step("file.give", || {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+    })
+}
+
+/// Runs a program to its end. It is killed if nobody waits for it any more.
+pub(crate) async fn run(command: std::process::Command) -> io::Result<Output> {
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    around_async("process.run", |error| error, command.output()).await
+}
+
+fn step<T>(name: &str, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    around(name, |error| error, act)
+}
