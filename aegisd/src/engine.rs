@@ -146,7 +146,7 @@ impl Engine {
         }
         for mut record in loaded.records {
             let units = by_handle.remove(&record.handle).unwrap_or_default();
-            if crate::reconcile::adopt(&mut record, &units, self.shared.facts.started_at) {
+            if crate::reconcile::adopt_unseen(&mut record, &units, self.shared.facts.started_at) {
                 let written = self.shared.registry.update(record.clone()).await;
                 if let Err(error) = written {
                     tracing::error!("{}, ignoring", error.fault());
@@ -326,7 +326,7 @@ async fn follow_units(engine: Arc<Engine>, mut changes: BoxStream<'static, Chang
     loop {
         while let Some(change) = changes.next().await {
             match &change {
-                Change::Changed(unit) | Change::Gone { unit, .. } => {
+                Change::Changed(unit) | Change::Stopped(unit) | Change::Gone(unit) => {
                     if let Some(instance) = engine.shared.directory.find(unit.handle.as_str()) {
                         instance.unit_changed(&change);
                     }

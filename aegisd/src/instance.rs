@@ -21,6 +21,7 @@
 //! | `config` | which daemons have a changed config to read |
 //! | `start` | starting a VM and waiting for its guest |
 //! | `files` | the instance's files |
+//! | `own_stops` | which stops were ours and not somebody's by hand |
 //! | `plans` | its units, as the service manager is asked for them |
 //! | `view` | its looks |
 //! | [`error`] | what can go wrong |
@@ -30,12 +31,13 @@ mod admission;
 mod config;
 pub mod error;
 pub(crate) mod files;
+mod own_stops;
 mod plans;
 mod start;
 mod view;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -158,8 +160,8 @@ struct Notice {
 struct News {
     /// Something about the units is other than before.
     units: bool,
-    /// These units are gone because somebody stopped them.
-    stopped: BTreeSet<UnitId>,
+    /// These units were stopped, by us or by somebody, with the time.
+    stopped: Vec<(UnitId, u64)>,
     /// A file in the daemons' config folder may be other than before.
     config: bool,
 }
@@ -296,12 +298,8 @@ impl Instance {
     pub fn unit_changed(&self, change: &Change) {
         self.notice.tell(|news| {
             news.units = true;
-            if let Change::Gone {
-                unit,
-                stopped: true,
-            } = change
-            {
-                news.stopped.insert(unit.clone());
+            if let Change::Stopped(unit) = change {
+                news.stopped.push((unit.clone(), now_us()));
             }
         });
     }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! What a user did with the service manager's own tools is an act of the user:
-//! [`adopt`] turns it into intent before anything is planned.
+//! [`adopt`] turns it into intent before anything is planned. docs/UNITS.md has
+//! the table of what each of these acts leads to.
 
 use crate::registry::{Intent, Record};
 use crate::supervisor::UnitId;
@@ -53,7 +54,7 @@ fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
     let mut actions = Vec::new();
     for unit in wanted(record) {
         let found = units.iter().find(|state| state.unit == unit);
-        let by_hand = record.stopped_by_hand.contains(&unit.name());
+        let by_hand = record.stopped_by_hand.contains_key(&unit.name());
         match &unit.kind {
             aegis_core::units::UnitKind::Daemon(name) => {
                 // One that failed for good is shown, not started again and again.
@@ -96,11 +97,39 @@ pub fn vm_runs(record: &Record, units: &[UnitState]) -> bool {
     units.iter().any(|state| state.unit == vm && !ended(state))
 }
 
+/// Takes what people did with the service manager's own tools for intent:
+/// `stopped` are the units that a stop job of somebody else's ended, with the
+/// time, not yet judged. Returns whether the record changed.
+pub fn adopt(record: &mut Record, units: &[UnitState], stopped: Vec<(UnitId, u64)>) -> bool {
+    if record.intent != Intent::Enabled {
+        return false;
+    }
+    let before = record.stopped_by_hand.clone();
+    for (unit, at) in stopped {
+        // The news may be older than the look; what is up was started since.
+        if unit.handle == record.handle && !is_up(units, &unit) {
+            record.stopped_by_hand.insert(unit.name(), at);
+        }
+    }
+    let group = UnitId::group(&record.handle);
+    let by_hand = &mut record.stopped_by_hand;
+    if is_up(units, &group) && by_hand.contains_key(&group.name()) {
+        // Whoever starts the group wants what was stopped with it.
+        by_hand.clear();
+    }
+    for state in units {
+        if is_up(units, &state.unit) {
+            by_hand.remove(&state.unit.name());
+        }
+    }
+    *by_hand != before
+}
+
 /// At aegisd's start: takes units that are missing for stopped by hand where the
 /// service manager that made them is the same. Another run of the manager (a
 /// reboot, a new login) begins with a clean slate. Returns whether the record
 /// changed.
-pub fn adopt(record: &mut Record, units: &[UnitState], manager_run: u64) -> bool {
+pub fn adopt_unseen(record: &mut Record, units: &[UnitState], manager_run: u64) -> bool {
     if record.intent != Intent::Enabled {
         return false;
     }
@@ -109,14 +138,24 @@ pub fn adopt(record: &mut Record, units: &[UnitState], manager_run: u64) -> bool
         record.stopped_by_hand.clear();
         return changed;
     }
-    let missing = wanted(record)
-        .into_iter()
-        .filter(|unit| units.iter().all(|u| u.unit != *unit));
-    let before = record.stopped_by_hand.len();
-    record
-        .stopped_by_hand
-        .extend(missing.map(|unit| unit.name()));
-    record.stopped_by_hand.len() != before
+    let noted = |unit: &UnitId| record.stopped_by_hand.contains_key(&unit.name());
+    let missing = wanted(record).into_iter().filter(|unit| !noted(unit));
+    let missing = missing.filter(|unit| units.iter().all(|state| state.unit != *unit));
+    let missing: Vec<_> = missing.map(|unit| (unit, UNSEEN)).collect();
+    adopt(record, units, missing)
+}
+
+/// The time of a stop that nobody saw.
+const UNSEEN: u64 = 0;
+
+fn is_up(units: &[UnitState], unit: &UnitId) -> bool {
+    let found = units.iter().find(|state| state.unit == *unit);
+    found.is_some_and(|state| {
+        matches!(
+            state.active,
+            Active::Active | Active::Reloading | Active::Activating
+        )
+    })
 }
 
 #[cfg(test)]
@@ -204,7 +243,8 @@ mod tests {
     #[test]
     fn what_was_stopped_by_hand_stays_stopped() {
         let mut record = record(Intent::Enabled);
-        record.stopped_by_hand = wanted(&record).iter().map(UnitId::name).collect();
+        let stopped = wanted(&record).into_iter().map(|unit| (unit.name(), 5));
+        record.stopped_by_hand = stopped.collect();
         assert_eq!(plan(&record, &[]), []);
     }
 
@@ -254,17 +294,50 @@ mod tests {
     #[test]
     fn a_unit_missing_in_the_same_run_was_stopped_by_hand() {
         let mut same = record(Intent::Enabled);
-        assert!(adopt(&mut same, &[socket(Active::Active)], 1));
-        assert_eq!(
-            same.stopped_by_hand,
-            ["aegis-kit-web:gateway.service".to_owned()].into()
-        );
-        assert!(!adopt(&mut same, &[socket(Active::Active)], 1));
+        assert!(adopt_unseen(&mut same, &[socket(Active::Active)], 1));
+        let name = "aegis-kit-web:gateway.service".to_owned();
+        assert_eq!(same.stopped_by_hand, [(name, UNSEEN)].into());
+        assert!(!adopt_unseen(&mut same, &[socket(Active::Active)], 1));
         let mut rebooted = same.clone();
-        assert!(adopt(&mut rebooted, &[], 2));
+        assert!(adopt_unseen(&mut rebooted, &[], 2));
         assert!(rebooted.stopped_by_hand.is_empty());
         let mut never_made = record(Intent::Enabled);
         never_made.made_in = None;
-        assert!(!adopt(&mut never_made, &[], 1));
+        assert!(!adopt_unseen(&mut never_made, &[], 1));
+    }
+
+    #[test]
+    fn what_was_stopped_is_noted_with_its_time_until_it_is_up_again() {
+        let mut record = record(Intent::Enabled);
+        let stopped = vec![(UnitId::vm(&handle()), 7), (UnitId::sockets(&handle()), 8)];
+        let units = [vm(Active::Inactive)];
+        assert!(adopt(&mut record, &units, stopped.clone()));
+        let noted = [("aegis-vm-web.service", 7), ("aegis-vm-web.socket", 8)];
+        let noted = noted.map(|(name, at)| (name.to_owned(), at));
+        assert_eq!(record.stopped_by_hand, noted.into());
+        assert!(!adopt(&mut record, &units, Vec::new()));
+        let up = [vm(Active::Activating), socket(Active::Active)];
+        assert!(
+            adopt(&mut record, &up, stopped),
+            "the news is older than the look"
+        );
+        assert!(record.stopped_by_hand.is_empty());
+    }
+
+    #[test]
+    fn a_group_that_is_started_brings_all_of_it_back() {
+        let mut record = record(Intent::Enabled);
+        let group = UnitId::group(&handle());
+        let stopped = vec![(group.clone(), 7), (UnitId::sockets(&handle()), 7)];
+        assert!(adopt(&mut record, &[], stopped));
+        let started = [unit_state(group, Active::Active)];
+        assert!(adopt(&mut record, &started, Vec::new()));
+        assert!(record.stopped_by_hand.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_adopted_of_an_instance_that_is_not_enabled() {
+        let mut record = record(Intent::Disabled);
+        assert!(!adopt(&mut record, &[], vec![(UnitId::vm(&handle()), 7)]));
     }
 }

@@ -120,5 +120,6 @@ fn to_json(view: &InstanceView) -> Value {
         "execs": view.execs,
         "last_exit": exit,
         "daemons": view.daemons.iter().map(daemon).collect::<Vec<_>>(),
+        "stopped_by_hand": view.stopped_by_hand,
     })
 }

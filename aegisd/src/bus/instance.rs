@@ -1,5 +1,6 @@
 //! The Instance interface.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aegis_bus::dict::{Dict, DictReader};
@@ -238,6 +239,11 @@ impl InstanceObject {
             .iter()
             .map(DaemonEntry::to_dict)
             .collect())
+    }
+
+    #[zbus(property)]
+    fn stopped_by_hand(&self) -> Result<BTreeMap<String, u64>, BusFault> {
+        Ok(self.view()?.stopped_by_hand.clone())
     }
 }
 

@@ -22,12 +22,13 @@ use tokio::time::Instant;
 
 use super::admission::{Admission, Kind, admit};
 use super::config::{self, Applied};
+use super::own_stops::OwnStops;
 use super::view::{Sources, phase, view};
 use super::work::{Conclusion, Work};
 use super::{InstanceError, MAILBOX, Mail, Operation, Request, Shared, blocking, files, now_us};
 use crate::jobs::Job;
 use crate::reconcile::{self, Action};
-use crate::registry::{Intent, Record};
+use crate::registry::Record;
 use crate::supervisor::UnitId;
 use crate::supervisor::state::UnitState;
 use crate::vm;
@@ -82,8 +83,8 @@ pub(super) struct Actor {
     units: Vec<UnitState>,
     /// Wanted units that are missing, as of the last look.
     missing: BTreeSet<UnitId>,
-    /// Units that somebody stopped, not yet judged.
-    stopped: BTreeSet<UnitId>,
+    /// Units that were stopped, with the time, not yet judged.
+    stopped: Vec<(UnitId, u64)>,
     /// Nothing is made before this instant.
     hold: Option<Instant>,
     /// Everything was stopped on request and rests until the next one.
@@ -111,6 +112,7 @@ impl Actor {
             handle: record.handle.clone(),
             status: status.subscribe(),
             record: Arc::new(watch::Sender::new(record)),
+            own_stops: OwnStops::default(),
         };
         let mut actor = Self {
             work,
@@ -118,7 +120,7 @@ impl Actor {
             mail,
             units,
             missing: BTreeSet::new(),
-            stopped: BTreeSet::new(),
+            stopped: Vec::new(),
             hold: None,
             resting: false,
             last_exit: None,
@@ -315,7 +317,7 @@ impl Actor {
         }
         self.missing = missing;
         if self.current.is_none() {
-            self.adopt_stops().await;
+            self.adopt_hands().await;
         }
         self.follow_vm().await;
     }
@@ -326,31 +328,25 @@ impl Actor {
         wanted.into_iter().filter(|unit| !there(unit)).collect()
     }
 
-    /// Takes what somebody stopped for intent: it stays stopped.
-    async fn adopt_stops(&mut self) {
-        let stopped = std::mem::take(&mut self.stopped);
-        let enabled = self.work.record.borrow().intent == Intent::Enabled;
-        if !enabled || self.resting {
+    /// Takes what somebody stopped or started by hand for intent.
+    async fn adopt_hands(&mut self) {
+        let mut stopped = std::mem::take(&mut self.stopped);
+        stopped.retain(|(unit, _)| !self.work.own_stops.answers_for(unit));
+        self.work.own_stops.forget_running(&self.units);
+        if self.resting {
             return;
         }
-        let (gone, still_there): (BTreeSet<_>, BTreeSet<_>) = stopped
-            .into_iter()
-            .partition(|unit| self.missing.contains(unit));
-        // The look may be older than the news; one that runs was started since.
-        let runs = |unit: &UnitId| {
-            let found = self.units.iter().find(|state| state.unit == *unit);
-            matches!(phase(found), UnitPhase::Active | UnitPhase::Activating)
-        };
-        self.stopped = still_there.into_iter().filter(|unit| !runs(unit)).collect();
-        let adopted: Vec<String> = gone.iter().map(UnitId::name).collect();
-        if adopted.is_empty() {
+        let mut adopted = self.work.record.borrow().clone();
+        if !reconcile::adopt(&mut adopted, &self.units, stopped) {
             return;
         }
-        let (handle, names) = (&self.work.handle, adopted.join(", "));
+        let by_hand = adopted.stopped_by_hand;
+        let names: Vec<&str> = by_hand.keys().map(String::as_str).collect();
+        let (handle, names) = (&self.work.handle, names.join(", "));
         tracing::info!(instance = %handle, "{handle}: stopped by hand: {names}");
         let written = self
             .work
-            .intend(|record| record.stopped_by_hand.extend(adopted))
+            .intend(|record| record.stopped_by_hand = by_hand)
             .await;
         if let Err(error) = written {
             self.note_trouble(error.fault());

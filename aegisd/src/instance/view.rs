@@ -1,5 +1,7 @@
 //! An instance as clients see it, from its record, its units and its VM. Pure.
 
+use std::collections::BTreeMap;
+
 use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit};
 use aegis_core::control::{CommandExit, CommandState, KernelKind, VmStatus};
 use aegis_core::fault::Fault;
@@ -91,7 +93,16 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
             .iter()
             .map(|daemon| entry(&sources, daemon))
             .collect(),
+        stopped_by_hand: stopped_by_hand(record),
     }
+}
+
+/// The units that people know, without the group they are in.
+fn stopped_by_hand(record: &Record) -> BTreeMap<String, u64> {
+    let slice = units::slice(&record.handle);
+    let stopped = record.stopped_by_hand.iter();
+    let stopped = stopped.filter(|(name, _)| **name != slice);
+    stopped.map(|(name, &at)| (name.clone(), at)).collect()
 }
 
 fn find<'a>(units: &'a [UnitState], id: &UnitId) -> Option<&'a UnitState> {
@@ -109,7 +120,7 @@ fn reason(sources: &Sources<'_>, state: InstanceState, unit: Option<&UnitState>)
     if let Some(fault) = sources.trouble {
         return fault.to_string();
     }
-    let socket = units::socket(&record.handle);
+    let (socket, vm_unit) = (units::socket(&record.handle), units::vm(&record.handle));
     match (state, vm) {
         (InstanceState::Failed, Some(vm)) if vm.state == VmState::Failed => vm
             .fault
@@ -120,8 +131,11 @@ fn reason(sources: &Sources<'_>, state: InstanceState, unit: Option<&UnitState>)
             format!("awake: {}", vm.awake_because.join(", "))
         }
         (InstanceState::Starting | InstanceState::Stopping, Some(vm)) => vm.words.clone(),
-        _ if record.stopped_by_hand.contains(&socket) => {
-            format!("{socket} was stopped by hand; starting the instance opens it again")
+        _ if record.stopped_by_hand.contains_key(&socket) => {
+            format!("{socket} was stopped by systemctl; starting the instance opens it again")
+        }
+        (InstanceState::Stopped, _) if record.stopped_by_hand.contains_key(&vm_unit) => {
+            format!("{vm_unit} was stopped by systemctl; any use starts it again")
         }
         _ => String::new(),
     }
@@ -284,9 +298,14 @@ mod tests {
     #[test]
     fn a_socket_stopped_by_hand_is_said() {
         let mut record = record();
-        record.stopped_by_hand.insert("aegis-vm-web.socket".into());
+        record
+            .stopped_by_hand
+            .insert("aegis-vm-web.socket".into(), 7);
+        record.stopped_by_hand.insert("aegis-web.slice".into(), 7);
         let view = look(&record, &[], None);
         assert_eq!(view.state, "stopped");
-        assert!(view.state_reason.contains("stopped by hand"));
+        assert!(view.state_reason.contains("stopped by systemctl"));
+        let listed = [("aegis-vm-web.socket".to_owned(), 7)];
+        assert_eq!(view.stopped_by_hand, listed.into());
     }
 }

@@ -10,14 +10,15 @@ use aegis_core::control::VmStatus;
 use aegis_core::handle::Handle;
 use tokio::sync::watch;
 
+use super::own_stops::OwnStops;
 use super::start::outcome;
 use super::{InstanceError, Operation, Shared, blocking, files, plans};
 use crate::jobs::{Outcome, Reporter};
 use crate::kits::KitError;
 use crate::reconcile::{self, Action};
 use crate::registry::{Intent, Record};
-use crate::supervisor::UnitId;
-use crate::supervisor::state::Active;
+use crate::supervisor::state::{Active, ProcessEnd, UnitState};
+use crate::supervisor::{self, SupervisorError, UnitId};
 
 /// SIGKILL, signal(7).
 const SIGKILL: i32 = 9;
@@ -47,6 +48,7 @@ pub(super) struct Work {
     pub(super) handle: Handle,
     pub(super) record: Arc<watch::Sender<Record>>,
     pub(super) status: watch::Receiver<Option<VmStatus>>,
+    pub(super) own_stops: OwnStops,
 }
 
 impl Work {
@@ -168,7 +170,15 @@ impl Work {
 
     async fn enable(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
         self.check_not_deleting()?;
+        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
         let before = self.record.borrow().clone();
+        let sockets = UnitId::sockets(&self.handle);
+        let is_closed = units.iter().all(|state| state.unit != sockets);
+        if is_closed && reconcile::vm_runs(&before, &units) {
+            // It could be used by nobody.
+            let (unit, other) = (sockets.name(), self.vm().name());
+            return Err(SupervisorError::StillRuns { unit, other }.into());
+        }
         let mut outcome = Outcome::Unchanged;
         if before.intent == Intent::Disabled || !before.stopped_by_hand.is_empty() {
             self.intend(|record| {
@@ -178,12 +188,10 @@ impl Work {
             .await?;
             outcome = Outcome::Changed;
         }
-        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
         let record = self.record.borrow().clone();
         let mut actions = reconcile::plan(&record, &units);
-        let failed = units.iter().filter(|state| state.active == Active::Failed);
-        actions.extend(failed.filter_map(|state| match &state.unit.kind {
-            // A new start is asked for, so what failed for good gets another chance.
+        let ended = units.iter().filter(|state| deserves_another_start(state));
+        actions.extend(ended.filter_map(|state| match &state.unit.kind {
             aegis_core::units::UnitKind::Daemon(name) => Some(Action::Launch(name.clone())),
             _ => None,
         }));
@@ -302,7 +310,12 @@ impl Work {
     }
 
     pub(super) async fn stop_unit(&self, unit: &UnitId) -> Result<Outcome, InstanceError> {
-        Ok(outcome(self.shared.supervisor.stop(unit).await?))
+        self.own_stops.expect(unit);
+        let stopped = self.shared.supervisor.stop(unit).await?;
+        if stopped == supervisor::Outcome::Unchanged {
+            self.own_stops.withdraw(unit);
+        }
+        Ok(outcome(stopped))
     }
 
     async fn write_files(&self) -> Result<Record, InstanceError> {
@@ -360,4 +373,12 @@ impl Work {
             Intent::Creating | Intent::Enabled | Intent::Disabled => Ok(()),
         }
     }
+}
+
+/// Whether a start that was asked for is one for this daemon too: it failed for
+/// good, or was ended by a signal that counts as no failure. One that exited has
+/// done its work.
+fn deserves_another_start(state: &UnitState) -> bool {
+    let was_killed = matches!(state.last_end, Some(ProcessEnd::Signal(_)));
+    state.active == Active::Failed || (state.has_exited() && was_killed)
 }

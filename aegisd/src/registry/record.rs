@@ -1,6 +1,6 @@
 //! One instance as it is wanted.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use aegis_core::handle::Handle;
 use aegis_core::spec::InstanceSpec;
@@ -42,10 +42,11 @@ pub struct Record {
     pub created_at: u64,
     pub intent: Intent,
     pub spec: InstanceSpec,
-    /// Names of units that somebody stopped with the service manager's own
-    /// tools: not made again until the instance is started or enabled anew, or
-    /// the service manager itself starts anew.
-    pub stopped_by_hand: BTreeSet<String>,
+    /// Units that somebody stopped with the service manager's own tools, by name,
+    /// and when, in microseconds since 1970: not made again until the instance is
+    /// started or enabled anew, or the service manager itself starts anew. 0 where
+    /// it happened while aegisd did not run.
+    pub stopped_by_hand: BTreeMap<String, u64>,
     /// The run of the service manager (its start, in microseconds since 1970) in
     /// which all units were made. A unit missing in the same run was stopped
     /// while aegisd was not there to see it; in another run it never was made.
@@ -60,7 +61,7 @@ impl Record {
             created_at,
             intent: Intent::Creating,
             spec,
-            stopped_by_hand: BTreeSet::new(),
+            stopped_by_hand: BTreeMap::new(),
             made_in: None,
         }
     }

@@ -1,5 +1,6 @@
 //! The tables of the registry. Lives on the registry's thread; everything blocks.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -26,7 +27,7 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
         intent          TEXT NOT NULL,
         -- aegis-core's InstanceSpec as JSON.
         spec            TEXT NOT NULL,
-        -- Unit names as a JSON array.
+        -- Unit names and times as a JSON object; in old rows names as an array.
         stopped_by_hand TEXT NOT NULL,
         -- Microseconds since 1970.
         made_in         INTEGER
@@ -200,7 +201,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
         created_at: from_sql(row.get(1)?),
         intent: read_word(&intent).map_err(json("intent"))?,
         spec: serde_json::from_str(&spec).map_err(json("spec"))?,
-        stopped_by_hand: serde_json::from_str(&stopped_by_hand).map_err(json("stopped_by_hand"))?,
+        stopped_by_hand: read_stopped(&stopped_by_hand).map_err(json("stopped_by_hand"))?,
         made_in: row.get::<_, Option<i64>>(5)?.map(from_sql),
     };
     record.spec.validate()?;
@@ -214,6 +215,19 @@ fn word(intent: Intent) -> Result<String, serde_json::Error> {
 
 fn read_word(text: &str) -> Result<Intent, serde_json::Error> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
+}
+
+fn read_stopped(text: &str) -> Result<BTreeMap<String, u64>, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Stopped {
+        Times(BTreeMap<String, u64>),
+        Names(Vec<String>),
+    }
+    Ok(match serde_json::from_str(text)? {
+        Stopped::Times(times) => times,
+        Stopped::Names(names) => names.into_iter().map(|name| (name, 0)).collect(),
+    })
 }
 
 /// SQLite's integers are signed; microseconds since 1970 fit for 290,000 years.
@@ -268,11 +282,17 @@ mod tests {
         let mut made = record("Web");
         made.intent = Intent::Purging;
         made.made_in = Some(9);
-        made.stopped_by_hand = ["aegis-vm-Web.socket".to_owned()].into();
+        made.stopped_by_hand = [("aegis-vm-Web.socket".to_owned(), 8)].into();
         Store::open(&path).unwrap().insert(&made).unwrap();
         assert_eq!(Store::open(&path).unwrap().load().unwrap().records, [made]);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn stops_noted_without_a_time_are_read() {
+        let read = read_stopped(r#"["a.service"]"#).unwrap();
+        assert_eq!(read, [("a.service".to_owned(), 0)].into());
     }
 
     #[test]

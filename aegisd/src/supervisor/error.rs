@@ -80,7 +80,7 @@ pub enum SupervisorError {
         obstacle: &'static str,
     },
     /// Sockets cannot be made to listen while the service behind them runs.
-    #[error("{unit} cannot be opened while {other} still runs")]
+    #[error("{unit} is closed and cannot be opened while {other} still runs")]
     StillRuns { unit: String, other: String },
     /// The manager does not know the unit.
     #[error("{unit} does not exist")]

@@ -122,13 +122,10 @@ impl UnitState {
 pub enum Change {
     /// Its state is another; `list` says which.
     Changed(UnitId),
+    /// A stop job ended it, ours or somebody's: an act, not an accident.
+    Stopped(UnitId),
     /// The manager no longer knows it.
-    Gone {
-        unit: UnitId,
-        /// Someone's stop job ended it: an act to adopt, not to correct. Not so
-        /// where it ended by itself or the manager lost it.
-        stopped: bool,
-    },
+    Gone(UnitId),
     /// More happened than could be kept: `list` to know what is so.
     Missed,
 }

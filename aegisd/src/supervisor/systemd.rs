@@ -515,7 +515,11 @@ impl Supervisor for Systemd {
             loop {
                 match signals.recv().await {
                     Ok(Signal::Unit(change)) => return Some((change, signals)),
-                    Ok(Signal::Job(_)) => {}
+                    Ok(Signal::Job(ended)) => {
+                        if let Some(unit) = ended.stopped {
+                            return Some((Change::Stopped(unit), signals));
+                        }
+                    }
                     Err(RecvError::Lagged(_)) => return Some((Change::Missed, signals)),
                     Err(RecvError::Closed) => return None,
                 }

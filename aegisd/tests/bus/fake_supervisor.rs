@@ -70,8 +70,10 @@ impl FakeSupervisor {
     /// A unit ends: by somebody's stop job, or by itself.
     pub(crate) fn lose(&self, unit: &UnitId, stopped: bool) {
         if self.drop_unit(unit) {
-            let unit = unit.clone();
-            drop(self.changes.send(Change::Gone { unit, stopped }));
+            if stopped {
+                drop(self.changes.send(Change::Stopped(unit.clone())));
+            }
+            drop(self.changes.send(Change::Gone(unit.clone())));
         }
     }
 

@@ -242,18 +242,18 @@ async fn what_people_stop_is_told_from_what_vanished() {
         .status()
         .unwrap();
     assert!(status.success());
-    let gone = async {
+    let told = async {
+        let mut stopped = false;
         while let Some(change) = changes.next().await {
-            if let Change::Gone { unit, stopped } = change
-                && unit == sockets
-            {
+            stopped |= change == Change::Stopped(sockets.clone());
+            if change == Change::Gone(sockets.clone()) {
                 return stopped;
             }
         }
         panic!("the stream of changes ended");
     };
     assert!(
-        tokio::time::timeout(PATIENCE, gone).await.unwrap(),
+        tokio::time::timeout(PATIENCE, told).await.unwrap(),
         "stopped by hand"
     );
     world.clean().await;

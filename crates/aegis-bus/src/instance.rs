@@ -116,6 +116,10 @@ pub trait Instance {
     /// The instance daemons ([`DaemonEntry`]).
     #[zbus(property)]
     fn daemons(&self) -> zbus::Result<Vec<Dict>>;
+    /// Units that somebody stopped with the service manager's own tools, and when,
+    /// in microseconds since 1970; 0 where aegisd did not see it.
+    #[zbus(property)]
+    fn stopped_by_hand(&self) -> zbus::Result<BTreeMap<String, u64>>;
 }
 
 /// The `options` of `Stop`.

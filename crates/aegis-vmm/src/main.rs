@@ -113,10 +113,15 @@ fn own(spec: VmSpec, listen: Option<&Path>) -> Result<Verdict, Error> {
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+        let name = loop {
+            tokio::select! {
+                _ = terminate.recv() => break "SIGTERM",
+                _ = interrupt.recv() => break "SIGINT",
+                // To most services it means: read your config again.
+                _ = hangup.recv() => info!("SIGHUP: there is nothing to read again, ignoring"),
+            }
         };
         info!("{name}: stopping");
     })

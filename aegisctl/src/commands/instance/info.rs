@@ -66,6 +66,13 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     lines.add("Units", &view.unit);
     lines.detail(&view.socket_unit);
     lines.detail(&view.slice);
+    for (unit, at) in &view.stopped_by_hand {
+        lines.add("Stopped", &format!("{unit}, by systemctl"));
+        lines.detail(&match at {
+            0 => "while aegisd did not run".to_owned(),
+            at => moment(*at),
+        });
+    }
     lines.add("Created", &moment(view.created_at_us));
     if let Some(exit) = &view.last_exit {
         lines.add("Last exit", &exit_words(exit));
@@ -214,6 +221,15 @@ Units:       aegis-vm-my-agent.service
 Last exit:   killed by signal 9 (the guest ran out of memory)
 ";
         assert_eq!(render(Ui::new(false, false), &view()), expected);
+    }
+
+    #[test]
+    fn what_systemctl_stopped_is_shown() {
+        let mut view = view();
+        view.stopped_by_hand = [("aegis-vm-my-agent.socket".to_owned(), 0)].into();
+        let text = render(Ui::new(false, false), &view);
+        let shown = "Stopped:     aegis-vm-my-agent.socket, by systemctl\n             while aegisd did not run\n";
+        assert!(text.contains(shown), "{text}");
     }
 
     #[test]

@@ -5,15 +5,15 @@
 //!
 //! ```text
 //!  PropertiesChanged(ActiveState) ──► last state of the unit ─┐
-//!  JobRemoved(done) ── the unit is down now? ─────────────────┴─► "stopped by a job"
-//!  UnitRemoved ───────► Gone { stopped }
+//!  JobRemoved(done) ── the unit is down now? ─────────────────┴─► Stopped
+//!  UnitRemoved ───────► Gone
 //! ```
 //!
 //! systemd does not say why a unit went. It sends a unit's pending change before
 //! the end of the job that caused it (`bus_job_send_removed_signal` in its
 //! source), so a job that ended as done and left the unit down was a stop job.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use futures_util::StreamExt;
 use tokio::sync::broadcast;
@@ -28,6 +28,8 @@ use crate::supervisor::{Change, UnitId};
 pub(super) struct EndedJob {
     pub(super) job: OwnedObjectPath,
     pub(super) end: Option<JobEnd>,
+    /// The unit that it stopped.
+    pub(super) stopped: Option<UnitId>,
 }
 
 /// What the reading task hands on.
@@ -80,16 +82,11 @@ pub(super) async fn read(connection: &Connection) -> zbus::Result<broadcast::Rec
     Ok(receiver)
 }
 
-/// What must be remembered of a unit to tell why it went.
-#[derive(Debug, Default)]
-struct Trace {
-    down: bool,
-    stopped: bool,
-}
-
+/// What must be remembered to tell why a unit is down.
 #[derive(Debug, Default)]
 struct History {
-    units: BTreeMap<UnitId, Trace>,
+    /// Units whose last known state is an end.
+    down: BTreeSet<UnitId>,
 }
 
 impl History {
@@ -103,10 +100,9 @@ impl History {
                 let (_, job, unit, result): (u32, OwnedObjectPath, String, String) =
                     message.body().deserialize().ok()?;
                 let end = job_end(&result);
-                if let (Some(unit), None) = (UnitId::parse(&unit), end) {
-                    self.job_done(unit);
-                }
-                Some(Signal::Job(EndedJob { job, end }))
+                let stopped =
+                    UnitId::parse(&unit).filter(|unit| end.is_none() && self.down.contains(unit));
+                Some(Signal::Job(EndedJob { job, end, stopped }))
             }
             "UnitNew" => {
                 let (unit, _): (String, OwnedObjectPath) = message.body().deserialize().ok()?;
@@ -114,7 +110,9 @@ impl History {
             }
             "UnitRemoved" => {
                 let (unit, _): (String, OwnedObjectPath) = message.body().deserialize().ok()?;
-                Some(Signal::Unit(self.removed(UnitId::parse(&unit)?)))
+                let unit = UnitId::parse(&unit)?;
+                self.down.remove(&unit);
+                Some(Signal::Unit(Change::Gone(unit)))
             }
             "PropertiesChanged" => {
                 let unit = UnitId::parse(&unit_name(header.path()?.as_str())?)?;
@@ -130,21 +128,11 @@ impl History {
     }
 
     fn state_changed(&mut self, unit: &UnitId, state: &str) {
-        let trace = self.units.entry(unit.clone()).or_default();
-        trace.down = matches!(state, "inactive" | "failed");
-        if !trace.down {
-            trace.stopped = false;
+        if matches!(state, "inactive" | "failed") {
+            self.down.insert(unit.clone());
+        } else {
+            self.down.remove(unit);
         }
-    }
-
-    fn job_done(&mut self, unit: UnitId) {
-        let trace = self.units.entry(unit).or_default();
-        trace.stopped = trace.down;
-    }
-
-    fn removed(&mut self, unit: UnitId) -> Change {
-        let stopped = self.units.remove(&unit).is_some_and(|trace| trace.stopped);
-        Change::Gone { unit, stopped }
     }
 }
 
@@ -202,49 +190,40 @@ mod tests {
         }
     }
 
+    fn ended_job(history: &mut History, result: &str) -> EndedJob {
+        let job = zbus::ObjectPath::try_from("/org/freedesktop/systemd1/job/7").unwrap();
+        let message = Message::signal(
+            MANAGER_PATH,
+            "org.freedesktop.systemd1.Manager",
+            "JobRemoved",
+        )
+        .build(&(7u32, job, unit().name(), result))
+        .unwrap();
+        match history.read(&message) {
+            Some(Signal::Job(ended)) => ended,
+            other => panic!("not a job: {other:?}"),
+        }
+    }
+
     #[test]
     fn a_job_that_left_the_unit_down_stopped_it() {
         let mut history = History::default();
         history.state_changed(&unit(), "active");
-        history.job_done(unit());
+        assert_eq!(ended_job(&mut history, "done").stopped, None, "a start");
         history.state_changed(&unit(), "deactivating");
         history.state_changed(&unit(), "inactive");
-        history.job_done(unit());
-        assert_eq!(
-            history.removed(unit()),
-            Change::Gone {
-                unit: unit(),
-                stopped: true
-            }
-        );
-        assert!(history.units.is_empty());
+        assert_eq!(ended_job(&mut history, "done").stopped, Some(unit()));
     }
 
     #[test]
-    fn a_unit_that_ended_by_itself_was_not_stopped() {
+    fn a_job_that_failed_stopped_nothing() {
         let mut history = History::default();
-        history.state_changed(&unit(), "activating");
-        history.state_changed(&unit(), "active");
-        history.job_done(unit());
-        history.state_changed(&unit(), "inactive");
-        assert_eq!(
-            history.removed(unit()),
-            Change::Gone {
-                unit: unit(),
-                stopped: false
-            }
-        );
+        history.state_changed(&unit(), "failed");
+        assert_eq!(ended_job(&mut history, "failed").stopped, None);
     }
 
     #[test]
-    fn a_unit_nobody_saw_was_not_stopped() {
-        let mut history = History::default();
-        assert_eq!(
-            history.removed(unit()),
-            Change::Gone {
-                unit: unit(),
-                stopped: false
-            }
-        );
+    fn a_unit_nobody_saw_go_down_was_not_stopped() {
+        assert_eq!(ended_job(&mut History::default(), "done").stopped, None);
     }
 }

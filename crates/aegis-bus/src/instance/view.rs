@@ -1,5 +1,7 @@
 //! An instance's properties as one value.
 
+use std::collections::BTreeMap;
+
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
 use crate::instance::DaemonEntry;
 
@@ -32,6 +34,9 @@ pub struct InstanceView {
     pub execs: u32,
     pub last_exit: Option<LastExit>,
     pub daemons: Vec<DaemonEntry>,
+    /// Units that somebody stopped with the service manager's own tools, and when,
+    /// in microseconds since 1970; 0 where aegisd did not see it.
+    pub stopped_by_hand: BTreeMap<String, u64>,
 }
 
 impl InstanceView {
@@ -72,6 +77,7 @@ impl InstanceView {
                 .into_iter()
                 .map(DaemonEntry::from_dict)
                 .collect::<Result<_, _>>()?,
+            stopped_by_hand: reader.take("StoppedByHand")?.unwrap_or_default(),
         })
     }
 }
