@@ -7,8 +7,10 @@
 //!
 //! Everything here needs root on Linux; nothing of it is part of the product.
 
+pub mod agreement;
 pub mod bulk;
 pub mod cache;
+pub mod fault_walk;
 pub mod install;
 pub mod instance;
 pub mod inventory;

@@ -91,6 +91,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The lines of its standard output that came so far and nobody read.
+    pub fn lines_so_far(&mut self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
     /// Waits for a line.
     ///
     /// # Errors

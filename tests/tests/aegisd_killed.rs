@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aegis_tests::agreement::wait_for_agreement;
 use aegis_tests::instance::{DEADLINE, Instance};
 use aegis_tests::kit;
 use aegis_tests::machine::{Machine, Systemd, User};
@@ -34,61 +35,6 @@ fn interrupt(seat: Seat<'_>, arguments: &str, moment: Duration) -> Result<()> {
     seat.kill_aegisd()?;
     operation.wait()?;
     seat.wait_for_aegisd()
-}
-
-/// Handles in the registry, as aegisd tells them.
-fn recorded(seat: Seat<'_>) -> Result<BTreeSet<String>> {
-    let json = seat.aegis_ok("instance list --json")?;
-    let line = "python3 -c 'import json, sys
-for instance in json.load(sys.stdin)[\"instances\"]: print(instance[\"handle\"])'";
-    let listed = seat
-        .machine()
-        .run_with_input(seat.user(), line, json.as_bytes())?
-        .success()?;
-    Ok(listed.lines().map(str::to_owned).collect())
-}
-
-/// What a slice's name says of its handle.
-fn handle_of_unit(unit: &str) -> Option<String> {
-    let middle = unit
-        .strip_prefix("aegis-vm-")
-        .map(|rest| {
-            rest.trim_end_matches(".socket")
-                .trim_end_matches(".service")
-        })
-        .or_else(|| unit.strip_prefix("aegis-kit-")?.split(':').next())
-        .map(str::to_owned);
-    middle.or_else(|| {
-        let escaped = unit.strip_prefix("aegis-")?.strip_suffix(".slice")?;
-        Some(escaped.replace("\\x2d", "-"))
-    })
-}
-
-/// Waits until there is no unit, folder, socket or QEMU but those of recorded
-/// instances.
-fn wait_for_agreement(seat: Seat<'_>) -> Result<BTreeSet<String>> {
-    let mut story = String::new();
-    let mut records = BTreeSet::new();
-    wait_until(DEADLINE, "units, folders and records to agree", || {
-        records = recorded(seat)?;
-        let names = |line: String| -> Result<BTreeSet<String>> {
-            let listed = seat.machine().run(User::Root, &line)?.text();
-            Ok(listed.split_whitespace().map(str::to_owned).collect())
-        };
-        let folders = names(format!("ls {}/instances 2>/dev/null", seat.home()))?;
-        let sockets = names(format!("ls {}/vm 2>/dev/null", seat.runtime()))?;
-        let units: BTreeSet<String> = seat
-            .units()?
-            .iter()
-            .filter_map(|unit| handle_of_unit(unit))
-            .collect();
-        story = format!(
-            "records {records:?}\nfolders {folders:?}\nsockets {sockets:?}\nunits {units:?}"
-        );
-        Ok(folders == records && sockets.is_subset(&records) && units.is_subset(&records))
-    })
-    .with_context(|| story.clone())?;
-    Ok(records)
 }
 
 #[test]

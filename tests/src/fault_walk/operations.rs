@@ -1,0 +1,301 @@
+//! The operations that the walk goes through, and how each is seen to be done.
+
+use anyhow::{Context, Result};
+
+use super::{HANDLE, enabled, until};
+use crate::machine::Output;
+use crate::seat::Seat;
+
+/// Something a client asks for, or a user does.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) name: &'static str,
+    /// What must be so before.
+    from: State,
+    /// A shell line of the user's; `{}` stands for the handle.
+    act: &'static str,
+    /// What is so when it is done.
+    to: State,
+    /// It ends aegisd by itself.
+    pub(super) restarts_aegisd: bool,
+}
+
+/// The states of the walk's instance that are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Absent,
+    /// Sockets and daemon, no VM.
+    Enabled,
+    Disabled,
+    /// Enabled with a VM that runs.
+    Running,
+    Paused,
+    /// Enabled, with the daemon stopped by hand.
+    DaemonStopped,
+    /// Enabled with a changed config that the daemon has read.
+    ConfigRead,
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Done,
+    NotDone,
+}
+
+/// Makes an instance without a guest, which the client always starts.
+const CREATE: &str = "
+    manager='org.aegisvm.Aegis1 /org/aegisvm/Aegis1 org.aegisvm.Aegis1.Manager'
+    made=$(busctl $AEGIS_SCOPE call $manager CreateInstance 'sa{sv}a{sv}' \
+        {} 1 kit s shell 1 start b false) || exit 1
+    job=${made##* }; job=$(echo $job | tr -d '\"')
+    while :; do
+        state=$(busctl $AEGIS_SCOPE get-property org.aegisvm.Aegis1 $job \
+            org.aegisvm.Aegis1.Job State) || exit 1
+        case $state in
+            *running*) sleep 0.05;;
+            *done*) exit 0;;
+            *) busctl $AEGIS_SCOPE get-property org.aegisvm.Aegis1 $job \
+                org.aegisvm.Aegis1.Job ErrorMessage >&2; exit 1;;
+        esac
+    done";
+
+pub(super) const ALL: [Operation; 15] = [
+    of("create", State::Absent, CREATE, State::Enabled),
+    of(
+        "disable",
+        State::Enabled,
+        "aegisctl instance disable {}",
+        State::Disabled,
+    ),
+    of(
+        "enable",
+        State::Disabled,
+        "aegisctl instance enable {}",
+        State::Enabled,
+    ),
+    of(
+        "delete",
+        State::Enabled,
+        "aegisctl instance delete {}",
+        State::Absent,
+    ),
+    of(
+        "delete --purge",
+        State::Enabled,
+        "aegisctl instance delete --purge {}",
+        State::Absent,
+    ),
+    of(
+        "systemctl stop of a daemon",
+        State::Enabled,
+        "systemctl $AEGIS_SCOPE stop aegis-kit-{}:gateway.service",
+        State::DaemonStopped,
+    ),
+    of(
+        "enable after systemctl stop",
+        State::DaemonStopped,
+        "aegisctl instance enable {}",
+        State::Enabled,
+    ),
+    of(
+        "a change of a daemon's config",
+        State::Enabled,
+        "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json",
+        State::ConfigRead,
+    ),
+    Operation {
+        name: "start of aegisd",
+        from: State::Enabled,
+        act: "systemctl $AEGIS_SCOPE restart aegisd.service",
+        to: State::Enabled,
+        restarts_aegisd: true,
+    },
+    of(
+        "doctor",
+        State::Enabled,
+        "aegisctl doctor >/dev/null || test $? = 1",
+        State::Enabled,
+    ),
+    of(
+        "start",
+        State::Enabled,
+        "aegisctl instance start --name {}",
+        State::Running,
+    ),
+    of(
+        "pause",
+        State::Running,
+        "aegisctl instance pause {}",
+        State::Paused,
+    ),
+    of(
+        "resume",
+        State::Paused,
+        "aegisctl instance resume {}",
+        State::Running,
+    ),
+    of(
+        "exec",
+        State::Running,
+        "aegisctl exec {} -- true",
+        State::Running,
+    ),
+    of(
+        "stop",
+        State::Running,
+        "aegisctl instance stop {}",
+        State::Enabled,
+    ),
+];
+
+const fn of(name: &'static str, from: State, act: &'static str, to: State) -> Operation {
+    Operation {
+        name,
+        from,
+        act,
+        to,
+        restarts_aegisd: false,
+    }
+}
+
+impl Operation {
+    /// Brings about what must be so before.
+    pub(super) fn prepare(&self, seat: Seat<'_>) -> Result<()> {
+        if self.from.holds(seat)? {
+            return Ok(());
+        }
+        self.from.bring_about(seat)?;
+        self.from.wait_for(seat)
+    }
+
+    /// Does it as a user would.
+    pub(super) fn act(&self, seat: Seat<'_>) -> Result<Output> {
+        run(seat, self.act)
+    }
+
+    /// Whether it was done or not, once everything has settled.
+    pub(super) fn fate(&self, seat: Seat<'_>) -> Result<Fate> {
+        let mut fate = Fate::NotDone;
+        until("the operation to be done or not", || {
+            if self.to.holds(seat)? {
+                fate = Fate::Done;
+                return Ok(true);
+            }
+            fate = Fate::NotDone;
+            self.from.holds(seat)
+        })
+        .with_context(|| describe(seat))?;
+        Ok(fate)
+    }
+
+    /// Waits until it is done.
+    pub(super) fn wait_for(&self, seat: Seat<'_>, fate: Fate) -> Result<()> {
+        match fate {
+            Fate::Done => self.to.wait_for(seat),
+            Fate::NotDone => self.from.wait_for(seat),
+        }
+    }
+}
+
+fn run(seat: Seat<'_>, line: &str) -> Result<Output> {
+    let line = line.replace("{}", HANDLE);
+    seat.run(&format!(
+        "AEGIS_SCOPE={} AEGIS_KITS={}; {line}",
+        seat.scope(),
+        seat.kits()
+    ))
+}
+
+/// What is so, for the text of a failure.
+fn describe(seat: Seat<'_>) -> String {
+    let info = seat.aegis(&format!("instance info {HANDLE}"));
+    let units = seat.units();
+    let info = info.map(|info| info.text()).unwrap_or_default();
+    format!("units {:?}\n{info}", units.unwrap_or_default())
+}
+
+impl State {
+    fn bring_about(self, seat: Seat<'_>) -> Result<()> {
+        let must = |line: &str| run(seat, line)?.success().context(line.to_owned());
+        if self == Self::Absent {
+            return must("aegisctl instance delete --purge {}").map(drop);
+        }
+        match enabled(seat)? {
+            None => must(CREATE)?,
+            Some(false) => must("aegisctl instance enable {}")?,
+            Some(true) => String::new(),
+        };
+        let line = match self {
+            Self::Absent => "true",
+            // The daemon's config as the kit has it, read.
+            Self::Enabled => {
+                "aegisctl instance stop {} && aegisctl instance enable {} \
+                 && echo '{\"greeting\": \"hello\"}' >$AEGIS_KITS/{}/gateway.json"
+            }
+            Self::Disabled => "aegisctl instance disable {}",
+            Self::Running => "aegisctl instance start --name {}",
+            Self::Paused => "aegisctl instance start --name {} && aegisctl instance pause {}",
+            Self::DaemonStopped => "systemctl $AEGIS_SCOPE stop aegis-kit-{}:gateway.service",
+            Self::ConfigRead => "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json",
+        };
+        must(line).map(drop)
+    }
+
+    fn wait_for(self, seat: Seat<'_>) -> Result<()> {
+        until(&format!("{HANDLE} to be {self:?}"), || self.holds(seat))
+            .with_context(|| describe(seat))
+    }
+
+    fn holds(self, seat: Seat<'_>) -> Result<bool> {
+        let is_enabled = match (enabled(seat)?, self) {
+            (None, Self::Absent) => return Ok(true),
+            (None, _) | (_, Self::Absent) => return Ok(false),
+            (Some(enabled), _) => enabled,
+        };
+        let units = format!(
+            "aegis-vm-{HANDLE}.socket aegis-kit-{HANDLE}:gateway.service aegis-vm-{HANDLE}.service"
+        );
+        let states = seat
+            .systemctl(&format!("show --property=ActiveState --value {units}"))?
+            .success()?;
+        let mut states = states.split_whitespace().map(|state| state == "active");
+        let mut next = || states.next().unwrap_or(false);
+        let (socket, daemon, vm) = (next(), next(), next());
+        Ok(match self {
+            Self::Absent => false,
+            Self::Disabled => !is_enabled && !socket && !daemon && !vm,
+            Self::Enabled => is_enabled && socket && daemon && !vm && !says(seat, "walk")?,
+            Self::ConfigRead => is_enabled && socket && daemon && !vm && says(seat, "walk")?,
+            Self::DaemonStopped => {
+                is_enabled && socket && !daemon && !vm && is_noted(seat, "gateway")?
+            }
+            Self::Running => is_enabled && socket && vm && info_has(seat, "running")?,
+            Self::Paused => is_enabled && socket && vm && info_has(seat, "paused")?,
+        })
+    }
+}
+
+/// Whether the daemon that runs was started with this greeting.
+fn says(seat: Seat<'_>, greeting: &str) -> Result<bool> {
+    let unit = format!("aegis-kit-{HANDLE}:gateway.service");
+    let id = seat.unit_property(&unit, "InvocationID")?;
+    let option = match seat.scope() {
+        "--user" => "--user",
+        _ => "--system",
+    };
+    let line = format!("journalctl {option} --quiet --output=cat _SYSTEMD_INVOCATION_ID={id}");
+    Ok(seat.run(&line)?.text().contains(&format!("\"{greeting}\"")))
+}
+
+fn is_noted(seat: Seat<'_>, daemon: &str) -> Result<bool> {
+    let info = seat.aegis(&format!("instance info {HANDLE}"))?.text();
+    let noted = |line: &str| line.starts_with("Stopped:") && line.contains(daemon);
+    Ok(info.lines().any(noted))
+}
+
+fn info_has(seat: Seat<'_>, state: &str) -> Result<bool> {
+    let info = seat.aegis(&format!("instance info {HANDLE}"))?.text();
+    let found = |line: &str| line.starts_with("State:") && line.contains(state);
+    Ok(info.lines().any(found))
+}

@@ -1,0 +1,56 @@
+//! aegisd, aegis-vmm and QEMU end or fail at every step that changes something.
+//! The whole walk is a part of `make soak`; this one goes as far as its time lets
+//! it, along another way in each run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use aegis_tests::cache;
+use aegis_tests::fault_walk::{self, Extent};
+use aegis_tests::machine::{Machine, Systemd};
+use aegis_tests::seat::Seat;
+use anyhow::{Context, Result};
+
+/// What a short walk may take.
+const SHORT: Duration = Duration::from_secs(150);
+
+#[test]
+fn aegisd_may_end_or_fail_at_every_point() -> Result<()> {
+    let machine = Machine::temporary("test-fault-points", Systemd::V257)?;
+    let report = fault_walk::walk(Seat::alice(&machine), Extent::Within(SHORT))?;
+    println!("{report}");
+    println!("not reached: {:#?}", report.missed());
+    let failures = report.failures().join("\n\n");
+    assert!(failures.is_empty(), "{failures}");
+    let walked = report.names();
+    let unwalked: Vec<_> = named_in_the_source()?
+        .into_iter()
+        .filter(|name| !walked.contains(name))
+        .collect();
+    assert!(unwalked.is_empty(), "no operation passes {unwalked:?}");
+    Ok(())
+}
+
+/// The names of aegisd's points: what its source calls `step`, `around` and
+/// `around_async` with.
+fn named_in_the_source() -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for file in [
+        "effects.rs",
+        "registry/store.rs",
+        "supervisor/systemd/manager.rs",
+        "vm.rs",
+    ] {
+        let path = cache::repository().join("aegisd/src").join(file);
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let before = names.len();
+        for call in ["step(", "around(", "around_async("] {
+            let rest = text.split(call).skip(1).map(str::trim_start);
+            let named = rest.filter_map(|rest| rest.strip_prefix('"')?.split('"').next());
+            names.extend(named.map(str::to_owned));
+        }
+        assert!(names.len() > before, "{file} names no point");
+    }
+    Ok(names)
+}
