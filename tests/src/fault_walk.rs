@@ -49,18 +49,19 @@ struct Trial {
     order: Order,
 }
 
-/// Walks, and tells what came of it. Nothing but the walk may use aegisd
-/// meanwhile.
+/// Walks over the operations whose name contains `only`, and tells what came of
+/// it. Nothing but the walk may use aegisd meanwhile.
 ///
 /// # Errors
 /// The walk itself cannot go on; a failed trial is a part of the report.
-pub fn walk(seat: Seat<'_>, extent: Extent) -> Result<Report> {
+pub fn walk(seat: Seat<'_>, extent: Extent, only: &str) -> Result<Report> {
     let begin = Instant::now();
     let walk = Walk::begin(seat)?;
     let mut bystander = Bystander::begin(seat)?;
     let mut report = Report::default();
     let mut trials = Vec::new();
-    for operation in &operations::ALL {
+    let wanted = |operation: &&Operation| operation.name.contains(only);
+    for operation in operations::ALL.iter().filter(wanted) {
         let points = walk
             .record(operation)
             .with_context(|| format!("recording {}", operation.name))?;
@@ -177,6 +178,11 @@ impl<'a> Walk<'a> {
         self.root(&format!("rm -rf {kits}/{HANDLE}"))
     }
 
+    fn user(&self, line: &str) -> Result<()> {
+        self.seat.run(line)?.success()?;
+        Ok(())
+    }
+
     fn root(&self, line: &str) -> Result<()> {
         self.seat.machine().run(User::Root, line)?.success()?;
         Ok(())
@@ -186,7 +192,7 @@ impl<'a> Walk<'a> {
     fn record(&self, operation: &'static Operation) -> Result<Vec<(String, When)>> {
         operation.prepare(self.seat)?;
         let record = format!("{}/{RECORD}", self.seat.home());
-        self.root(&format!(": >'{record}'"))?;
+        self.user(&format!(": >'{record}'"))?;
         operation.act(self.seat)?.success()?;
         operation.wait_for(self.seat, Fate::Done)?;
         let text = self.seat.machine().read_file(&record)?;
@@ -207,7 +213,7 @@ impl<'a> Walk<'a> {
         let aegisd = self.seat.main_pid("aegisd.service")?;
         let path = format!("{}/{ORDER}", self.seat.home());
         let place = format!("printf %s '{order}' >'{path}.new' && mv '{path}.new' '{path}'");
-        self.root(&place)?;
+        self.user(&place)?;
         let told = operation.act(self.seat)?;
         let reached = self.reached(&path)?;
         let acknowledged = told.code() == 0;

@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_secs(150);
 #[test]
 fn aegisd_may_end_or_fail_at_every_point() -> Result<()> {
     let machine = Machine::temporary("test-fault-points", Systemd::V257)?;
-    let report = fault_walk::walk(Seat::alice(&machine), Extent::Within(SHORT))?;
+    let report = fault_walk::walk(Seat::alice(&machine), Extent::Within(SHORT), "")?;
     println!("{report}");
     println!("not reached: {:#?}", report.missed());
     let failures = report.failures().join("\n\n");

@@ -11,6 +11,7 @@
 mod build;
 mod progress;
 mod shell;
+mod soak;
 mod test;
 
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ enum Task {
     },
     /// Run every suite, from a fresh checkout if need be.
     Test(test::Arguments),
+    /// Run what is too long for `test`, and write its figures down.
+    Soak(soak::Arguments),
     /// Remove what was built.
     Clean,
     /// Run a command, a script or a prompt in a test machine.
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
             .and_then(build::root)
             .map(done),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Clean => build::clean().map(done),
         Task::Shell(arguments) => shell::run(&arguments),
         Task::ShellStop(arguments) => shell::stop(&arguments).map(done),

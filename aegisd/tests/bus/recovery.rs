@@ -93,14 +93,18 @@ async fn a_lost_unit_is_made_again_and_a_stopped_one_is_not() {
     }
     world.supervisor.lose(&sockets, true);
     client
-        .wait_for("web", |view| view.state_reason.contains("stopped by hand"))
+        .wait_for("web", |view| {
+            view.state_reason.contains("stopped by systemctl")
+        })
         .await;
     assert!(!has_sockets());
 
     drop(client);
     let client = world.start().await;
     client
-        .wait_for("web", |view| view.state_reason.contains("stopped by hand"))
+        .wait_for("web", |view| {
+            view.state_reason.contains("stopped by systemctl")
+        })
         .await;
     assert!(!has_sockets(), "nor by the next aegisd");
     let job = client.instance("web").await.enable().await.unwrap();

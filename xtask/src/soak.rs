@@ -1,0 +1,130 @@
+//! `make soak`: runs that are too long for `make test`, each with its figures.
+//!
+//! What a part prints goes into its section of `docs/SOAK.md`; the sections of
+//! parts that did not run stay as they are.
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use aegis_tests::cache;
+use aegis_tests::fault_walk::{self, Extent};
+use aegis_tests::machine::{Machine, Systemd};
+use aegis_tests::seat::Seat;
+use anyhow::{Context, Result};
+use clap::Args;
+
+/// Arguments of `soak`.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Only parts whose title contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Only operations whose name contains this, in a part that walks over them.
+    #[arg(long, default_value = "")]
+    operation: String,
+    /// How long each part may take, in minutes; without it, as long as it needs.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Print the figures and leave docs/SOAK.md as it is.
+    #[arg(long)]
+    dry: bool,
+}
+
+/// One long run.
+struct Part {
+    title: &'static str,
+    run: fn(&Arguments) -> Result<Figures>,
+}
+
+/// What came of a part.
+struct Figures {
+    /// Markdown below the part's heading.
+    text: String,
+    failures: Vec<String>,
+}
+
+const PARTS: [Part; 1] = [Part {
+    title: "Fault points of aegisd",
+    run: fault_points,
+}];
+
+/// Runs the parts and gives success only if nothing failed.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut failed = 0;
+    for part in PARTS.iter().filter(|part| is_wanted(part, arguments)) {
+        println!("\n== {}", part.title);
+        let begin = Instant::now();
+        let figures = (part.run)(arguments).with_context(|| part.title)?;
+        for failure in &figures.failures {
+            println!("FAILED {failure}\n");
+        }
+        let took = begin.elapsed().as_secs();
+        let text = format!("{}\nTook {took} s.\n", figures.text.trim_end());
+        println!("{text}");
+        failed += figures.failures.len();
+        if !arguments.dry {
+            write_section(part.title, &text)?;
+        }
+    }
+    println!("{failed} failures");
+    Ok(match failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn is_wanted(part: &Part, arguments: &Arguments) -> bool {
+    let only = arguments.only.as_ref();
+    only.is_none_or(|only| part.title.contains(only.as_str()))
+}
+
+fn fault_points(arguments: &Arguments) -> Result<Figures> {
+    let machine = Machine::temporary("soak-fault-points", Systemd::V257)?;
+    let extent = arguments.minutes.map_or(Extent::Whole, |minutes| {
+        Extent::Within(Duration::from_secs(minutes * 60))
+    });
+    let report = fault_walk::walk(Seat::alice(&machine), extent, &arguments.operation)?;
+    for missed in report.missed() {
+        println!("not reached: {missed}");
+    }
+    Ok(Figures {
+        text: report.to_string(),
+        failures: report.failures().to_vec(),
+    })
+}
+
+/// Puts a part's figures in the place of its earlier ones.
+fn write_section(title: &str, text: &str) -> Result<()> {
+    let path = cache::repository().join("docs/SOAK.md");
+    let old = fs::read_to_string(&path).unwrap_or_else(|_| {
+        "# Soak\n\nFigures of `make soak`, written by its last run.\n".to_owned()
+    });
+    fs::write(&path, with_section(&old, title, text))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// The document with one section replaced or added at the end.
+fn with_section(document: &str, title: &str, text: &str) -> String {
+    let heading = format!("## {title}\n");
+    let section = format!("{heading}\n{text}");
+    let Some((before, rest)) = document.split_once(&heading) else {
+        return format!("{}\n\n{section}", document.trim_end());
+    };
+    let after = rest.find("\n## ").map_or("", |at| &rest[at..]);
+    format!("{before}{section}{after}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_takes_the_place_of_its_earlier_self() {
+        let first = with_section("# Soak\n", "One", "1\n");
+        let both = with_section(&first, "Two", "2\n");
+        assert_eq!(both, "# Soak\n\n## One\n\n1\n\n## Two\n\n2\n");
+        let again = with_section(&both, "One", "new\n");
+        assert_eq!(again, "# Soak\n\n## One\n\nnew\n\n## Two\n\n2\n");
+    }
+}
