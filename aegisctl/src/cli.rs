@@ -44,7 +44,7 @@ struct GlobalFlags {
     /// Print data, and errors, as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// No progress and no notes on stderr
+    /// No progress and no notes on stderr; lists print names alone
     #[arg(short, long, global = true)]
     quiet: bool,
 }

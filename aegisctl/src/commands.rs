@@ -7,14 +7,19 @@ use crate::failure::Failure;
 
 mod doctor;
 mod down;
+mod events;
 mod exec;
 mod instance;
+mod kill;
 mod kit;
 mod logs;
 mod run;
+mod stats;
 mod status;
+mod top;
 mod up;
 mod version;
+mod wait;
 
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
@@ -24,6 +29,11 @@ pub(crate) enum Command {
     Instance(instance::Command),
     Exec(exec::Args),
     Logs(logs::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Kill(kill::Args),
+    Wait(wait::Args),
+    Events(events::Args),
     #[command(subcommand)]
     Kit(kit::Command),
     Status(status::Args),
@@ -46,6 +56,11 @@ impl Command {
             Self::Instance(command) => command.execute(context).await,
             Self::Exec(args) => exec::execute(context, args).await,
             Self::Logs(args) => logs::execute(context, args).await,
+            Self::Top(args) => top::execute(context, args).await,
+            Self::Stats(args) => stats::execute(context, args).await,
+            Self::Kill(args) => kill::execute(context, args).await,
+            Self::Wait(args) => wait::execute(context, args).await,
+            Self::Events(args) => events::execute(context, args).await,
             Self::Kit(command) => command.execute(context).await,
             Self::Status(args) => status::execute(context, args).await,
             Self::Doctor(args) => doctor::execute(context, args).await,

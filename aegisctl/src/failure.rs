@@ -12,6 +12,7 @@ use aegis_core::spec::SpecError;
 use serde_json::{Value, json};
 
 use crate::exit_code;
+use crate::ui::TemplateError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,45 @@ pub(crate) enum Failure {
     EnvMissing(String),
     #[error("the value of the variable {0} is not UTF-8")]
     EnvEncoding(String),
+    #[error("cannot read the file of variables {path}")]
+    EnvFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path}, line {line}")]
+    EnvLine {
+        path: PathBuf,
+        line: usize,
+        #[source]
+        source: Box<Failure>,
+    },
+    #[error("'{0}' is not the name of a variable")]
+    EnvName(String),
+    #[error("nothing to change was given")]
+    NothingToChange,
+    #[error("cannot print with this format")]
+    Template(#[source] TemplateError),
+    #[error("nobody can be asked whether to delete: stdin and stderr are no terminal")]
+    CannotAsk,
+    #[error("not confirmed; nothing was deleted")]
+    NotConfirmed,
+    #[error("{deleted} deleted, then it failed")]
+    PruneStopped {
+        deleted: usize,
+        #[source]
+        source: Box<Failure>,
+    },
+    #[error("'{0}' is not a signal")]
+    Signal(String),
+    #[error("{what} did not happen within {seconds} s")]
+    WaitedInVain { what: String, seconds: u64 },
+    #[error("the journal cannot be read")]
+    Journal(#[source] io::Error),
+    #[error("journalctl failed: {0}")]
+    Journalctl(String),
+    #[error("the instance '{handle}' has no daemon '{daemon}'")]
+    NoDaemon { handle: String, daemon: String },
     #[error(transparent)]
     Spec(SpecError),
     #[error("cannot make '{path}' absolute")]
@@ -137,6 +177,13 @@ impl Failure {
             self,
             Self::EnvMissing(_)
                 | Self::EnvEncoding(_)
+                | Self::EnvFile { .. }
+                | Self::EnvLine { .. }
+                | Self::EnvName(_)
+                | Self::NothingToChange
+                | Self::Template(_)
+                | Self::CannotAsk
+                | Self::Signal(_)
                 | Self::Spec(_)
                 | Self::Path { .. }
                 | Self::Mode(_)
@@ -173,11 +220,22 @@ impl Failure {
                 CallError::Vanished => "AegisdVanished",
                 CallError::Bus(_) => "BusFailed",
             },
-            Self::Cancelled { .. } => "Cancelled",
+            Self::Cancelled { .. } | Self::NotConfirmed => "Cancelled",
+            Self::PruneStopped { source, .. } => source.symbol(),
+            Self::WaitedInVain { .. } => "Timeout",
+            Self::NoDaemon { .. } => "NotFound",
+            Self::Journal(_) | Self::Journalctl(_) => "JournalUnavailable",
             Self::Answer(_) => "Internal",
             Self::Systemd { .. } | Self::UnitJob { .. } => "SupervisorFailed",
             Self::EnvMissing(_)
             | Self::EnvEncoding(_)
+            | Self::EnvFile { .. }
+            | Self::EnvLine { .. }
+            | Self::EnvName(_)
+            | Self::NothingToChange
+            | Self::Template(_)
+            | Self::CannotAsk
+            | Self::Signal(_)
             | Self::Spec(_)
             | Self::Path { .. }
             | Self::Mode(_)
@@ -207,6 +265,21 @@ impl Failure {
                 "leave the flag out to start it as it is, or make it anew: \
                  aegisctl instance delete {handle}"
             )),
+            Self::EnvLine { source, .. } | Self::PruneStopped { source, .. } => source.hint(),
+            Self::NothingToChange => {
+                Some("give at least one setting: aegisctl instance update --help".to_owned())
+            }
+            Self::CannotAsk => Some("--force deletes without asking".to_owned()),
+            Self::Signal(_) => {
+                Some("a name with or without SIG, e.g. TERM, or a number of 1 to 64".to_owned())
+            }
+            Self::Journal(_) => Some("install systemd's journalctl".to_owned()),
+            Self::Journalctl(_) => Some(
+                "reading the system's journal needs root or the group systemd-journal".to_owned(),
+            ),
+            Self::NoDaemon { handle, .. } => {
+                Some(format!("aegisctl instance info {handle} shows its daemons"))
+            }
             Self::NoTerminal => Some("leave --tty out: the streams are passed on".to_owned()),
             _ => None,
         }

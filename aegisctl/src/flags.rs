@@ -1,8 +1,11 @@
 //! Flags that several commands share, and what they mean.
 
+mod env_file;
+mod resources;
+
 use std::collections::BTreeMap;
 use std::env::VarError;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aegis_bus::instance::ExecOptions;
 use aegis_bus::manager::SpecRequest;
@@ -14,12 +17,17 @@ use clap::Args;
 use crate::failure::Failure;
 use crate::session::{Terminal, Wiring};
 
+pub(crate) use resources::{LabelFlags, LimitChanges, LimitFlags};
+
 /// What the command in the guest starts with.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ProcessFlags {
     /// Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
+    /// Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Start in this directory of the guest
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
@@ -46,6 +54,10 @@ pub(crate) struct MachineFlags {
     /// Let a port of this host lead to a TCP port of the guest
     #[arg(long, value_name = "[ADDRESS:]PORT:GUEST-PORT")]
     expose: Vec<PortMapping>,
+    #[command(flatten)]
+    labels: LabelFlags,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Run without the sandbox where the host forbids it
     #[arg(long)]
     insecure: bool,
@@ -83,10 +95,12 @@ impl StreamFlags {
 impl ProcessFlags {
     /// The variables, with the caller's values where none was given.
     pub(crate) fn env(&self) -> Result<BTreeMap<String, String>, Failure> {
-        self.env
-            .iter()
-            .map(|text| resolve_env(text, |name| std::env::var(name)))
-            .collect()
+        let mut env = BTreeMap::new();
+        for path in &self.env_file {
+            env.extend(env_file::read(path)?);
+        }
+        env.extend(resolve_all(&self.env)?);
+        Ok(env)
     }
 
     /// The options of an exec with these flags.
@@ -110,6 +124,7 @@ impl ProcessFlags {
     pub(crate) fn given(&self) -> Option<&'static str> {
         match self {
             _ if !self.env.is_empty() => Some("--env"),
+            _ if !self.env_file.is_empty() => Some("--env-file"),
             _ if self.workdir.is_some() => Some("--workdir"),
             _ if self.user.is_some() => Some("--user"),
             _ => None,
@@ -127,6 +142,8 @@ impl MachineFlags {
             accel: self.accel,
             workspace: workspace.transpose()?,
             ports: self.expose.clone(),
+            labels: self.labels.labels(),
+            limits: self.limits.limits(),
             insecure: self.insecure,
             ..SpecRequest::default()
         })
@@ -141,9 +158,16 @@ impl MachineFlags {
             _ if self.workspace.is_some() => Some("--workspace"),
             _ if !self.expose.is_empty() => Some("--expose"),
             _ if self.insecure => Some("--insecure"),
-            _ => None,
+            _ if self.labels.is_given() => Some("--label"),
+            _ => self.limits.given(),
         }
     }
+}
+
+/// Variables as `--env` takes them, with values of this environment where none was given.
+pub(crate) fn resolve_all(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let resolve = |text: &String| resolve_env(text, |name| std::env::var(name));
+    texts.iter().map(resolve).collect()
 }
 
 fn resolve_env(
@@ -176,9 +200,9 @@ fn parse_workspace(text: &str) -> Result<Workspace, Failure> {
 /// Why a size is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("not a size: a number of MiB, or with suffix M or G, e.g. 512M or 2G")]
-struct MemoryError;
+pub(crate) struct MemoryError;
 
-fn parse_memory(text: &str) -> Result<u32, MemoryError> {
+pub(crate) fn parse_memory(text: &str) -> Result<u32, MemoryError> {
     let (digits, factor) = match text.strip_suffix(['G', 'g']) {
         Some(digits) => (digits, 1024),
         None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),

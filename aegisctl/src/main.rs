@@ -8,10 +8,12 @@
 mod cli;
 mod client;
 mod commands;
+mod duration;
 mod exit_code;
 mod failure;
 mod flags;
 mod job;
+mod listing;
 mod session;
 mod systemd;
 mod ui;

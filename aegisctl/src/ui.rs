@@ -11,11 +11,13 @@ use crate::failure::Failure;
 
 mod progress;
 mod table;
+mod template;
 mod time;
 
 pub(crate) use progress::Progress;
 pub(crate) use table::Table;
-pub(crate) use time::{age, moment};
+pub(crate) use template::{Template, TemplateError};
+pub(crate) use time::{age, local, moment, span_words};
 
 /// The version of every `--json` output. It grows when a field changes its
 /// meaning or goes; fields may be added at any time.
@@ -58,6 +60,21 @@ impl Ui {
         }
     }
 
+    /// The same for who asked for JSON in another way than by `--json`.
+    pub(crate) fn with_json(self) -> Self {
+        Self { json: true, ..self }
+    }
+
+    /// Whether as little as possible is to be printed.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
+    /// Whether stdout is a terminal that takes colour and the cursor's movements.
+    pub(crate) fn is_terminal(self) -> bool {
+        self.out_colour
+    }
+
     /// Whether data is wanted as JSON.
     pub(crate) fn wants_json(self) -> bool {
         self.json
@@ -69,18 +86,27 @@ impl Ui {
         json: impl FnOnce() -> Value,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        let mut output = if self.json {
-            let mut value = json();
-            if let Some(object) = value.as_object_mut() {
-                object.insert("version".to_owned(), JSON_VERSION.into());
-            }
-            value.to_string()
-        } else {
-            text()
-        };
+        if self.json {
+            return self.document(json());
+        }
+        let mut output = text();
         if !output.is_empty() && !output.ends_with('\n') {
             output.push('\n');
         }
+        self.text(&output)
+    }
+
+    /// Prints a document for programs, with its version in it.
+    pub(crate) fn document(self, mut value: Value) -> Result<(), Failure> {
+        if let Some(object) = value.as_object_mut() {
+            object.insert("version".to_owned(), JSON_VERSION.into());
+        }
+        self.text(&format!("{value}\n"))
+    }
+
+    /// Prints text as it is.
+    #[allow(clippy::unused_self, reason = "who prints has looked at the terminal")]
+    pub(crate) fn text(self, output: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(output.as_bytes());
         written

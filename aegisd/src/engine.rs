@@ -4,6 +4,8 @@
 //! kit folders report, and makes new instances. It knows no transport: the bus
 //! asks it, and so would any other.
 
+mod prune;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;

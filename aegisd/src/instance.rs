@@ -19,6 +19,7 @@
 //! | `admission` | what becomes of a request while an operation is under way |
 //! | `work` | the operations, step by step |
 //! | `config` | which daemons have a changed config to read |
+//! | `update` | changing the settings of one that exists |
 //! | `start` | starting a VM and waiting for its guest |
 //! | `files` | the instance's files |
 //! | `own_stops` | which stops were ours and not somebody's by hand |
@@ -32,8 +33,9 @@ mod config;
 pub mod error;
 pub(crate) mod files;
 mod own_stops;
-mod plans;
+pub(crate) mod plans;
 mod start;
+mod update;
 mod view;
 mod work;
 
@@ -42,7 +44,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aegis_core::control::{self, Answer, Call, ExecRequest, VmStatus};
+use aegis_bus::instance::UpdateRequest;
+use aegis_core::control::{self, Answer, Call, CommandState, ExecRequest, Process, VmStatus};
 use aegis_core::handle::Handle;
 use aegis_core::layout::InstanceFiles;
 use aegis_core::spec;
@@ -55,7 +58,7 @@ use crate::jobs::{Job, Jobs, Outcome};
 use crate::kits::Catalog;
 use crate::registry::{Intent, Record, Registry};
 use crate::supervisor::state::{Change, Facts, UnitState};
-use crate::supervisor::{Supervisor, UnitId};
+use crate::supervisor::{Supervisor, SupervisorError, UnitId, Usage};
 use crate::vm::{self, VmError};
 
 use admission::Kind;
@@ -63,6 +66,9 @@ pub use error::InstanceError;
 
 /// Requests that may wait for an actor before callers are told to come back.
 const MAILBOX: usize = 16;
+
+/// The last of the real-time signals (signal(7)).
+const LAST_SIGNAL: i32 = 64;
 
 /// What all instances share.
 #[derive(Debug)]
@@ -111,7 +117,7 @@ impl Directory {
 }
 
 /// What an instance can be asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Make everything of a new instance, and start its VM if asked.
     Create {
@@ -124,8 +130,19 @@ pub enum Operation {
     Stop {
         grace_secs: Option<u32>,
     },
+    /// Stop the VM if there is one, then as `Start`.
+    Restart {
+        grace_secs: Option<u32>,
+    },
+    /// Change settings, all or none.
+    Update(Box<UpdateRequest>),
     Enable,
     Disable,
+    /// Remove everything if nothing of it runs any more; with `asleep` also where
+    /// it would be woken by its next use.
+    Prune {
+        asleep: bool,
+    },
     /// Remove everything; with `purge` the daemons' config too.
     Delete {
         purge: bool,
@@ -135,11 +152,14 @@ pub enum Operation {
 }
 
 impl Operation {
-    fn kind(self) -> Kind {
+    fn kind(&self) -> Kind {
         match self {
             Self::Create { .. } => Kind::Create,
             Self::Start => Kind::Start,
             Self::Stop { .. } => Kind::Stop,
+            Self::Restart { .. } => Kind::Restart,
+            Self::Update(_) => Kind::Update,
+            Self::Prune { .. } => Kind::Prune,
             Self::Enable => Kind::Enable,
             Self::Disable => Kind::Disable,
             Self::Delete { .. } => Kind::Delete,
@@ -330,10 +350,61 @@ impl Instance {
         self.ask_owner(Call::Resume).await
     }
 
-    async fn ask_owner(&self, call: Call) -> Result<Outcome, InstanceError> {
-        if self.status.borrow().is_none() {
-            return Err(InstanceError::NoVm(self.handle.clone()));
+    /// Sends a signal to the process group of its command, if that runs.
+    ///
+    /// # Errors
+    /// There is no VM or no command, or the owner refuses.
+    pub async fn kill(&self, signal: i32) -> Result<(), InstanceError> {
+        if !(1..=LAST_SIGNAL).contains(&signal) {
+            return Err(InstanceError::Signal(signal));
         }
+        let command = self.status().map(|status| status.command)?;
+        if !matches!(command, CommandState::Running { .. }) {
+            return Err(InstanceError::NoCommand(self.handle.clone()));
+        }
+        self.ask_owner(Call::Kill { signal }).await.map(drop)
+    }
+
+    /// The processes in the guest.
+    ///
+    /// # Errors
+    /// There is no VM, or its owner refuses.
+    pub async fn processes(&self) -> Result<Vec<Process>, InstanceError> {
+        self.status()?;
+        match vm::call(&self.control_socket(), Call::Processes).await? {
+            (Answer::Processes(processes), _) => Ok(processes),
+            _ => Err(VmError::Misfit.into()),
+        }
+    }
+
+    /// What its units use of the host.
+    ///
+    /// # Errors
+    /// The service manager does not answer.
+    pub async fn usage(&self) -> Result<Vec<(UnitState, Usage)>, InstanceError> {
+        let mut usage = Vec::new();
+        for state in self.shared.supervisor.list(Some(&self.handle)).await? {
+            if state.main_pid.is_none() {
+                continue;
+            }
+            match self.shared.supervisor.usage(&state.unit).await {
+                Ok(of_unit) => usage.push((state, of_unit)),
+                // It ended meanwhile.
+                Err(SupervisorError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(usage)
+    }
+
+    /// What the VM's owner says; asking it would wake a VM that sleeps.
+    fn status(&self) -> Result<VmStatus, InstanceError> {
+        let status = self.status.borrow().clone();
+        status.ok_or_else(|| InstanceError::NoVm(self.handle.clone()))
+    }
+
+    async fn ask_owner(&self, call: Call) -> Result<Outcome, InstanceError> {
+        self.status()?;
         change(&self.control_socket(), call).await
     }
 

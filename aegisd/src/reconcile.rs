@@ -13,6 +13,7 @@
 //! [`adopt`] turns it into intent before anything is planned. docs/UNITS.md has
 //! the table of what each of these acts leads to.
 
+use crate::instance::plans;
 use crate::registry::{Intent, Record};
 use crate::supervisor::UnitId;
 use crate::supervisor::state::{Active, UnitState};
@@ -30,6 +31,8 @@ pub enum Action {
     Launch(String),
     /// Stop a unit that should not be.
     Stop(UnitId),
+    /// Give the VM's unit the limits it can have now.
+    Limit,
 }
 
 /// What to do about one instance.
@@ -71,6 +74,9 @@ fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
             }
         }
     }
+    if limits_wait(record, units) {
+        actions.push(Action::Limit);
+    }
     let known = wanted(record);
     for state in units {
         let is_daemon = matches!(state.unit.kind, aegis_core::units::UnitKind::Daemon(_));
@@ -79,6 +85,18 @@ fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
         }
     }
     actions
+}
+
+/// Whether limits that were changed can be brought to the VM's unit. Only then are
+/// they compared: what somebody set by hand on a unit stays.
+fn limits_wait(record: &Record, units: &[UnitState]) -> bool {
+    let vm = UnitId::vm(&record.handle);
+    let unit = units.iter().find(|state| state.unit == vm);
+    record.limits_due
+        && unit.is_none_or(|unit| {
+            let now = plans::limits_now(&record.spec, &unit.limits, vm_runs(record, units));
+            now != unit.limits || plans::has_limits(&record.spec, &now)
+        })
 }
 
 /// The units that an enabled instance has at rest.
@@ -258,6 +276,31 @@ mod tests {
             unit_state(stray.clone(), Active::Active),
         ];
         assert_eq!(plan(&record, &units), [Action::Stop(stray)]);
+    }
+
+    #[test]
+    fn changed_limits_reach_the_unit_as_soon_as_they_can() {
+        let mut record = record(Intent::Enabled);
+        let whole = |unit| [socket(Active::Active), gateway(Active::Active), unit];
+        let mut running = vm(Active::Active);
+        running.limits = plans::limits(&record.spec);
+        record.spec.memory_mib /= 2;
+        assert_eq!(
+            plan(&record, &whole(running.clone())),
+            [],
+            "set by hand, perhaps"
+        );
+        record.limits_due = true;
+        assert_eq!(
+            plan(&record, &whole(running.clone())),
+            [],
+            "not under the guest"
+        );
+        let mut asleep = running.clone();
+        asleep.active = Active::Inactive;
+        assert_eq!(plan(&record, &whole(asleep)), [Action::Limit]);
+        record.spec.limits.cpu_quota = Some(10);
+        assert_eq!(plan(&record, &whole(running)), [Action::Limit]);
     }
 
     #[test]

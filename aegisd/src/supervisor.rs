@@ -35,8 +35,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 pub use error::SupervisorError;
-pub use plan::{DaemonPlan, InstancePlan};
-pub use state::{Change, Facts, UnitState};
+pub use plan::{DaemonPlan, InstancePlan, Limits};
+pub use state::{Change, Facts, UnitState, Usage};
 
 /// One unit of ours: an instance and what the unit is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,6 +189,19 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SupervisorError::NotFound`] also where the unit has no main process.
     async fn signal(&self, unit: &UnitId, signal: i32) -> Result<(), SupervisorError>;
+
+    /// Changes the limits of a service for as long as the manager knows it, whether
+    /// it runs or not. A manager that holds nothing to limits does nothing.
+    ///
+    /// # Errors
+    /// The manager refused; nothing is changed then.
+    async fn limit(&self, unit: &UnitId, limits: &Limits) -> Result<(), SupervisorError>;
+
+    /// What a service uses at this moment.
+    ///
+    /// # Errors
+    /// The manager cannot be reached.
+    async fn usage(&self, unit: &UnitId) -> Result<Usage, SupervisorError>;
 
     /// Forgets failures: a failed unit vanishes, a running one's delay between
     /// restarts starts over at the shortest.

@@ -8,6 +8,7 @@ use aegis_core::lifecycle::VmState;
 
 use crate::host::Host;
 use crate::supervisor::UnitId;
+use crate::supervisor::plan::Limits;
 use crate::supervisor::state::{Active, RunResult, UnitState};
 
 /// A host whose folders are all below `root`; those of creation are made.
@@ -45,6 +46,7 @@ pub(crate) fn unit_state(unit: UnitId, active: Active) -> UnitState {
         control_group: String::new(),
         status: String::new(),
         stopping: false,
+        limits: Limits::default(),
     }
 }
 
@@ -60,6 +62,7 @@ pub(crate) fn vm_status(state: VmState) -> VmStatus {
         command: Default::default(),
         execs: 0,
         connections: 0,
+        revision: 0,
         awake_because: Vec::new(),
     }
 }

@@ -12,11 +12,15 @@ mod delete;
 mod disable;
 mod enable;
 mod info;
+mod inspect;
 mod list;
 mod pause;
+mod prune;
+mod restart;
 mod resume;
 mod start;
 mod stop;
+mod update;
 
 /// Make, change and show instances
 #[derive(Debug, Subcommand)]
@@ -24,13 +28,17 @@ mod stop;
 pub(crate) enum Command {
     Start(start::Args),
     Stop(stop::Args),
+    Restart(restart::Args),
+    Update(update::Args),
     Pause(pause::Args),
     Resume(resume::Args),
     Disable(disable::Args),
     Enable(enable::Args),
     Delete(delete::Args),
+    Prune(prune::Args),
     List(list::Args),
     Info(info::Args),
+    Inspect(inspect::Args),
 }
 
 impl Command {
@@ -38,6 +46,10 @@ impl Command {
         match self {
             Self::Start(args) => start::execute(context, args).await,
             Self::Stop(args) => stop::execute(context, args).await,
+            Self::Restart(args) => restart::execute(context, args).await,
+            Self::Update(args) => update::execute(context, args).await,
+            Self::Prune(args) => prune::execute(context, args).await,
+            Self::Inspect(args) => inspect::execute(context, args).await,
             Self::Pause(args) => pause::execute(context, args).await,
             Self::Resume(args) => resume::execute(context, args).await,
             Self::Disable(args) => disable::execute(context, args).await,
@@ -71,8 +83,8 @@ fn outcome_of(state: JobState) -> &'static str {
     }
 }
 
-/// An instance for programs. Times are in microseconds since 1970.
-fn to_json(view: &InstanceView) -> Value {
+/// An instance for programs, as docs/schemas/instance.json describes it. Times are in microseconds since 1970.
+pub(super) fn to_json(view: &InstanceView) -> Value {
     let daemon = |daemon: &aegis_bus::instance::DaemonEntry| {
         json!({
             "name": daemon.name,
@@ -111,6 +123,13 @@ fn to_json(view: &InstanceView) -> Value {
         "kernel": view.kernel,
         "workspace": view.workspace,
         "ports": view.ports,
+        "labels": view.labels,
+        "limits": {
+            "memory_max_mib": view.limits.memory_max_mib,
+            "cpu_quota": view.limits.cpu_quota,
+            "tasks_max": view.limits.tasks_max,
+        },
+        "pending": view.pending,
         "ephemeral": view.ephemeral,
         "created_at_us": view.created_at_us,
         "unit": view.unit,

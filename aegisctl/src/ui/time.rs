@@ -24,6 +24,23 @@ pub(crate) fn moment(unix_us: u64) -> String {
     }
 }
 
+/// A moment, given in microseconds since 1970, in local time to the microsecond
+/// (RFC 3339).
+pub(crate) fn local(unix_us: u64) -> String {
+    let timestamp = i64::try_from(unix_us)
+        .ok()
+        .and_then(|us| Timestamp::from_microsecond(us).ok());
+    timestamp.map_or_else(String::new, |timestamp| {
+        let local = timestamp.to_zoned(TimeZone::system());
+        local.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string()
+    })
+}
+
+/// A span as people read it, in its largest unit.
+pub(crate) fn span_words(elapsed: Duration) -> String {
+    span(elapsed)
+}
+
 /// How long ago a moment, given in microseconds since 1970, was; empty for 0.
 pub(crate) fn age(unix_us: u64) -> String {
     if unix_us == 0 {

@@ -37,6 +37,8 @@ struct State {
     logs: Vec<PathBuf>,
     lingering: bool,
     flaked: bool,
+    /// What `Stats` takes for the time.
+    clock_us: u64,
 }
 
 #[derive(Clone)]

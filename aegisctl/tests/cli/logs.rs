@@ -28,8 +28,8 @@ fn both_streams_are_shown_apart() {
     bench.run(&["logs", "web"]).expect(0, "one\n", "two\n");
     bench.run(&["logs", "web", "--json"]).expect(
         0,
-        "{\"line\":\"one\",\"seq\":1,\"stream\":\"stdout\",\"time\":2,\"version\":1}\n\
-         {\"line\":\"two\",\"seq\":1,\"stream\":\"stderr\",\"time\":2,\"version\":1}\n",
+        "{\"instance\":\"web\",\"line\":\"one\",\"seq\":1,\"source\":\"command\",\"stream\":\"stdout\",\"time\":2,\"version\":1}\n\
+         {\"instance\":\"web\",\"line\":\"two\",\"seq\":1,\"source\":\"command\",\"stream\":\"stderr\",\"time\":2,\"version\":1}\n",
         "",
     );
 }

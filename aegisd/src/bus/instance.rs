@@ -6,16 +6,19 @@ use std::sync::Arc;
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::instance::{
-    DaemonEntry, DeleteOptions, ExecOptions, InstanceView, LastExit, StopOptions,
+    DaemonEntry, DeleteOptions, ExecOptions, GuestProcess, InstanceView, LastExit, StopOptions,
+    UnitUsage, UpdateRequest, Usage, limits_to_dict,
 };
 use aegis_bus::names::job_path;
+use aegis_core::control::Process;
 use aegis_core::handle::Handle;
 use zbus::{OwnedFd, OwnedObjectPath};
 
 use super::manager::{failed, refused};
 use crate::engine::Engine;
-use crate::instance::{Instance, InstanceError, Operation};
+use crate::instance::{Instance, InstanceError, Operation, now_us};
 use crate::jobs::Outcome;
+use crate::supervisor::{self, UnitState};
 use crate::vm::VmError;
 
 /// An instance's object.
@@ -58,6 +61,39 @@ impl InstanceObject {
     async fn stop(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
         let StopOptions { grace_secs } = StopOptions::from_dict(options).map_err(refused)?;
         self.ask(Operation::Stop { grace_secs }).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn restart(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        let StopOptions { grace_secs } = StopOptions::from_dict(options).map_err(refused)?;
+        self.ask(Operation::Restart { grace_secs }).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn update(&self, changes: Dict) -> Result<OwnedObjectPath, BusFault> {
+        let request = UpdateRequest::from_dict(changes).map_err(refused)?;
+        if request.is_empty() {
+            return Err(failed(InstanceError::NoChange));
+        }
+        self.ask(Operation::Update(Box::new(request))).await
+    }
+
+    async fn kill(&self, signal: i32) -> Result<(), BusFault> {
+        self.instance()?.kill(signal).await.map_err(failed)
+    }
+
+    #[zbus(out_args("processes"))]
+    async fn processes(&self) -> Result<Vec<Dict>, BusFault> {
+        let processes = self.instance()?.processes().await.map_err(failed)?;
+        Ok(processes.into_iter().map(process).collect())
+    }
+
+    #[zbus(out_args("usage"))]
+    async fn stats(&self) -> Result<Dict, BusFault> {
+        let usage = self.instance()?.usage().await.map_err(failed)?;
+        let units = usage.into_iter().map(unit_usage).collect();
+        let at_us = now_us();
+        Ok(Usage { at_us, units }.to_dict())
     }
 
     #[zbus(out_args("job"))]
@@ -151,12 +187,12 @@ impl InstanceObject {
         Ok(self.view()?.command.clone())
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn memory(&self) -> Result<u32, BusFault> {
         Ok(self.view()?.memory_mib)
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn cpus(&self) -> Result<u32, BusFault> {
         Ok(self.view()?.cpus)
     }
@@ -179,6 +215,21 @@ impl InstanceObject {
     #[zbus(property)]
     fn ports(&self) -> Result<Vec<String>, BusFault> {
         Ok(self.view()?.ports.clone())
+    }
+
+    #[zbus(property)]
+    fn labels(&self) -> Result<BTreeMap<String, String>, BusFault> {
+        Ok(self.view()?.labels.clone())
+    }
+
+    #[zbus(property)]
+    fn limits(&self) -> Result<Dict, BusFault> {
+        Ok(limits_to_dict(&self.view()?.limits))
+    }
+
+    #[zbus(property)]
+    fn pending(&self) -> Result<Vec<String>, BusFault> {
+        Ok(self.view()?.pending.clone())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -250,6 +301,31 @@ impl InstanceObject {
 /// Refuses every option where a method knows none yet.
 fn none(options: Dict) -> Result<(), BusFault> {
     DictReader::new("option", options).finish().map_err(refused)
+}
+
+fn process(process: Process) -> Dict {
+    let entry = GuestProcess {
+        pid: process.pid,
+        parent: process.parent,
+        user: process.user,
+        state: process.state,
+        cpu_ms: process.cpu_ms,
+        memory_kib: process.memory_kib,
+        age_ms: process.age_ms,
+        command: process.command,
+    };
+    entry.to_dict()
+}
+
+fn unit_usage((state, usage): (UnitState, supervisor::Usage)) -> UnitUsage {
+    UnitUsage {
+        unit: state.unit.name(),
+        memory: usage.memory,
+        memory_max: state.limits.memory_max,
+        cpu_ns: usage.cpu_ns,
+        tasks: usage.tasks,
+        tasks_max: state.limits.tasks_max,
+    }
 }
 
 fn word(outcome: Outcome) -> &'static str {

@@ -6,6 +6,7 @@ use aegis_bus::dict::{Dict, DictError, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::manager::{CheckRow, CreateOptions, SpecRequest};
 use aegis_bus::names::{instance_path, job_path};
+use aegis_bus::prune::PruneOptions;
 use aegis_core::fault::Fault;
 use aegis_core::handle::Handle;
 use futures_util::StreamExt;
@@ -73,6 +74,22 @@ impl ManagerObject {
     async fn rescan_kits(&self) {
         self.engine.rescan_kits().await;
         self.engine.board().settled().await;
+    }
+
+    #[zbus(out_args("handles"))]
+    async fn find_prunable(&self, options: Dict) -> Result<Vec<String>, BusFault> {
+        let options = PruneOptions::from_dict(options).map_err(refused)?;
+        let handles = self.engine.prunable(&options).map_err(failed)?;
+        Ok(handles.iter().map(ToString::to_string).collect())
+    }
+
+    #[zbus(out_args("handles", "job"))]
+    async fn prune(&self, options: Dict) -> Result<(Vec<String>, OwnedObjectPath), BusFault> {
+        let options = PruneOptions::from_dict(options).map_err(refused)?;
+        let (handles, job) = self.engine.prune(&options).map_err(failed)?;
+        self.engine.board().settled().await;
+        let handles = handles.iter().map(ToString::to_string).collect();
+        Ok((handles, job_path(job)))
     }
 
     #[zbus(out_args("job"))]

@@ -25,7 +25,7 @@ use super::config::{self, Applied};
 use super::own_stops::OwnStops;
 use super::view::{Sources, phase, view};
 use super::work::{Conclusion, Work};
-use super::{InstanceError, MAILBOX, Mail, Operation, Request, Shared, blocking, files, now_us};
+use super::{InstanceError, MAILBOX, Mail, Request, Shared, blocking, files, now_us};
 use crate::jobs::Job;
 use crate::reconcile::{self, Action};
 use crate::registry::Record;
@@ -185,9 +185,10 @@ impl Actor {
             return;
         }
         if let Some(Request { operation, job }) = self.mail.waiting.pop_front() {
-            self.resting = operation == Operation::Rest;
+            let kind = operation.kind();
+            self.resting = kind == Kind::Rest;
             let work = self.work.clone().perform(operation, job.reporter());
-            self.begin(operation.kind(), Some(job), Box::pin(work));
+            self.begin(kind, Some(job), Box::pin(work));
             return;
         }
         if !self.changed_configs.is_empty() {

@@ -5,6 +5,9 @@
 pub(super) enum Kind {
     Create,
     Start,
+    Restart,
+    Update,
+    Prune,
     Stop,
     Enable,
     Disable,
@@ -34,6 +37,9 @@ impl Kind {
         match self {
             Self::Create => "create",
             Self::Start => "start",
+            Self::Restart => "restart",
+            Self::Update => "update",
+            Self::Prune => "prune",
             Self::Stop | Self::Rest => "stop",
             Self::Enable => "enable",
             Self::Disable => "disable",
@@ -47,17 +53,28 @@ impl Kind {
 /// Only what waits for a guest may be overtaken, and only by what ends the VM:
 /// everything else ends soon by itself.
 pub(super) fn admit(under_way: Option<Kind>, asked: Kind) -> Admission {
-    use Kind::{Configure, Correct, Create, Delete, Disable, Enable, Rest, Start, Stop};
+    use Kind::{
+        Configure, Correct, Create, Delete, Disable, Enable, Prune, Rest, Restart, Start, Stop,
+        Update,
+    };
     match (under_way, asked) {
         (None, _) => Admission::Begin,
-        (Some(Start), Stop | Disable | Delete | Rest) => Admission::Overtake,
+        (Some(Start | Restart), Stop | Disable | Delete | Rest) => Admission::Overtake,
         // Half of an instance can be deleted but not stopped or disabled.
         (Some(Create), Delete) => Admission::Overtake,
-        (Some(Start), Create | Start | Enable | Correct | Configure) => Admission::Wait,
-        (Some(Create), Create | Start | Stop | Enable | Disable | Rest | Correct | Configure) => {
-            Admission::Wait
-        }
-        (Some(Stop | Enable | Disable | Delete | Rest | Correct | Configure), _) => Admission::Wait,
+        (
+            Some(Start | Restart),
+            Create | Start | Restart | Update | Prune | Enable | Correct | Configure,
+        ) => Admission::Wait,
+        (
+            Some(Create),
+            Create | Start | Restart | Update | Prune | Stop | Enable | Disable | Rest | Correct
+            | Configure,
+        ) => Admission::Wait,
+        (
+            Some(Stop | Update | Prune | Enable | Disable | Delete | Rest | Correct | Configure),
+            _,
+        ) => Admission::Wait,
     }
 }
 
@@ -69,6 +86,7 @@ mod tests {
     fn a_start_does_not_stand_in_the_way_of_its_end() {
         for asked in [Kind::Stop, Kind::Disable, Kind::Delete, Kind::Rest] {
             assert_eq!(admit(Some(Kind::Start), asked), Admission::Overtake);
+            assert_eq!(admit(Some(Kind::Restart), asked), Admission::Overtake);
         }
         assert_eq!(admit(Some(Kind::Create), Kind::Delete), Admission::Overtake);
         assert_eq!(admit(Some(Kind::Create), Kind::Stop), Admission::Wait);

@@ -34,6 +34,14 @@ pub enum InstanceError {
     Handle(#[from] aegis_core::handle::HandleError),
     #[error("the command is not acceptable")]
     Exec(#[from] aegis_core::spec::SpecError),
+    #[error("the settings cannot be as asked")]
+    Settings(#[source] aegis_core::spec::SpecError),
+    #[error("nothing to change was given")]
+    NoChange,
+    #[error("there is no signal {0}; signals are 1 to 64")]
+    Signal(i32),
+    #[error("the command of the instance '{0}' does not run")]
+    NoCommand(Handle),
     #[error("an exec needs a command")]
     EmptyExec,
     #[error("an ephemeral instance always starts at once")]
@@ -112,9 +120,14 @@ impl InstanceError {
             Self::Deleting(_) => fault(Symbol::WrongState),
             Self::Cancelled | Self::Overtaken(_) => fault(Symbol::Cancelled),
             Self::Handle(_) => fault(Symbol::InvalidHandle),
-            Self::Exec(_) | Self::EmptyExec | Self::EphemeralStart => {
-                fault(Symbol::InvalidArgument)
-            }
+            Self::Exec(_)
+            | Self::Settings(_)
+            | Self::NoChange
+            | Self::Signal(_)
+            | Self::EmptyExec
+            | Self::EphemeralStart => fault(Symbol::InvalidArgument),
+            Self::NoCommand(handle) => fault(Symbol::WrongState)
+                .with_hint(format!("its state: aegisctl instance info {handle}")),
             Self::Workspace { .. } | Self::WorkspaceKind(_) => {
                 fault(Symbol::WorkspaceUnavailable).with_hint("name a folder that exists")
             }

@@ -295,6 +295,7 @@ fn vm_spec(host: &Host, record: &Record) -> VmSpec {
         insecure: spec.insecure,
         dir: files.dir().to_owned(),
         accel_cache: Some(host.layout.accel_cache()),
+        revision: record.revision(),
         grace_secs: GRACE_SECS,
     }
 }

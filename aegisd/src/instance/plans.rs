@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use aegis_core::spec::InstanceDaemon;
+use aegis_core::limits::ResourceLimits;
+use aegis_core::spec::{InstanceDaemon, InstanceSpec};
 
 use super::files::{GRACE_SECS, daemon_state_dir, workspace_path};
 use crate::host::Host;
@@ -20,9 +21,9 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 /// Memory of a VM's unit beyond the guest's: QEMU itself (60 MiB), its cache of
 /// translated code without KVM (at most 256 MiB as aegis-vmm starts it),
 /// aegis-vmm, virtiofsd, and file cache that cannot be given back at once.
-const OVERHEAD_MIB: u64 = 512;
+const OVERHEAD_MIB: u32 = 512;
 /// QEMU has a thread per CPU and some for I/O, virtiofsd a pool of 64.
-const TASKS: u64 = 512;
+const TASKS: u32 = 512;
 
 /// How long stopping a VM's unit takes at most before all of it is killed.
 pub(super) const STOP_TIMEOUT: Duration =
@@ -60,15 +61,62 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         listen: std::iter::once(control).chain(ports).collect(),
         stop_timeout: STOP_TIMEOUT,
         watchdog: WATCHDOG,
-        limits: Limits {
-            memory_max: Some((u64::from(spec.memory_mib) + OVERHEAD_MIB) << 20),
-            tasks_max: Some(TASKS),
-            // Guest CPUs, and one for everything else.
-            cpu_percent: Some((spec.cpus + 1) * 100),
-        },
+        limits: limits(spec),
         confinement: confinement(record, reach),
         log: log(record),
     }
+}
+
+/// The limits of a VM's unit: what the user set, else what its guest needs.
+pub(crate) fn limits(spec: &InstanceSpec) -> Limits {
+    let in_force = limits_in_force(spec);
+    Limits {
+        memory_max: in_force.memory_max_mib.map(|mib| u64::from(mib) << 20),
+        tasks_max: in_force.tasks_max.map(u64::from),
+        cpu_percent: in_force.cpu_quota,
+    }
+}
+
+/// The same in the units people use.
+pub(super) fn limits_in_force(spec: &InstanceSpec) -> ResourceLimits {
+    let set = &spec.limits;
+    ResourceLimits {
+        memory_max_mib: set.memory_max_mib.or(Some(spec.memory_mib + OVERHEAD_MIB)),
+        // Guest CPUs, and one for everything else.
+        cpu_quota: set.cpu_quota.or(Some((spec.cpus + 1) * 100)),
+        tasks_max: set.tasks_max.or(Some(TASKS)),
+    }
+}
+
+/// The limits that a VM's unit can have at this moment. A guest keeps its memory
+/// and CPUs until it ends, so what follows from their number does not shrink
+/// under a VM that runs; what the user set applies at once.
+pub(crate) fn limits_now(spec: &InstanceSpec, now: &Limits, vm_runs: bool) -> Limits {
+    let wanted = limits(spec);
+    if !vm_runs {
+        return wanted;
+    }
+    // No limit is the largest.
+    fn larger<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+        Some(a?.max(b?))
+    }
+    let set = &spec.limits;
+    Limits {
+        memory_max: match set.memory_max_mib {
+            Some(_) => wanted.memory_max,
+            None => larger(wanted.memory_max, now.memory_max),
+        },
+        cpu_percent: match set.cpu_quota {
+            Some(_) => wanted.cpu_percent,
+            None => larger(wanted.cpu_percent, now.cpu_percent),
+        },
+        tasks_max: wanted.tasks_max,
+    }
+}
+
+/// Whether a VM's unit has the limits it shall have in the end.
+pub(crate) fn has_limits(spec: &InstanceSpec, now: &Limits) -> bool {
+    limits(spec) == *now
 }
 
 /// One daemon of an instance.
@@ -131,5 +179,57 @@ fn confinement(record: &Record, reach: Reach) -> Confinement {
 fn log(record: &Record) -> LogFields {
     LogFields {
         kit: record.spec.kit.as_ref().map(|kit| kit.name.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(memory_mib: u32, cpus: u32, limits: ResourceLimits) -> InstanceSpec {
+        InstanceSpec {
+            memory_mib,
+            cpus,
+            limits,
+            ..InstanceSpec::default()
+        }
+    }
+
+    #[test]
+    fn limits_follow_from_the_guest_unless_the_user_set_them() {
+        let none = ResourceLimits::default();
+        let followed = limits(&spec(256, 2, none));
+        assert_eq!(followed.memory_max, Some(768 << 20));
+        assert_eq!(
+            (followed.cpu_percent, followed.tasks_max),
+            (Some(300), Some(512))
+        );
+        let set = ResourceLimits {
+            memory_max_mib: Some(100),
+            cpu_quota: Some(50),
+            tasks_max: Some(64),
+        };
+        let set = limits(&spec(256, 2, set));
+        assert_eq!(set.memory_max, Some(100 << 20));
+        assert_eq!((set.cpu_percent, set.tasks_max), (Some(50), Some(64)));
+    }
+
+    #[test]
+    fn what_follows_from_the_guest_does_not_shrink_under_it() {
+        let none = ResourceLimits::default();
+        let before = limits(&spec(512, 2, none));
+        let smaller = spec(256, 1, none);
+        assert_eq!(limits_now(&smaller, &before, true), before);
+        assert_eq!(limits_now(&smaller, &before, false), limits(&smaller));
+        let larger = spec(1024, 4, none);
+        assert_eq!(limits_now(&larger, &before, true), limits(&larger));
+        let unlimited = Limits::default();
+        assert_eq!(limits_now(&smaller, &unlimited, true).memory_max, None);
+        let set = ResourceLimits {
+            memory_max_mib: Some(100),
+            ..none
+        };
+        let shrunk = limits_now(&spec(512, 2, set), &before, true);
+        assert_eq!(shrunk.memory_max, Some(100 << 20));
     }
 }

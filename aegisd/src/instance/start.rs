@@ -44,6 +44,22 @@ impl Work {
         InstanceError::all(errors).map(|()| Outcome::Changed)
     }
 
+    /// Waits until the status is no longer that of a VM that was stopped: the
+    /// manager's job ends before its news of the unit is heard.
+    pub(super) async fn forget_vm(&self, stale: Option<&VmStatus>) {
+        let mut status = self.status.clone();
+        let is_other = |current: &Option<VmStatus>| match (current, stale) {
+            (Some(current), Some(stale)) => {
+                let up = matches!(current.state, VmState::Running | VmState::Paused);
+                !up || current.since != stale.since
+            }
+            _ => true,
+        };
+        let other = status.wait_for(is_other);
+        // Too late is as good: then the start finds the unit gone.
+        drop(tokio::time::timeout(STATUS_DELAY, other).await);
+    }
+
     /// Has the manager start the unit and waits for whoever knows first how it
     /// went. `stale` is the status of a VM before this one.
     async fn guest_ready(

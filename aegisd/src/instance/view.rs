@@ -10,6 +10,7 @@ use aegis_core::spec::InstanceDaemon;
 use aegis_core::state::{InstanceState, UnitPhase};
 use aegis_core::units;
 
+use super::{plans, update};
 use crate::registry::{Intent, Record};
 use crate::supervisor::UnitId;
 use crate::supervisor::state::{Active, ProcessEnd, RunResult, UnitState};
@@ -79,9 +80,14 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         kernel: kernel.unwrap_or_default().to_owned(),
         workspace: workspace.unwrap_or_default(),
         ports: spec.ports.iter().map(ToString::to_string).collect(),
+        labels: spec.labels.clone(),
+        limits: plans::limits_in_force(spec),
+        pending: vm
+            .map(|vm| update::pending(&record.revisions, vm.revision))
+            .unwrap_or_default(),
         ephemeral: spec.ephemeral,
         created_at_us: record.created_at,
-        state_since_us: since.unwrap_or(record.created_at),
+        state_since_us: since.unwrap_or(record.intent_since),
         unit: units::vm(&record.handle),
         socket_unit: units::socket(&record.handle),
         slice: units::slice(&record.handle),

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use aegis_core::control::VmStatus;
 use aegis_core::handle::Handle;
+use aegis_core::state::InstanceState;
 use tokio::sync::watch;
 
 use super::own_stops::OwnStops;
 use super::start::outcome;
-use super::{InstanceError, Operation, Shared, blocking, files, plans};
+use super::view::phase;
+use super::{InstanceError, Operation, Shared, blocking, files, now_us, plans};
 use crate::jobs::{Outcome, Reporter};
 use crate::kits::KitError;
 use crate::reconcile::{self, Action};
@@ -58,6 +60,9 @@ impl Work {
             Operation::Create { start } => self.create(start, &report).await,
             Operation::Start => self.start(&report).await.into(),
             Operation::Stop { grace_secs } => self.stop(grace_secs, &report).await.into(),
+            Operation::Restart { grace_secs } => self.restart(grace_secs, &report).await.into(),
+            Operation::Update(request) => self.update(*request, &report).await.into(),
+            Operation::Prune { asleep } => self.prune(asleep, &report).await,
             Operation::Enable => self.enable(&report).await.into(),
             Operation::Disable => self.disable(&report).await.into(),
             Operation::Delete { purge } => self.delete(purge, &report).await,
@@ -82,6 +87,7 @@ impl Work {
                 Action::Open => self.open().await,
                 Action::Launch(daemon) => self.launch(&daemon).await,
                 Action::Stop(unit) => self.stop_unit(&unit).await,
+                Action::Limit => self.limit().await,
             };
             errors.extend(done.err());
         }
@@ -202,6 +208,7 @@ impl Work {
                 Action::Open => self.open().await?,
                 Action::Launch(daemon) => self.launch(&daemon).await?,
                 Action::Stop(unit) => self.stop_unit(&unit).await?,
+                Action::Limit => self.limit().await?,
                 // Those of other intents; this one is enabled, and an ephemeral
                 // instance whose VM is gone is the actor's to delete.
                 Action::FinishCreation | Action::Delete => Outcome::Unchanged,
@@ -231,6 +238,37 @@ impl Work {
                 stopping.await
             }
         }
+    }
+
+    /// A VM that is stopped is started: what is asked for is one that is fresh.
+    async fn restart(
+        &self,
+        grace_secs: Option<u32>,
+        report: &Reporter,
+    ) -> Result<Outcome, InstanceError> {
+        self.check_not_deleting()?;
+        let stale = self.status.borrow().clone();
+        self.stop(grace_secs, report).await?;
+        self.forget_vm(stale.as_ref()).await;
+        self.start(report).await?;
+        Ok(Outcome::Changed)
+    }
+
+    /// Asked again at its turn: it may be in use since it was found.
+    async fn prune(&self, asleep: bool, report: &Reporter) -> Conclusion {
+        let units = match self.shared.supervisor.list(Some(&self.handle)).await {
+            Ok(units) => units,
+            Err(error) => return Err(error.into()).into(),
+        };
+        let vm = self.vm();
+        let unit = units.iter().find(|state| state.unit == vm);
+        let vm = self.status.borrow().as_ref().map(|status| status.state);
+        let enabled = self.record.borrow().is_enabled();
+        let state = InstanceState::derive(enabled, phase(unit), vm);
+        if state.is_left_over(asleep) {
+            return self.delete(false, report).await;
+        }
+        Ok(Outcome::Unchanged).into()
     }
 
     async fn disable(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
@@ -318,7 +356,7 @@ impl Work {
         Ok(outcome(stopped))
     }
 
-    async fn write_files(&self) -> Result<Record, InstanceError> {
+    pub(super) async fn write_files(&self) -> Result<Record, InstanceError> {
         let (shared, record) = (self.shared.clone(), self.record.borrow().clone());
         blocking(move || files::write(&shared.host, &record).map(|()| record)).await
     }
@@ -358,7 +396,11 @@ impl Work {
         change: impl FnOnce(&mut Record),
     ) -> Result<(), InstanceError> {
         let mut record = self.record.borrow().clone();
+        let intent = record.intent;
         change(&mut record);
+        if record.intent != intent {
+            record.intent_since = now_us();
+        }
         if *self.record.borrow() == record {
             return Ok(());
         }
@@ -367,7 +409,7 @@ impl Work {
         Ok(())
     }
 
-    fn check_not_deleting(&self) -> Result<(), InstanceError> {
+    pub(super) fn check_not_deleting(&self) -> Result<(), InstanceError> {
         match self.record.borrow().intent {
             Intent::Deleting | Intent::Purging => Err(InstanceError::Deleting(self.handle.clone())),
             Intent::Creating | Intent::Enabled | Intent::Disabled => Ok(()),

@@ -55,6 +55,8 @@ pub fn expand(request: SpecRequest, kit: Option<&Kit>) -> Result<InstanceSpec, E
         accel: request.accel.unwrap_or_default(),
         workspace: request.workspace,
         ports: request.ports,
+        labels: request.labels,
+        limits: request.limits,
         ephemeral: request.ephemeral,
         insecure: request.insecure,
         capabilities: Value::Null,

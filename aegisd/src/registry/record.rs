@@ -41,6 +41,8 @@ pub struct Record {
     /// When it was made, in microseconds since 1970.
     pub created_at: u64,
     pub intent: Intent,
+    /// Since when that is the intent, in microseconds since 1970.
+    pub intent_since: u64,
     pub spec: InstanceSpec,
     /// Units that somebody stopped with the service manager's own tools, by name,
     /// and when, in microseconds since 1970: not made again until the instance is
@@ -51,6 +53,12 @@ pub struct Record {
     /// which all units were made. A unit missing in the same run was stopped
     /// while aegisd was not there to see it; in another run it never was made.
     pub made_in: Option<u64>,
+    /// The settings that were changed since it was made, each with the number of
+    /// its last change. Those with a higher one than the VM that runs was started
+    /// with wait for its next start.
+    pub revisions: BTreeMap<String, u64>,
+    /// The limits of the VM's unit are not yet what the spec says.
+    pub limits_due: bool,
 }
 
 impl Record {
@@ -60,10 +68,18 @@ impl Record {
             handle,
             created_at,
             intent: Intent::Creating,
+            intent_since: created_at,
             spec,
             stopped_by_hand: BTreeMap::new(),
             made_in: None,
+            revisions: BTreeMap::new(),
+            limits_due: false,
         }
+    }
+
+    /// The number of the last change of its settings; 0 if none was changed.
+    pub fn revision(&self) -> u64 {
+        self.revisions.values().copied().max().unwrap_or(0)
     }
 
     /// Whether it is meant to be there and usable.

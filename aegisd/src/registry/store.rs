@@ -13,11 +13,12 @@ use super::{OpenError, RegistryError};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
+    "
     CREATE TABLE instance (
         -- The handle without regard to case, which is how names are unique.
         folded          TEXT PRIMARY KEY,
@@ -32,7 +33,16 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = ["
         -- Microseconds since 1970.
         made_in         INTEGER
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    -- Microseconds since 1970.
+    ALTER TABLE instance ADD COLUMN intent_since INTEGER NOT NULL DEFAULT 0;
+    -- Setting to number of its last change, as a JSON object.
+    ALTER TABLE instance ADD COLUMN revisions TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE instance ADD COLUMN limits_due INTEGER NOT NULL DEFAULT 0;
+    UPDATE instance SET intent_since = created_at;
+",
+];
 
 /// What is in the registry.
 #[derive(Debug, Default)]
@@ -111,7 +121,11 @@ impl Store {
         let failed = sql("read");
         let mut query = self
             .connection
-            .prepare("SELECT handle, created_at, intent, spec, stopped_by_hand, made_in FROM instance ORDER BY folded")
+            .prepare(
+                "SELECT handle, created_at, intent, spec, stopped_by_hand, made_in,
+                        intent_since, revisions, limits_due
+                 FROM instance ORDER BY folded",
+            )
             .map_err(&failed)?;
         let mut rows = query.query([]).map_err(&failed)?;
         let mut loaded = Loaded::default();
@@ -148,8 +162,9 @@ impl Store {
             source,
         };
         let statement = format!(
-            "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+            "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in,
+                                   intent_since, revisions, limits_due)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
         );
         let values = params![
             record.handle.folded(),
@@ -159,6 +174,9 @@ impl Store {
             serde_json::to_string(&record.spec).map_err(encode)?,
             serde_json::to_string(&record.stopped_by_hand).map_err(encode)?,
             record.made_in.map(to_sql),
+            to_sql(record.intent_since),
+            serde_json::to_string(&record.revisions).map_err(encode)?,
+            record.limits_due,
         ];
         let write = || self.connection.execute(&statement, values);
         let written = step("registry.write", write);
@@ -196,6 +214,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
     let intent: String = row.get(2)?;
     let spec: String = row.get(3)?;
     let stopped_by_hand: String = row.get(4)?;
+    let revisions: String = row.get(7)?;
     let record = Record {
         handle: handle.parse()?,
         created_at: from_sql(row.get(1)?),
@@ -203,6 +222,9 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
         spec: serde_json::from_str(&spec).map_err(json("spec"))?,
         stopped_by_hand: read_stopped(&stopped_by_hand).map_err(json("stopped_by_hand"))?,
         made_in: row.get::<_, Option<i64>>(5)?.map(from_sql),
+        intent_since: from_sql(row.get(6)?),
+        revisions: serde_json::from_str(&revisions).map_err(json("revisions"))?,
+        limits_due: row.get(8)?,
     };
     record.spec.validate()?;
     Ok(record)
@@ -283,6 +305,9 @@ mod tests {
         made.intent = Intent::Purging;
         made.made_in = Some(9);
         made.stopped_by_hand = [("aegis-vm-Web.socket".to_owned(), 8)].into();
+        made.intent_since = 8;
+        made.revisions = [("memory".to_owned(), 3)].into();
+        made.limits_due = true;
         Store::open(&path).unwrap().insert(&made).unwrap();
         assert_eq!(Store::open(&path).unwrap().load().unwrap().records, [made]);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -293,6 +318,26 @@ mod tests {
     fn stops_noted_without_a_time_are_read() {
         let read = read_stopped(r#"["a.service"]"#).unwrap();
         assert_eq!(read, [("a.service".to_owned(), 0)].into());
+    }
+
+    #[test]
+    fn a_registry_of_the_first_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        old.execute_batch(
+            r#"INSERT INTO instance VALUES
+               ('web', 'web', 7, 'enabled', '{"memory_mib":128,"cpus":2}', '[]', NULL)"#,
+        )
+        .unwrap();
+        drop(old);
+        let loaded = Store::open(&path).unwrap().load().unwrap();
+        assert!(loaded.quarantined.is_empty(), "{:?}", loaded.quarantined);
+        let record = &loaded.records[0];
+        assert_eq!((record.intent_since, record.limits_due), (7, false));
+        assert_eq!(record.spec.memory_mib, 128);
     }
 
     #[test]

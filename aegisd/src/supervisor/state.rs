@@ -2,6 +2,7 @@
 
 use aegis_core::layout::Mode;
 
+use super::plan::Limits;
 use super::{Capabilities, UnitId};
 
 /// A service manager and what it can do.
@@ -98,6 +99,8 @@ pub struct UnitState {
     pub status: String,
     /// A stop job is under way, ours or someone's by hand.
     pub stopping: bool,
+    /// The limits it is held to; none for a unit without processes.
+    pub limits: Limits,
 }
 
 impl UnitState {
@@ -115,6 +118,17 @@ impl UnitState {
     pub fn waits_for_config(&self) -> bool {
         self.active == Active::Failed && self.last_end == Some(ProcessEnd::Code(EXIT_CONFIG))
     }
+}
+
+/// What a unit uses. A figure that the manager does not account for is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Nanoseconds of CPU time since it was started.
+    pub cpu_ns: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
 }
 
 /// Something that happened to a unit.

@@ -12,6 +12,7 @@
 //! | `sandbox` | what confines them |
 //! | `query` | properties as [`UnitState`] |
 
+mod bind;
 mod connection;
 mod manager;
 mod query;
@@ -19,7 +20,6 @@ mod sandbox;
 mod signals;
 mod units;
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,16 +33,17 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use zbus::OwnedObjectPath;
 
+use self::bind::bind_error;
 use self::manager::{AuxiliaryUnit, Manager, Property, is_absent, is_error};
 use self::sandbox::Places;
 use self::signals::Signal;
 use self::units::UnitMaker;
 use super::error::JobEnd;
-use super::plan::{Confinement, Listen};
+use super::plan::Confinement;
 use super::state::{Active, ProcessEnd};
 use super::{
-    Capabilities, Change, DaemonPlan, Facts, InstancePlan, Outcome, Supervisor, SupervisorError,
-    UnitId, UnitState,
+    Capabilities, Change, DaemonPlan, Facts, InstancePlan, Limits, Outcome, Supervisor,
+    SupervisorError, UnitId, UnitState, Usage,
 };
 
 /// The oldest version that is supported and tested.
@@ -481,6 +482,24 @@ impl Supervisor for Systemd {
         }
     }
 
+    async fn limit(&self, unit: &UnitId, limits: &Limits) -> Result<(), SupervisorError> {
+        let (name, properties) = (unit.name(), units::limits(limits));
+        let set = self.manager.set_unit_properties(&name, true, &properties);
+        set.await.map_err(|error| failed("limit", &name, error))
+    }
+
+    async fn usage(&self, unit: &UnitId) -> Result<Usage, SupervisorError> {
+        let name = unit.name();
+        let read = async {
+            let object = self.manager.get_unit(&name).await?;
+            query::usage(&self.connection, &object).await
+        };
+        match read.await {
+            Err(error) if is_absent(&error) => Err(SupervisorError::NotFound { unit: name }),
+            read => read.map_err(|error| failed("read", &name, error)),
+        }
+    }
+
     async fn clear(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
         self.reset_failed(&unit.name()).await
     }
@@ -546,22 +565,6 @@ fn is_managers(end: ProcessEnd) -> bool {
     matches!(end, ProcessEnd::Code(code) if code >= FIRST_MANAGER_CODE)
 }
 
-/// The address that keeps a socket unit from listening. systemd reports only that
-/// it failed, so this tries the same: the first refusal is the reason.
-fn bind_error(unit: &UnitId, listen: &[Listen]) -> Option<SupervisorError> {
-    listen.iter().find_map(|listen| {
-        let Listen::Tcp(address) = listen else {
-            return None;
-        };
-        let source = TcpListener::bind(address).err()?;
-        Some(SupervisorError::Bind {
-            unit: unit.name(),
-            address: address.to_string(),
-            source,
-        })
-    })
-}
-
 /// The leading number of `Manager.Version`, e.g. `257.13-1~deb13u1`.
 fn major_version(text: &str) -> u32 {
     let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
@@ -577,23 +580,5 @@ mod tests {
         assert_eq!(major_version("257.13-1~deb13u1"), 257);
         assert_eq!(major_version("252.39-1~deb12u2"), 252);
         assert_eq!(major_version("v258~rc1"), 0);
-    }
-
-    #[test]
-    fn a_taken_port_is_named() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let unit = UnitId::sockets(&"web".parse().unwrap());
-        let error = bind_error(&unit, &[Listen::Unix("/x".into()), Listen::Tcp(address)]);
-        let Some(SupervisorError::Bind {
-            address: named,
-            source,
-            ..
-        }) = error
-        else {
-            panic!("not a bind error: {error:?}");
-        };
-        assert_eq!(named, address.to_string());
-        assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
     }
 }

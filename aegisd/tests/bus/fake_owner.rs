@@ -5,10 +5,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use aegis_core::control::{Answer, Call, CallFrame, Outcome, OwnerFrame, VmStatus};
+use aegis_core::control::{
+    Answer, Call, CallFrame, CommandState, Outcome, OwnerFrame, Process, VmStatus,
+};
 use aegis_core::fault::Fault;
 use aegis_core::lifecycle::VmState;
+use aegis_core::vm_spec::VmSpec;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -28,12 +32,15 @@ pub(crate) enum Boot {
 #[derive(Clone, Debug)]
 pub(crate) struct FakeOwner {
     status: Arc<watch::Sender<VmStatus>>,
+    /// The last signal its command got.
+    killed: Arc<AtomicI32>,
 }
 
 impl FakeOwner {
-    pub(crate) fn boot(boot: &Boot) -> Self {
+    pub(crate) fn boot(boot: &Boot, spec: &VmSpec) -> Self {
         let owner = Self {
-            status: Arc::new(watch::Sender::new(status())),
+            status: Arc::new(watch::Sender::new(status(spec))),
+            killed: Arc::default(),
         };
         match boot {
             Boot::Succeed => owner.become_(VmState::Running, None),
@@ -41,6 +48,10 @@ impl FakeOwner {
             Boot::Hang => {}
         }
         owner
+    }
+
+    pub(crate) fn killed(&self) -> i32 {
+        self.killed.load(Ordering::Relaxed)
     }
 
     fn become_(&self, state: VmState, fault: Option<Fault>) {
@@ -79,6 +90,15 @@ impl FakeOwner {
                 Call::Watch => return self.watch(id, stream.into_inner()).await,
                 Call::Pause => answer(Answer::Outcome(self.switch(VmState::Paused))),
                 Call::Resume => answer(Answer::Outcome(self.switch(VmState::Running))),
+                Call::Kill { signal } => {
+                    self.killed.store(signal, Ordering::Relaxed);
+                    answer(Answer::Outcome(Outcome::Changed))
+                }
+                Call::Processes => answer(Answer::Processes(vec![Process {
+                    pid: 1,
+                    command: "init".to_owned(),
+                    ..Process::default()
+                }])),
                 Call::Exec(request) => {
                     self.settled().await;
                     exec(id, stream.get_ref(), &request.argv);
@@ -112,7 +132,7 @@ impl FakeOwner {
     }
 }
 
-fn status() -> VmStatus {
+fn status(spec: &VmSpec) -> VmStatus {
     VmStatus {
         generation: 1,
         state: VmState::Starting,
@@ -120,9 +140,13 @@ fn status() -> VmStatus {
         words: "pretending to boot".to_owned(),
         fault: None,
         machine: None,
-        command: Default::default(),
+        command: match spec.command.is_empty() {
+            true => CommandState::None,
+            false => CommandState::Running { pid: 7 },
+        },
         execs: 0,
         connections: 0,
+        revision: spec.revision,
         awake_because: Vec::new(),
     }
 }

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aegis_core::handle::Handle;
 use aegis_core::layout::Mode;
 use aegis_core::units::UnitKind;
+use aegis_core::vm_spec::VmSpec;
 use aegisd::supervisor::error::SupervisorError;
 use aegisd::supervisor::plan::{DaemonPlan, InstancePlan, Listen};
 use aegisd::supervisor::state::{Active, Change, Facts, RunResult, UnitState};
-use aegisd::supervisor::{Capabilities, Outcome, Supervisor, UnitId};
+use aegisd::supervisor::{Capabilities, Limits, Outcome, Supervisor, UnitId, Usage};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -37,6 +38,9 @@ struct Inner {
     /// An address that somebody else has.
     taken: Option<String>,
     next_pid: u32,
+    /// The VM specs, read at each start.
+    specs: BTreeMap<Handle, PathBuf>,
+    refuses_limits: bool,
 }
 
 impl FakeSupervisor {
@@ -60,6 +64,21 @@ impl FakeSupervisor {
     /// The names of all units.
     pub(crate) fn names(&self) -> Vec<String> {
         self.lock().units.keys().map(UnitId::name).collect()
+    }
+
+    /// Refuses the next change of limits.
+    pub(crate) fn refuse_limits(&self) {
+        self.lock().refuses_limits = true;
+    }
+
+    /// The limits of a unit.
+    pub(crate) fn limits(&self, unit: &UnitId) -> Limits {
+        self.lock().units[unit].limits.clone()
+    }
+
+    /// The last signal the command of an instance got.
+    pub(crate) fn killed(&self, handle: &Handle) -> i32 {
+        self.lock().owners[handle].killed()
     }
 
     /// The process of a unit.
@@ -88,6 +107,8 @@ impl FakeSupervisor {
         let runs = service && !matches!(active, Active::Inactive | Active::Failed);
         let before = inner.units.get(unit).and_then(|state| state.main_pid);
         let pid = inner.next_pid;
+        let limits = inner.units.get(unit).map(|state| state.limits.clone());
+        let limits = limits.unwrap_or_default();
         let state = UnitState {
             unit: unit.clone(),
             active,
@@ -101,6 +122,7 @@ impl FakeSupervisor {
             control_group: String::new(),
             status: String::new(),
             stopping: false,
+            limits,
         };
         inner.units.insert(unit.clone(), state);
         drop(inner);
@@ -129,7 +151,9 @@ impl FakeSupervisor {
             if let Some(owner) = inner.owners.get(handle) {
                 return owner.clone();
             }
-            let owner = FakeOwner::boot(&inner.boot);
+            let spec = std::fs::read(&inner.specs[handle]).unwrap();
+            let spec: VmSpec = serde_json::from_slice(&spec).unwrap();
+            let owner = FakeOwner::boot(&inner.boot, &spec);
             inner.owners.insert(handle.clone(), owner.clone());
             owner
         };
@@ -204,6 +228,11 @@ impl Supervisor for FakeSupervisor {
         }
         self.set(&UnitId::group(&plan.handle), Active::Active);
         self.set(&UnitId::vm(&plan.handle), Active::Inactive);
+        if let Some(vm) = self.lock().units.get_mut(&UnitId::vm(&plan.handle)) {
+            vm.limits = plan.limits.clone();
+        }
+        let spec = plan.program.arguments.last().map(PathBuf::from).unwrap();
+        self.lock().specs.insert(plan.handle.clone(), spec);
         self.set(&sockets, Active::Active);
         Ok(Outcome::Changed)
     }
@@ -255,6 +284,29 @@ impl Supervisor for FakeSupervisor {
 
     async fn signal(&self, _: &UnitId, _: i32) -> Result<(), SupervisorError> {
         Ok(())
+    }
+
+    async fn limit(&self, unit: &UnitId, limits: &Limits) -> Result<(), SupervisorError> {
+        let mut inner = self.lock();
+        if std::mem::take(&mut inner.refuses_limits) {
+            return Err(SupervisorError::Call {
+                operation: "limit",
+                unit: unit.name(),
+                source: "refused".into(),
+            });
+        }
+        let state = inner.units.get_mut(unit);
+        let state = state.ok_or_else(|| SupervisorError::NotFound { unit: unit.name() })?;
+        state.limits = limits.clone();
+        Ok(())
+    }
+
+    async fn usage(&self, _: &UnitId) -> Result<Usage, SupervisorError> {
+        Ok(Usage {
+            memory: Some(1 << 20),
+            cpu_ns: None,
+            tasks: Some(3),
+        })
     }
 
     async fn clear(&self, _: &UnitId) -> Result<Outcome, SupervisorError> {

@@ -13,4 +13,5 @@ mod fake_supervisor;
 mod interfaces;
 mod life;
 mod recovery;
+mod verbs;
 mod world;

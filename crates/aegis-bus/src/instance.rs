@@ -8,10 +8,17 @@ use zbus::{OwnedFd, OwnedObjectPath};
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
 
 mod daemon;
+pub mod filter;
+mod process;
+mod update;
+mod usage;
 mod view;
 
 pub use daemon::{DaemonEntry, DaemonState};
-pub use view::{InstanceView, LastExit};
+pub use process::GuestProcess;
+pub use update::UpdateRequest;
+pub use usage::{UnitUsage, Usage};
+pub use view::{InstanceView, LastExit, limits_to_dict};
 
 /// An instance, at [`crate::names::instance_path`].
 #[zbus::proxy(
@@ -24,6 +31,23 @@ pub trait Instance {
 
     /// Stops the VM; the next use wakes it. `options` is a [`StopOptions`].
     fn stop(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Stops the VM and starts it, or starts it where it is stopped. `options` is a
+    /// [`StopOptions`].
+    fn restart(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Changes settings, all or none. `changes` is an [`UpdateRequest`].
+    fn update(&self, changes: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Sends a signal (signal(7) number) to the process group of the instance's
+    /// command in the guest. Does not wake the VM.
+    fn kill(&self, signal: i32) -> zbus::Result<()>;
+
+    /// The processes in the guest ([`GuestProcess`]). Does not wake the VM.
+    fn processes(&self) -> zbus::Result<Vec<Dict>>;
+
+    /// What the instance uses of the host at this moment ([`Usage`]).
+    fn stats(&self) -> zbus::Result<Dict>;
 
     /// Opens the ports and the control socket and starts the daemons.
     fn enable(&self) -> zbus::Result<OwnedObjectPath>;
@@ -73,9 +97,9 @@ pub trait Instance {
     #[zbus(property(emits_changed_signal = "const"))]
     fn command(&self) -> zbus::Result<Vec<String>>;
     /// In MiB.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn memory(&self) -> zbus::Result<u32>;
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn cpus(&self) -> zbus::Result<u32>;
     /// What the VM runs on; while there is no VM, what was asked for.
     #[zbus(property)]
@@ -89,6 +113,18 @@ pub trait Instance {
     /// Each `ADDRESS:HOST:GUEST`.
     #[zbus(property)]
     fn ports(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property)]
+    fn labels(&self) -> zbus::Result<BTreeMap<String, String>>;
+
+    /// What the VM may use of the host: `memory-max` in MiB, `cpu-quota` in per
+    /// cent of one CPU, `tasks-max`; each `u`.
+    #[zbus(property)]
+    fn limits(&self) -> zbus::Result<Dict>;
+
+    /// Settings that were changed and apply when the VM starts next.
+    #[zbus(property)]
+    fn pending(&self) -> zbus::Result<Vec<String>>;
+
     #[zbus(property(emits_changed_signal = "const"))]
     fn ephemeral(&self) -> zbus::Result<bool>;
     /// In microseconds since 1970.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`names`] | bus name, interface names, object paths |
 //! | [`manager`], [`instance`], [`kit`], [`job`] | one interface each: its proxy and its values |
+//! | [`prune`] | which instances are left over |
 //! | [`dict`] | reading and writing `a{sv}` |
 //! | [`error`] | faults as D-Bus errors and back |
 //! | [`connect`] | the way to the right bus |
@@ -20,3 +21,4 @@ pub mod job;
 pub mod kit;
 pub mod manager;
 pub mod names;
+pub mod prune;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aegis_core::limits::ResourceLimits;
 use aegis_core::port::PortMapping;
 use aegis_core::spec::{Accel, Workspace};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,15 @@ pub trait Manager {
     /// Reads the kit folders again, so that what follows sees a manifest that was
     /// written a moment ago.
     fn rescan_kits(&self) -> zbus::Result<()>;
+
+    /// Which instances [`Manager::prune`] would delete, by handle. `options` is a
+    /// [`crate::prune::PruneOptions`].
+    fn find_prunable(&self, options: &Dict) -> zbus::Result<Vec<String>>;
+
+    /// Deletes the instances that are left over, except those that are used again
+    /// before their turn. Answers with the handles that the job is about; what is
+    /// left of them when it ended was not deleted.
+    fn prune(&self, options: &Dict) -> zbus::Result<(Vec<String>, OwnedObjectPath)>;
 
     /// Stops every instance and closes its ports and sockets until aegisd starts again.
     fn stop_all(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
@@ -135,6 +145,8 @@ pub struct SpecRequest {
     pub accel: Option<Accel>,
     pub workspace: Option<Workspace>,
     pub ports: Vec<PortMapping>,
+    pub labels: BTreeMap<String, String>,
+    pub limits: ResourceLimits,
     pub ephemeral: bool,
     pub insecure: bool,
 }
@@ -164,6 +176,12 @@ impl SpecRequest {
             let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
             put(&mut dict, "ports", ports);
         }
+        if !self.labels.is_empty() {
+            put(&mut dict, "labels", self.labels.clone());
+        }
+        put_some(&mut dict, "memory-max", self.limits.memory_max_mib);
+        put_some(&mut dict, "cpu-quota", self.limits.cpu_quota);
+        put_some(&mut dict, "tasks-max", self.limits.tasks_max);
         if self.ephemeral {
             put(&mut dict, "ephemeral", true);
         }
@@ -192,6 +210,12 @@ impl SpecRequest {
             accel: reader.parse("accel")?,
             workspace: reader.parse("workspace")?,
             ports: reader.parse_all("ports")?,
+            labels: reader.take("labels")?.unwrap_or_default(),
+            limits: ResourceLimits {
+                memory_max_mib: reader.take("memory-max")?,
+                cpu_quota: reader.take("cpu-quota")?,
+                tasks_max: reader.take("tasks-max")?,
+            },
             ephemeral: reader.take("ephemeral")?.unwrap_or_default(),
             insecure: reader.take("insecure")?.unwrap_or_default(),
         };
@@ -261,6 +285,12 @@ mod tests {
             accel: Some(Accel::Tcg),
             workspace: Some(Workspace::Path("/data".into())),
             ports: vec!["8080:80".parse().unwrap()],
+            labels: [("team".into(), "web".into())].into(),
+            limits: ResourceLimits {
+                memory_max_mib: Some(1024),
+                cpu_quota: Some(150),
+                tasks_max: Some(100),
+            },
             ephemeral: true,
             insecure: true,
         };

@@ -38,6 +38,11 @@ pub enum Call {
     Pause,
     /// Let them run on. Answered with an [`Outcome`].
     Resume,
+    /// Send a signal (signal(7) number) to the process group of the instance's
+    /// command. Answered with an [`Outcome`].
+    Kill { signal: i32 },
+    /// Answered with the processes in the guest.
+    Processes,
     /// Run a command in the guest. Answered with four descriptors: stdin (write),
     /// stdout (read), stderr (read), control (both, [`ExecEvent`] and [`ExecInput`]).
     Exec(ExecRequest),
@@ -69,6 +74,26 @@ pub enum Answer {
     Outcome(Outcome),
     /// The descriptors of an exec session came with this frame.
     Exec,
+    Processes(Vec<Process>),
+}
+
+/// A process in the guest. Its words are the guest's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    pub parent: u32,
+    /// The user's name, or its number where it has none.
+    pub user: String,
+    /// One letter of proc_pid_stat(5).
+    pub state: String,
+    /// CPU time in milliseconds.
+    pub cpu_ms: u64,
+    /// Resident memory in KiB.
+    pub memory_kib: u64,
+    /// Milliseconds since it was started.
+    pub age_ms: u64,
+    /// The command line, or the name in brackets where there is none; perhaps cut.
+    pub command: String,
 }
 
 /// Whether an idempotent operation had something to do.
@@ -171,6 +196,9 @@ pub struct VmStatus {
     /// Open connections on exposed ports.
     #[serde(default)]
     pub connections: u32,
+    /// The revision of the spec that the VM was started with.
+    #[serde(default)]
+    pub revision: u64,
     /// What keeps the VM awake, in words.
     #[serde(default)]
     pub awake_because: Vec<String>,

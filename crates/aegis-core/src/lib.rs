@@ -10,6 +10,8 @@
 //! | [`spec`] | what a user asked for: the instance spec |
 //! | [`vm_spec`], [`daemon_spec`] | what a unit's program reads at its start |
 //! | [`port`] | exposed ports |
+//! | [`label`] | what users note on instances |
+//! | [`limits`] | what a VM may use of the host |
 //! | [`kit`] | kit manifests |
 //! | [`layout`] | where everything lies on disk |
 //! | [`units`] | the names of units |
@@ -23,8 +25,10 @@ pub mod daemon_spec;
 pub mod fault;
 pub mod handle;
 pub mod kit;
+pub mod label;
 pub mod layout;
 pub mod lifecycle;
+pub mod limits;
 pub mod port;
 pub mod spec;
 pub mod state;

@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::label::{self, LabelError, Labels};
+use crate::limits::{LimitError, ResourceLimits};
 use crate::port::PortMapping;
 
 /// Least memory of a guest in MiB: below it the kernel and the harness do not fit.
@@ -54,6 +56,12 @@ pub struct InstanceSpec {
     pub workspace: Option<Workspace>,
     #[serde(default)]
     pub ports: Vec<PortMapping>,
+    /// What the user noted on it.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Limits on the host's resources that the user set.
+    #[serde(default)]
+    pub limits: ResourceLimits,
     /// The capability token's fields, as the kit or the user gave them.
     #[serde(default)]
     pub capabilities: serde_json::Value,
@@ -82,6 +90,8 @@ impl Default for InstanceSpec {
             accel: Accel::Auto,
             workspace: None,
             ports: Vec::new(),
+            labels: Labels::new(),
+            limits: ResourceLimits::default(),
             capabilities: serde_json::Value::Null,
             daemons: Vec::new(),
             ephemeral: false,
@@ -164,6 +174,10 @@ pub enum SpecError {
     Workspace(String),
     #[error("the host address {0} is exposed twice")]
     DuplicatePort(std::net::SocketAddr),
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
 }
 
 impl InstanceSpec {
@@ -180,6 +194,8 @@ impl InstanceSpec {
         }
         validate_command(&self.command)?;
         validate_env(&self.env)?;
+        label::validate(&self.labels)?;
+        self.limits.validate()?;
         if let Some(workdir) = &self.workdir
             && !workdir.starts_with('/')
         {

@@ -1,6 +1,7 @@
 //! What an instance is: derived from intent, unit and VM, and stored nowhere.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,9 +57,34 @@ impl InstanceState {
     }
 }
 
-impl fmt::Display for InstanceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl InstanceState {
+    /// Whether nothing of an instance runs and nothing will: it is disabled or has
+    /// failed. One that sleeps is woken by its next use, so it is left over only
+    /// for who counts those too (`asleep`).
+    pub fn is_left_over(self, asleep: bool) -> bool {
+        match self {
+            Self::Disabled | Self::Failed => true,
+            Self::Stopped => asleep,
+            Self::Starting | Self::Running | Self::Paused | Self::Stopping => false,
+        }
+    }
+}
+
+impl InstanceState {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Disabled,
+        Self::Stopped,
+        Self::Starting,
+        Self::Running,
+        Self::Paused,
+        Self::Stopping,
+        Self::Failed,
+    ];
+
+    /// As it is on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Disabled => "disabled",
             Self::Stopped => "stopped",
             Self::Starting => "starting",
@@ -66,7 +92,30 @@ impl fmt::Display for InstanceState {
             Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Failed => "failed",
-        })
+        }
+    }
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no state, or one of a newer version.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no state '{0}'; known are {known}",
+    known = InstanceState::ALL.map(InstanceState::as_str).join(", ")
+)]
+pub struct UnknownState(String);
+
+impl FromStr for InstanceState {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        let known = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        known.ok_or_else(|| UnknownState(text.to_owned()))
     }
 }
 

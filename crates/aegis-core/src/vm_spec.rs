@@ -38,6 +38,9 @@ pub struct VmSpec {
     pub dir: PathBuf,
     /// The accelerator probe's answer is kept here. `None` means it is not kept.
     pub accel_cache: Option<PathBuf>,
+    /// The number of the last change of the instance's settings that is in here.
+    #[serde(default)]
+    pub revision: u64,
     /// Seconds between SIGTERM and SIGKILL at an orderly stop.
     pub grace_secs: u64,
 }

@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 
 use crate::endpoint::{LinkError, Shared, State};
 use crate::message::{
-    Boot, Booted, Call, Event, Exec, Fault, MAX_MESSAGE, Message, ProcessEnd, Program, Reply,
-    SessionId, Stats, TtySize,
+    Boot, Booted, Call, Event, Exec, Fault, MAX_MESSAGE, Message, Process, ProcessEnd, Program,
+    Reply, SessionId, Stats, TtySize,
 };
 use crate::mux::MAX_STREAMS;
 use crate::stream::LinkStream;
@@ -181,6 +181,25 @@ impl Handle {
             Reply::Stats(stats) => Ok(stats),
             _ => Err(CallError::UnexpectedReply),
         }
+    }
+
+    /// Asks the guest which processes it has.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn processes(&self) -> Result<Vec<Process>, CallError> {
+        match self.call(Call::Processes).await? {
+            Reply::Processes { processes } => Ok(processes),
+            _ => Err(CallError::UnexpectedReply),
+        }
+    }
+
+    /// Sends a signal to the process group that a process of the guest leads.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn signal_process(&self, pid: u32, signal: i32) -> Result<(), CallError> {
+        self.done(Call::SignalProcess { pid, signal }).await
     }
 
     /// Asks whether anyone is there.

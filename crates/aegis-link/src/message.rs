@@ -36,6 +36,12 @@ pub const MAX_MESSAGE: usize = 512 * 1024;
 /// writes ends in statuses and logs of the host.
 const MAX_TEXT: usize = 1024;
 
+/// Most processes in one answer, and most characters of a command line in it: the
+/// answer has to fit into a message.
+pub const MAX_PROCESSES: usize = 1024;
+/// See [`MAX_PROCESSES`].
+pub const MAX_PROCESS_COMMAND: usize = 256;
+
 /// Number of a byte stream on the link, unique within an epoch.
 pub type StreamId = u32;
 
@@ -122,6 +128,16 @@ pub enum Call {
         /// Nanoseconds since the Unix epoch.
         time_ns: u64,
     },
+    /// Send a signal to the process group that a process leads. Answer:
+    /// [`Reply::Done`].
+    SignalProcess {
+        /// Its process id in the guest.
+        pid: u32,
+        /// Linux signal number, 1..=64.
+        signal: i32,
+    },
+    /// Ask which processes there are. Answer: [`Reply::Processes`].
+    Processes,
     /// Ask for figures. Answer: [`Reply::Stats`].
     Stats,
     /// Is anyone there. Answer: [`Reply::Done`].
@@ -170,6 +186,12 @@ pub enum Reply {
     },
     /// Figures.
     Stats(Stats),
+    /// The processes of the guest.
+    Processes {
+        /// By number, at most [`MAX_PROCESSES`].
+        #[serde(deserialize_with = "processes")]
+        processes: Vec<Process>,
+    },
 }
 
 /// What a side tells the other unasked.
@@ -381,6 +403,30 @@ pub struct Stats {
     pub sessions: u32,
 }
 
+/// A process of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// The number of its parent.
+    pub parent: u32,
+    /// The user's name, or its number where it has none.
+    #[serde(deserialize_with = "text")]
+    pub user: String,
+    /// One letter of proc_pid_stat(5).
+    #[serde(deserialize_with = "text")]
+    pub state: String,
+    /// CPU time in milliseconds.
+    pub cpu_ms: u64,
+    /// Resident memory in KiB.
+    pub memory_kib: u64,
+    /// Milliseconds since it was started.
+    pub age_ms: u64,
+    /// The command line, or the name in brackets.
+    #[serde(deserialize_with = "text")]
+    pub command: String,
+}
+
 /// Why a call failed. Display gives the message alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -442,6 +488,13 @@ pub enum Symbol {
     /// A failure of a newer generation, or one inside the other side.
     #[serde(other)]
     Internal,
+}
+
+/// A guest that names more is cut, not believed.
+fn processes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Process>, D::Error> {
+    let mut processes = Vec::<Process>::deserialize(deserializer)?;
+    processes.truncate(MAX_PROCESSES);
+    Ok(processes)
 }
 
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

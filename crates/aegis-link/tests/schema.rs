@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use aegis_link::message::{
-    Boot, Booted, Call, CommandEnd, Event, Exec, Fault, GENERATION, Hello, Message, ProcessEnd,
-    Program, Reply, Root, Share, ShareKind, Stats, Symbol, TtySize, Upper,
+    Boot, Booted, Call, CommandEnd, Event, Exec, Fault, GENERATION, Hello, Message, Process,
+    ProcessEnd, Program, Reply, Root, Share, ShareKind, Stats, Symbol, TtySize, Upper,
 };
 
 fn program() -> Program {
@@ -70,6 +70,8 @@ fn samples() -> Vec<Message> {
             port: 8080,
         },
         Call::SetTime { time_ns: 1 },
+        Call::SignalProcess { pid: 42, signal: 9 },
+        Call::Processes,
         Call::Stats,
         Call::Ping,
         Call::Stop { grace_ms: 10_000 },
@@ -88,6 +90,18 @@ fn samples() -> Vec<Message> {
             processes: 4,
             sessions: 5,
         }),
+        Reply::Processes {
+            processes: vec![Process {
+                pid: 42,
+                parent: 1,
+                user: "nobody".into(),
+                state: "S".into(),
+                cpu_ms: 20,
+                memory_kib: 900,
+                age_ms: 1000,
+                command: "sleep 60".into(),
+            }],
+        },
     ];
     let events = [
         Event::Hello(Hello {

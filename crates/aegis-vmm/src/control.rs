@@ -10,6 +10,7 @@
 
 pub mod connection;
 pub mod frames;
+mod look;
 
 use std::io;
 use std::os::unix::net::UnixListener;

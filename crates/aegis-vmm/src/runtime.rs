@@ -34,7 +34,7 @@ where
     H::Machine: 'static,
 {
     let spec = Arc::new(spec);
-    let status = Arc::new(StatusDoor::new());
+    let status = Arc::new(StatusDoor::new(spec.revision));
     let doorway = Doorway::new();
     let (owner, handle) = Owner::new(
         Arc::clone(&spec),

@@ -20,8 +20,8 @@ pub struct StatusDoor {
 pub type StatusWatch = watch::Receiver<VmStatus>;
 
 impl StatusDoor {
-    /// A VM that has just begun to start.
-    pub fn new() -> Self {
+    /// A VM that has just begun to start, from this revision of its spec.
+    pub fn new(revision: u64) -> Self {
         let status = VmStatus {
             generation: 1,
             state: VmState::Starting,
@@ -32,6 +32,7 @@ impl StatusDoor {
             command: CommandState::None,
             execs: 0,
             connections: 0,
+            revision,
             awake_because: Vec::new(),
         };
         Self {
@@ -65,12 +66,6 @@ impl StatusDoor {
     }
 }
 
-impl Default for StatusDoor {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Microseconds since 1970, as every status and record counts them.
 pub(crate) fn now_us() -> u64 {
     u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX)
@@ -93,7 +88,7 @@ mod tests {
 
     #[test]
     fn only_a_difference_is_told() {
-        let door = StatusDoor::new();
+        let door = StatusDoor::new(0);
         let mut watch = door.watch();
         let first = watch.borrow_and_update().clone();
         door.change(|status| status.execs = 0);

@@ -11,6 +11,7 @@
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use aegis_link::message::{
@@ -25,7 +26,7 @@ use tokio::time::timeout;
 use crate::fd::Nonblocking;
 use crate::reaper::Reaper;
 use crate::session::Sessions;
-use crate::{boot, command, stop};
+use crate::{boot, command, process, processes, stop};
 
 /// How long the reply to Stop may take to reach the host before we go on.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
@@ -111,6 +112,10 @@ impl Guest {
             Call::Signal { session, signal } => {
                 responder.reply(self.sessions.signal(session, signal));
             }
+            Call::SignalProcess { pid, signal } => responder.reply(signal_group(pid, signal)),
+            Call::Processes => responder.reply(Ok(Reply::Processes {
+                processes: processes::list(Path::new("/proc"), uptime_ms()),
+            })),
             Call::Resize { session, size } => responder.reply(self.sessions.resize(session, size)),
             Call::Dial { port, .. } => {
                 // The link hands over every stream that a call names.
@@ -189,6 +194,16 @@ async fn dial(port: u16, mut stream: LinkStream, responder: Responder) {
             responder.reply(Err(Fault::new(Symbol::ConnectionRefused, message)));
         }
     }
+}
+
+/// Signals a group, never every process (0 and 1 would mean that, kill(2)).
+fn signal_group(pid: u32, signal: i32) -> Result<Reply, Fault> {
+    let bad = |message: String| Fault::new(Symbol::BadRequest, message);
+    let leader = i32::try_from(pid).ok().filter(|&pid| pid > 1);
+    let leader = leader.ok_or_else(|| bad(format!("the process {pid} leads no group")))?;
+    process::signal_group(leader, signal)
+        .map(|()| Reply::Done)
+        .map_err(|error| bad(format!("the signal {signal} cannot be sent: {error}")))
 }
 
 fn set_time(time_ns: u64) -> Result<Reply, Fault> {

@@ -36,6 +36,7 @@ mod modules;
 mod network;
 mod port;
 mod process;
+mod processes;
 mod pump;
 mod reaper;
 mod session;

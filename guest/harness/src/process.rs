@@ -205,6 +205,16 @@ pub(crate) fn start(prepared: Prepared, streams: Streams) -> Result<Pid, Fault> 
     Ok(Pid::from_raw(pid))
 }
 
+/// Sends a signal to a process group. The numbers beyond nix's are the real-time
+/// signals, which programs use as well.
+pub(crate) fn signal_group(leader: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill(2) takes two numbers and touches no memory of ours.
+    match unsafe { libc::kill(-leader, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Makes standard input the controlling terminal of a new session.
 fn control_terminal() -> io::Result<()> {
     // SAFETY: TIOCSCTTY (ioctl_tty(2)) takes a number and touches no memory.

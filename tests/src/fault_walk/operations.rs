@@ -34,6 +34,8 @@ enum State {
     DaemonStopped,
     /// Enabled with a changed config that the daemon has read.
     ConfigRead,
+    /// Enabled with another limit, which the VM's unit has.
+    Limited,
 }
 
 /// What became of an operation.
@@ -60,7 +62,7 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 15] = [
+pub(super) const ALL: [Operation; 16] = [
     of("create", State::Absent, CREATE, State::Enabled),
     of(
         "disable",
@@ -103,6 +105,12 @@ pub(super) const ALL: [Operation; 15] = [
         State::Enabled,
         "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json",
         State::ConfigRead,
+    ),
+    of(
+        "update",
+        State::Enabled,
+        "aegisctl instance update {} --cpu-quota 70",
+        State::Limited,
     ),
     Operation {
         name: "start of aegisd",
@@ -231,6 +239,7 @@ impl State {
             // The daemon's config as the kit has it, read.
             Self::Enabled => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
+                 && aegisctl instance update {} --cpu-quota 0 \
                  && echo '{\"greeting\": \"hello\"}' >$AEGIS_KITS/{}/gateway.json"
             }
             Self::Disabled => "aegisctl instance disable {}",
@@ -238,6 +247,7 @@ impl State {
             Self::Paused => "aegisctl instance start --name {} && aegisctl instance pause {}",
             Self::DaemonStopped => "systemctl $AEGIS_SCOPE stop aegis-kit-{}:gateway.service",
             Self::ConfigRead => "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json",
+            Self::Limited => "aegisctl instance update {} --cpu-quota 70",
         };
         must(line).map(drop)
     }
@@ -265,7 +275,11 @@ impl State {
         Ok(match self {
             Self::Absent => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
-            Self::Enabled => is_enabled && socket && daemon && !vm && !says(seat, "walk")?,
+            Self::Enabled => {
+                let rests = is_enabled && socket && daemon && !vm;
+                rests && !says(seat, "walk")? && !is_limited(seat)?
+            }
+            Self::Limited => is_enabled && socket && daemon && !vm && is_limited(seat)?,
             Self::ConfigRead => is_enabled && socket && daemon && !vm && says(seat, "walk")?,
             Self::DaemonStopped => {
                 is_enabled && socket && !daemon && !vm && is_noted(seat, "gateway")?
@@ -286,6 +300,12 @@ fn says(seat: Seat<'_>, greeting: &str) -> Result<bool> {
     };
     let line = format!("journalctl {option} --quiet --output=cat _SYSTEMD_INVOCATION_ID={id}");
     Ok(seat.run(&line)?.text().contains(&format!("\"{greeting}\"")))
+}
+
+/// Whether the VM's unit has the limit of the walk.
+fn is_limited(seat: Seat<'_>) -> Result<bool> {
+    let unit = format!("aegis-vm-{HANDLE}.service");
+    Ok(seat.unit_property(&unit, "CPUQuotaPerSecUSec")? == "700ms")
 }
 
 fn is_noted(seat: Seat<'_>, daemon: &str) -> Result<bool> {

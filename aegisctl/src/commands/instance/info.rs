@@ -41,6 +41,8 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     lines.add_painted("State", &ui.paint(tone_of(&view.state), &view.state));
     lines.detail(&view.state_reason);
     lines.detail(&labelled("since ", &moment(view.state_since_us)));
+    let pending = labelled("when the VM starts next: ", &view.pending.join(", "));
+    lines.detail(&pending);
     lines.add("Enabled", if view.enabled { "yes" } else { "no" });
     lines.add(
         "Image",
@@ -56,6 +58,11 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     }
     lines.add("Command", &shell_words(&view.command));
     lines.add("Ports", &view.ports.join(", "));
+    let labels = view.labels.iter();
+    let labels: Vec<_> = labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    lines.add("Labels", &labels.join(", "));
     lines.add("Workspace", &view.workspace);
     lines.add("Memory", &format!("{} MiB", view.memory_mib));
     lines.add("CPUs", &view.cpus.to_string());

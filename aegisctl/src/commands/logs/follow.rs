@@ -1,4 +1,4 @@
-//! Reading log files through descriptors, and waiting for more.
+//! Reading the command's log files through descriptors, and waiting for more.
 //!
 //! A file is known by its inode, so a file that was rotated away under a reader
 //! is read to its end and never twice.
@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
 use zbus::OwnedFd;
 
-use super::record::{Kind, Printer};
+use super::entry::{Entry, Record};
 use crate::failure::Failure;
 
 /// How often a file is looked at where the kernel may not tell (a log of another
@@ -61,11 +61,25 @@ impl Follower {
         Ok(())
     }
 
-    /// Prints every whole record that is there and has not been printed.
-    pub(super) fn print(&mut self, printer: &Printer) -> Result<(), Failure> {
-        self.files
-            .iter_mut()
-            .try_for_each(|file| file.print(printer))
+    /// Every whole record that is there and has not been read.
+    pub(super) fn entries(
+        &mut self,
+        instance: String,
+    ) -> impl Iterator<Item = Result<Entry, Failure>> + '_ {
+        let mut files = self.files.iter_mut();
+        let mut current = files.next();
+        std::iter::from_fn(move || {
+            loop {
+                match current.as_mut()?.next(&instance) {
+                    Ok(Some(entry)) => return Some(Ok(entry)),
+                    Ok(None) => current = files.next(),
+                    Err(failure) => {
+                        current = None;
+                        return Some(Err(failure));
+                    }
+                }
+            }
+        })
     }
 
     /// Whether the log goes on in a file that is not open yet.
@@ -95,7 +109,8 @@ impl Follower {
 }
 
 impl LogFile {
-    fn print(&mut self, printer: &Printer) -> Result<(), Failure> {
+    /// The next whole record.
+    fn next(&mut self, instance: &str) -> Result<Option<Entry>, Failure> {
         loop {
             match self.reader.read_until(b'\n', &mut self.line) {
                 Ok(_) => {}
@@ -103,12 +118,15 @@ impl LogFile {
                 Err(error) => return Err(unreadable(error)),
             }
             if self.line.last() != Some(&b'\n') {
-                return Ok(());
+                return Ok(None);
             }
-            if printer.print(&self.line)? == Kind::Rotated {
-                self.rotated = true;
-            }
+            let record = Record::read(&self.line, instance);
             self.line.clear();
+            match record {
+                Record::Entry(entry) => return Ok(Some(*entry)),
+                Record::Rotated => self.rotated = true,
+                Record::Garbage => {}
+            }
         }
     }
 

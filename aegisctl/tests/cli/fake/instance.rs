@@ -1,5 +1,6 @@
 //! The Instance interface of the fake.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::pipe;
 use std::os::unix::net::UnixStream;
@@ -11,13 +12,15 @@ use std::thread;
 use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
 use aegis_bus::instance::{
-    DaemonEntry, DaemonState, DeleteOptions, ExecOptions, LastExit, StopOptions,
+    DaemonEntry, DaemonState, DeleteOptions, ExecOptions, GuestProcess, LastExit, StopOptions,
+    UnitUsage, UpdateRequest, Usage, limits_to_dict,
 };
 use aegis_bus::job::JobState;
 use aegis_bus::manager::SpecRequest;
 use aegis_bus::names;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
+use aegis_core::limits::ResourceLimits;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, interface};
 
 use super::guest::guest;
@@ -91,6 +94,80 @@ impl Instance {
         }
         let state = self.change("stop", "stopped");
         Ok(job(connection, &self.handles, state).await)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn restart(
+        &self,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        StopOptions::from_dict(options).map_err(Fault::from)?;
+        self.change("restart", "running");
+        Ok(job(connection, &self.handles, JobState::Done).await)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn update(
+        &self,
+        changes: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let request = UpdateRequest::from_dict(changes).map_err(Fault::from)?;
+        self.handles.with(|state| {
+            state.calls.push(format!("update {}", self.handle));
+            if let Some(record) = state.instances.get_mut(self.handle.as_str()) {
+                record.spec.memory_mib = request.memory_mib.or(record.spec.memory_mib);
+                record.spec.labels.extend(request.labels);
+            }
+        });
+        Ok(job(connection, &self.handles, JobState::Done).await)
+    }
+
+    async fn kill(&self, signal: i32) -> Result<(), BusFault> {
+        if self.record().state != "running" {
+            let message = "there is no VM of the instance at the moment";
+            return Err(Fault::new(Symbol::WrongState, message).into());
+        }
+        self.handles
+            .with(|state| state.calls.push(format!("kill {} {signal}", self.handle)));
+        Ok(())
+    }
+
+    #[zbus(out_args("processes"))]
+    async fn processes(&self) -> Vec<Dict> {
+        let process = GuestProcess {
+            pid: 1,
+            parent: 0,
+            user: "root".into(),
+            state: "S".into(),
+            cpu_ms: 1230,
+            memory_kib: 1536,
+            age_ms: 61_000,
+            command: "/init \x1b[2J".into(),
+        };
+        vec![process.to_dict()]
+    }
+
+    #[zbus(out_args("usage"))]
+    async fn stats(&self) -> Dict {
+        let at_us = self.handles.with(|state| {
+            state.clock_us += 1_000_000;
+            state.clock_us
+        });
+        let vm = UnitUsage {
+            unit: aegis_core::units::vm(&self.handle),
+            memory: Some(256 << 20),
+            memory_max: Some(512 << 20),
+            cpu_ns: Some(at_us * 500),
+            tasks: (self.handle.as_str() == "web").then_some(9),
+            tasks_max: Some(512),
+        };
+        let units = match self.record().state {
+            "running" => vec![vm],
+            _ => Vec::new(),
+        };
+        Usage { at_us, units }.to_dict()
     }
 
     #[zbus(out_args("job"))]
@@ -240,12 +317,12 @@ impl Instance {
         self.record().spec.command.unwrap_or_default()
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn memory(&self) -> u32 {
-        256
+        self.record().spec.memory_mib.unwrap_or(256)
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn cpus(&self) -> u32 {
         1
     }
@@ -269,6 +346,26 @@ impl Instance {
     fn ports(&self) -> Vec<String> {
         let ports = self.record().spec.ports;
         ports.iter().map(ToString::to_string).collect()
+    }
+
+    #[zbus(property)]
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.record().spec.labels
+    }
+
+    #[zbus(property)]
+    fn limits(&self) -> Dict {
+        limits_to_dict(&ResourceLimits {
+            memory_max_mib: Some(768),
+            cpu_quota: Some(200),
+            tasks_max: Some(512),
+        })
+    }
+
+    #[zbus(property)]
+    fn pending(&self) -> Vec<String> {
+        let memory = self.record().spec.memory_mib;
+        memory.map(|_| "memory".to_owned()).into_iter().collect()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

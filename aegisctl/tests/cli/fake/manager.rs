@@ -5,15 +5,28 @@ use aegis_bus::error::BusFault;
 use aegis_bus::job::JobState;
 use aegis_bus::manager::{CheckRow, CheckStatus, CreateOptions, SpecRequest};
 use aegis_bus::names;
+use aegis_bus::prune::PruneOptions;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use zbus::{Connection, OwnedObjectPath, interface};
 
+use super::instance::Instance;
 use super::job::{failed_job, job};
 use super::{Handles, add};
 
 pub(super) struct Manager {
     pub(super) handles: Handles,
+}
+
+impl Manager {
+    fn prunable(&self, options: &PruneOptions) -> Vec<String> {
+        let left_over = |state: &str| state == "disabled" || (options.asleep && state == "stopped");
+        self.handles.with(|state| {
+            let found = state.instances.iter();
+            let found = found.filter(|(_, record)| left_over(record.state));
+            found.map(|(handle, _)| handle.clone()).collect()
+        })
+    }
 }
 
 #[interface(name = "org.aegisvm.Aegis1.Manager")]
@@ -74,6 +87,31 @@ impl Manager {
     }
 
     async fn rescan_kits(&self) {}
+
+    #[zbus(out_args("handles"))]
+    async fn find_prunable(&self, options: Dict) -> Result<Vec<String>, BusFault> {
+        let options = PruneOptions::from_dict(options).map_err(Fault::from)?;
+        Ok(self.prunable(&options))
+    }
+
+    #[zbus(out_args("handles", "job"))]
+    async fn prune(
+        &self,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(Vec<String>, OwnedObjectPath), BusFault> {
+        let options = PruneOptions::from_dict(options).map_err(Fault::from)?;
+        let handles = self.prunable(&options);
+        for handle in handles.iter().filter(|handle| *handle != "busy") {
+            self.handles
+                .with(|state| state.instances.remove(handle.as_str()));
+            let path = names::instance_path(&handle.parse().unwrap());
+            let server = connection.object_server();
+            server.remove::<Instance, _>(path).await.unwrap();
+        }
+        let job = job(connection, &self.handles, JobState::Done).await;
+        Ok((handles, job))
+    }
 
     #[zbus(out_args("job"))]
     async fn stop_all(

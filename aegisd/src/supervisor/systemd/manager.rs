@@ -48,6 +48,12 @@ trait RawManager {
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
+    fn set_unit_properties(
+        &self,
+        name: &str,
+        runtime: bool,
+        properties: &[Property],
+    ) -> zbus::Result<()>;
     fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn list_units_by_patterns(
@@ -112,6 +118,16 @@ impl Manager {
 
     pub(super) async fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()> {
         step("systemd.KillUnit", self.raw.kill_unit(name, whom, signal)).await
+    }
+
+    pub(super) async fn set_unit_properties(
+        &self,
+        name: &str,
+        runtime: bool,
+        properties: &[Property],
+    ) -> zbus::Result<()> {
+        let call = self.raw.set_unit_properties(name, runtime, properties);
+        step("systemd.SetUnitProperties", call).await
     }
 
     pub(super) async fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath> {

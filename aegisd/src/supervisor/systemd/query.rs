@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use aegis_core::units::UnitKind;
 use zbus::{Connection, ObjectPath, OwnedVariant};
 
-use crate::supervisor::UnitId;
+use super::units::MICROS_PER_PERCENT;
 use crate::supervisor::state::{Active, ProcessEnd, RunResult, UnitState};
+use crate::supervisor::{Limits, UnitId, Usage};
 
 type Properties = HashMap<String, OwnedVariant>;
 
@@ -79,9 +80,38 @@ fn read(unit: UnitId, general: &Properties, specific: &Properties) -> UnitState 
         since,
         control_group: text(specific, "ControlGroup"),
         stopping: is_stopping(general),
+        limits: limits(specific),
         sub,
         status,
     }
+}
+
+fn limits(specific: &Properties) -> Limits {
+    let percent = figure(specific, "CPUQuotaPerSecUSec").map(|micros| micros / MICROS_PER_PERCENT);
+    Limits {
+        memory_max: figure(specific, "MemoryMax"),
+        tasks_max: figure(specific, "TasksMax"),
+        cpu_percent: percent.map(|percent| u32::try_from(percent).unwrap_or(u32::MAX)),
+    }
+}
+
+/// What a service uses.
+///
+/// # Errors
+/// The bus failed.
+pub(super) async fn usage(connection: &Connection, object: &ObjectPath<'_>) -> zbus::Result<Usage> {
+    let service = properties(connection, object, "org.freedesktop.systemd1.Service").await?;
+    Ok(Usage {
+        memory: figure(&service, "MemoryCurrent"),
+        cpu_ns: figure(&service, "CPUUsageNSec"),
+        tasks: figure(&service, "TasksCurrent"),
+    })
+}
+
+/// A figure; systemd writes the largest number where it has none or there is no limit.
+fn figure(properties: &Properties, name: &str) -> Option<u64> {
+    let number = properties.get(name).map(value_number)?;
+    (number != u64::MAX).then_some(number)
 }
 
 /// Whether a stop job is under way. The `Job` property does not tell its type, but a

@@ -36,6 +36,8 @@ const DAEMON_START_TIMEOUT: Duration = Duration::from_secs(90);
 const BACKLOG: u32 = 4096;
 /// aegis-vmm ended by SIGTERM before it could handle it: 128 + 15.
 const TERMINATED: i32 = 143;
+/// A CPU quota is microseconds of CPU in a second.
+pub(super) const MICROS_PER_PERCENT: u64 = 10_000;
 /// The user of all units in system mode.
 const SERVICE_USER: &str = "aegis";
 
@@ -255,14 +257,14 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(INFINITY)
 }
 
-fn limits(limits: &Limits) -> Vec<Property> {
+/// Limits as properties. Those that are not set are left out.
+pub(super) fn limits(limits: &Limits) -> Vec<Property> {
     let cpu = limits
         .cpu_percent
-        .map(|percent| u64::from(percent) * 10_000);
+        .map(|percent| u64::from(percent) * MICROS_PER_PERCENT);
     [
         ("MemoryMax", limits.memory_max),
         ("TasksMax", limits.tasks_max),
-        // Microseconds of CPU in a second.
         ("CPUQuotaPerSecUSec", cpu),
     ]
     .into_iter()

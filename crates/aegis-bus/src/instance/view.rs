@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use aegis_core::limits::ResourceLimits;
+
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
 use crate::instance::DaemonEntry;
 
@@ -22,6 +24,11 @@ pub struct InstanceView {
     pub kernel: String,
     pub workspace: String,
     pub ports: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    /// In force, set by the user or not.
+    pub limits: ResourceLimits,
+    /// Settings that apply when the VM starts next.
+    pub pending: Vec<String>,
     pub ephemeral: bool,
     /// In microseconds since 1970.
     pub created_at_us: u64,
@@ -48,6 +55,7 @@ impl InstanceView {
     pub fn from_properties(properties: Dict) -> Result<Self, DictError> {
         let mut reader = DictReader::new("instance property", properties);
         let daemons: Vec<Dict> = reader.take("Daemons")?.unwrap_or_default();
+        let limits: Dict = reader.take("Limits")?.unwrap_or_default();
         let last_exit: Dict = reader.take("LastExit")?.unwrap_or_default();
         Ok(Self {
             handle: reader.require("Handle")?,
@@ -64,6 +72,9 @@ impl InstanceView {
             kernel: reader.take("Kernel")?.unwrap_or_default(),
             workspace: reader.take("Workspace")?.unwrap_or_default(),
             ports: reader.take("Ports")?.unwrap_or_default(),
+            labels: reader.take("Labels")?.unwrap_or_default(),
+            limits: limits_from(limits)?,
+            pending: reader.take("Pending")?.unwrap_or_default(),
             ephemeral: reader.take("Ephemeral")?.unwrap_or_default(),
             created_at_us: reader.take("CreatedAt")?.unwrap_or_default(),
             state_since_us: reader.take("StateSince")?.unwrap_or_default(),
@@ -80,6 +91,24 @@ impl InstanceView {
             stopped_by_hand: reader.take("StoppedByHand")?.unwrap_or_default(),
         })
     }
+}
+
+/// The value of the property `Limits`.
+pub fn limits_to_dict(limits: &ResourceLimits) -> Dict {
+    let mut dict = Dict::new();
+    put_some(&mut dict, "memory-max", limits.memory_max_mib);
+    put_some(&mut dict, "cpu-quota", limits.cpu_quota);
+    put_some(&mut dict, "tasks-max", limits.tasks_max);
+    dict
+}
+
+fn limits_from(dict: Dict) -> Result<ResourceLimits, DictError> {
+    let mut reader = DictReader::new("limit", dict);
+    Ok(ResourceLimits {
+        memory_max_mib: reader.take("memory-max")?,
+        cpu_quota: reader.take("cpu-quota")?,
+        tasks_max: reader.take("tasks-max")?,
+    })
 }
 
 /// How an instance's command last ended: the property `LastExit`.
@@ -143,10 +172,15 @@ mod tests {
             at_us: 5,
             oom: true,
         };
+        let limits = ResourceLimits {
+            cpu_quota: Some(200),
+            ..ResourceLimits::default()
+        };
         let mut dict = Dict::new();
         put(&mut dict, "Handle", "web");
         put(&mut dict, "State", "running");
         put(&mut dict, "Ports", vec!["127.0.0.1:8080:80"]);
+        put(&mut dict, "Limits", limits_to_dict(&limits));
         put(&mut dict, "LastExit", exit.to_dict());
         put(&mut dict, "Daemons", Vec::<Dict>::new());
         put(&mut dict, "Tomorrow", 1u8);
@@ -154,6 +188,7 @@ mod tests {
         assert_eq!(view.handle, "web");
         assert_eq!(view.ports, ["127.0.0.1:8080:80"]);
         assert_eq!(view.last_exit, Some(exit));
+        assert_eq!(view.limits, limits);
         assert!(view.daemons.is_empty());
     }
 

@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use super::frames::{FrameError, FrameStream};
+use super::look;
 use crate::doorway::Doorway;
 use crate::exec::Sessions;
 use crate::guest;
@@ -86,7 +87,11 @@ pub async fn serve(stream: UnixStream, services: Services) -> Result<(), Connect
                             watched = Some(status);
                             (answer, Vec::new())
                         }
-                        Call::Pause | Call::Resume | Call::Exec(_) => {
+                        Call::Pause
+                        | Call::Resume
+                        | Call::Kill { .. }
+                        | Call::Processes
+                        | Call::Exec(_) => {
                             waiting.spawn(answer(id, call, services.clone()));
                             continue;
                         }
@@ -111,7 +116,15 @@ fn read_call(frame: &[u8]) -> Result<Result<CallFrame, OwnerFrame>, ConnectionEr
         Err(error) => error,
     };
     let envelope: Envelope = serde_json::from_slice(frame).map_err(ConnectionError::Garbage)?;
-    let known = ["status", "watch", "pause", "resume", "exec"];
+    let known = [
+        "status",
+        "watch",
+        "pause",
+        "resume",
+        "kill",
+        "processes",
+        "exec",
+    ];
     let fault = if known.contains(&envelope.call.as_str()) {
         Fault::from_error(Symbol::InvalidArgument, &refused)
     } else {
@@ -160,6 +173,12 @@ async fn answer(id: u64, call: Call, services: Services) -> Reply {
             .resume()
             .await
             .map(|done| (Answer::Outcome(done), Vec::new())),
+        Call::Kill { signal } => look::kill(signal, &services)
+            .await
+            .map(|done| (Answer::Outcome(done), Vec::new())),
+        Call::Processes => look::processes(&services)
+            .await
+            .map(|found| (Answer::Processes(found), Vec::new())),
         Call::Exec(request) => exec(request, &services)
             .await
             .map(|fds| (Answer::Exec, fds)),

@@ -6,7 +6,8 @@ use std::io::Write;
 use std::sync::mpsc::Sender;
 
 use aegis_link::message::{
-    Boot, Booted, Call, CommandEnd, Event, Fault, Hello, ProcessEnd, Reply, SessionId, Symbol,
+    Boot, Booted, Call, CommandEnd, Event, Fault, Hello, Process, ProcessEnd, Reply, SessionId,
+    Symbol,
 };
 use aegis_link::{Handle, Incoming, LinkStream, Received, Responder, Role};
 use aegis_vmm::hypervisor::{EndCause, MachineEnd};
@@ -156,6 +157,23 @@ impl Guest {
                     .send_replace(Some(ProcessEnd::Signaled { signal }));
                 responder.reply(done);
             }
+            Call::SignalProcess { pid, signal } => {
+                assert_eq!(pid, 2, "the command leads its group");
+                self.seen.send(Seen::Signal(signal)).unwrap();
+                responder.reply(done);
+            }
+            Call::Processes => responder.reply(Ok(Reply::Processes {
+                processes: vec![Process {
+                    pid: 42,
+                    parent: 1,
+                    user: "root".into(),
+                    state: "S".into(),
+                    cpu_ms: 1,
+                    memory_kib: 2,
+                    age_ms: 3,
+                    command: "job".into(),
+                }],
+            })),
             Call::Resize { size, .. } => {
                 self.seen.send(Seen::Resize(size.rows, size.cols)).unwrap();
                 responder.reply(done);

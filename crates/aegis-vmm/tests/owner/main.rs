@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod fake_guest;
+mod look;
 mod world;
 
 use std::io::{BufRead, ErrorKind, Read, Write};

@@ -77,6 +77,7 @@ impl World {
             insecure: false,
             dir: dir.path().to_owned(),
             accel_cache: None,
+            revision: 4,
             grace_secs: 2,
         };
         let mut listeners = Listeners::listen(&dir.path().join("control.sock"), &[]).unwrap();

@@ -1,0 +1,97 @@
+//! `instance update`: other settings for an instance that exists.
+
+use aegis_bus::instance::{InstanceView, UpdateRequest};
+use aegis_bus::job::JobState;
+use serde_json::json;
+
+use super::{outcome_of, to_json};
+use crate::cli::Context;
+use crate::exit_code;
+use crate::failure::Failure;
+use crate::flags::{LabelFlags, LimitChanges, parse_memory};
+use crate::job;
+
+/// Change the settings of an instance, all that are given or none
+///
+/// The limits apply at once, to a VM that runs too. Memory, CPUs and variables
+/// are those of a guest: they apply when its VM starts next, and `instance
+/// info` shows them as waiting until then.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The instance
+    name: String,
+    /// Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u32>,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    #[command(flatten)]
+    limits: LimitChanges,
+    #[command(flatten)]
+    labels: LabelFlags,
+    /// Remove a label
+    #[arg(long, value_name = "KEY")]
+    label_remove: Vec<String>,
+    /// Set a variable of the instance's command and of later execs; without =VALUE it is taken from this environment, where it must exist
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    env: Vec<String>,
+    /// Remove a variable
+    #[arg(long, value_name = "KEY")]
+    env_remove: Vec<String>,
+}
+
+impl Args {
+    fn request(&self) -> Result<UpdateRequest, Failure> {
+        let request = UpdateRequest {
+            memory_mib: self.memory,
+            cpus: self.cpus,
+            memory_max_mib: self.limits.memory_max,
+            cpu_quota: self.limits.cpu_quota,
+            tasks_max: self.limits.tasks_max,
+            labels: self.labels.labels(),
+            remove_labels: self.label_remove.clone(),
+            env: crate::flags::resolve_all(&self.env)?,
+            remove_env: self.env_remove.clone(),
+        };
+        if request.is_empty() {
+            return Err(Failure::NothingToChange);
+        }
+        Ok(request)
+    }
+}
+
+pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
+    let name = &args.name;
+    let changes = args.request()?.to_dict();
+    let progress = context.ui.progress(&format!("Updating '{name}'"));
+    let update = async {
+        let what = format!("update '{name}'");
+        let client = context.aegisd().await?;
+        let instance = client.instance(name, &what).await?;
+        let call = async || instance.update(&changes).await;
+        let state = job::perform(&client, &what, &progress, call).await?;
+        Ok::<_, Failure>((state, client.view(&instance).await?))
+    };
+    let (state, view) = progress.during(update).await?;
+    context.ui.data(
+        || json!({"outcome": outcome_of(state), "instance": to_json(&view)}),
+        || render(state, &view),
+    )?;
+    Ok(exit_code::OK)
+}
+
+fn render(state: JobState, view: &InstanceView) -> String {
+    let handle = &view.handle;
+    let mut text = match state {
+        JobState::Unchanged => format!("Instance {handle} is so already\n"),
+        _ => format!("Instance {handle} updated\n"),
+    };
+    if !view.pending.is_empty() {
+        text.push_str(&format!(
+            "When its VM starts next: {}\nTo have that now: aegisctl instance restart {handle}\n",
+            view.pending.join(", ")
+        ));
+    }
+    text
+}

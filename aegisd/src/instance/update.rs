@@ -1,0 +1,214 @@
+//! Changing the settings of an instance that exists: all of a request or nothing.
+//!
+//! ```text
+//!  request ─► apply (pure, checked) ─► registry ─► vm.json ─► limits of the unit
+//!                                         ▲                        │ refused
+//!                                         └──── as it was before ──┘
+//! ```
+//!
+//! A crash between the registry and the unit leaves `limits_due` in the record,
+//! which reconciliation carries out; so it does for limits that must wait for the
+//! end of a VM.
+
+use std::collections::BTreeMap;
+
+use aegis_bus::instance::UpdateRequest;
+use aegis_core::spec::SpecError;
+
+use super::work::Work;
+use super::{InstanceError, plans};
+use crate::jobs::{Outcome, Reporter};
+use crate::reconcile;
+use crate::registry::Record;
+
+/// Settings a VM has only from its next start on, by their names in a request.
+const AT_START: [&str; 3] = ["memory", "cpus", "env"];
+
+/// The record with the changes in it.
+///
+/// # Errors
+/// The first value that is not acceptable.
+pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, SpecError> {
+    let mut record = before.clone();
+    let spec = &mut record.spec;
+    spec.memory_mib = request.memory_mib.unwrap_or(spec.memory_mib);
+    spec.cpus = request.cpus.unwrap_or(spec.cpus);
+    for (limit, change) in [
+        (&mut spec.limits.memory_max_mib, request.memory_max_mib),
+        (&mut spec.limits.cpu_quota, request.cpu_quota),
+        (&mut spec.limits.tasks_max, request.tasks_max),
+    ] {
+        if let Some(number) = change {
+            *limit = (number != 0).then_some(number);
+        }
+    }
+    edit(&mut spec.labels, request.labels, &request.remove_labels);
+    edit(&mut spec.env, request.env, &request.remove_env);
+    spec.validate()?;
+    let next = before.revision() + 1;
+    let (old, new) = (&before.spec, &record.spec);
+    let changed = [
+        old.memory_mib != new.memory_mib,
+        old.cpus != new.cpus,
+        old.env != new.env,
+    ];
+    for (name, _) in AT_START
+        .into_iter()
+        .zip(changed)
+        .filter(|(_, changed)| *changed)
+    {
+        record.revisions.insert(name.to_owned(), next);
+    }
+    record.limits_due |= plans::limits(old) != plans::limits(new);
+    Ok(record)
+}
+
+/// The settings that a VM started with a revision does not have yet.
+pub(super) fn pending(revisions: &BTreeMap<String, u64>, of_vm: u64) -> Vec<String> {
+    let later = revisions.iter().filter(|(_, revision)| **revision > of_vm);
+    later.map(|(name, _)| name.clone()).collect()
+}
+
+fn edit(map: &mut BTreeMap<String, String>, set: BTreeMap<String, String>, remove: &[String]) {
+    map.retain(|key, _| !remove.contains(key));
+    map.extend(set);
+}
+
+impl Work {
+    pub(super) async fn update(
+        &self,
+        request: UpdateRequest,
+        report: &Reporter,
+    ) -> Result<Outcome, InstanceError> {
+        self.check_not_deleting()?;
+        let before = self.record.borrow().clone();
+        let after = apply(&before, request).map_err(InstanceError::Settings)?;
+        if after.spec == before.spec {
+            return Ok(Outcome::Unchanged);
+        }
+        report.says("writing the settings down");
+        self.intend(|record| *record = after).await?;
+        let Err(failure) = self.carry_out().await else {
+            return Ok(Outcome::Changed);
+        };
+        report.says("taking the change back");
+        let mut errors = vec![failure];
+        // What the manager was asked for may have happened: it is told anew.
+        let back = |record: &mut Record| {
+            let limits_due = record.limits_due;
+            *record = Record {
+                limits_due,
+                ..before
+            };
+        };
+        errors.extend(self.intend(back).await.err());
+        errors.extend(self.write_files().await.err());
+        InstanceError::all(errors).map(|()| Outcome::Changed)
+    }
+
+    async fn carry_out(&self) -> Result<(), InstanceError> {
+        self.write_files().await?;
+        match self.record.borrow().limits_due {
+            true => {}
+            false => return Ok(()),
+        }
+        self.limit().await.map(drop)
+    }
+
+    /// Gives the VM's unit the limits it can have now.
+    pub(super) async fn limit(&self) -> Result<Outcome, InstanceError> {
+        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
+        let record = self.record.borrow().clone();
+        let vm = self.vm();
+        let mut in_the_end = true;
+        // Without a unit there is nothing to change: it is made with its limits.
+        if let Some(unit) = units.iter().find(|state| state.unit == vm) {
+            let runs = reconcile::vm_runs(&record, &units);
+            let now = plans::limits_now(&record.spec, &unit.limits, runs);
+            if now != unit.limits {
+                self.shared.supervisor.limit(&vm, &now).await?;
+            }
+            in_the_end = plans::has_limits(&record.spec, &now);
+        }
+        if in_the_end {
+            self.intend(|record| record.limits_due = false).await?;
+        }
+        Ok(Outcome::Changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aegis_core::spec::InstanceSpec;
+
+    use super::*;
+
+    fn record() -> Record {
+        let spec = InstanceSpec {
+            labels: [("a".into(), "1".into()), ("b".into(), "2".into())].into(),
+            env: [("A".into(), "1".into())].into(),
+            ..InstanceSpec::default()
+        };
+        Record::new("web".parse().unwrap(), spec, 0)
+    }
+
+    #[test]
+    fn what_is_absent_stays_and_what_waits_is_numbered() {
+        let request = UpdateRequest {
+            memory_mib: Some(512),
+            labels: [("b".into(), "3".into())].into(),
+            remove_labels: vec!["a".into()],
+            ..UpdateRequest::default()
+        };
+        let changed = apply(&record(), request).unwrap();
+        assert_eq!((changed.spec.memory_mib, changed.spec.cpus), (512, 1));
+        assert_eq!(changed.spec.labels, [("b".into(), "3".into())].into());
+        assert_eq!(changed.revisions, [("memory".into(), 1)].into());
+        assert!(
+            changed.limits_due,
+            "the memory limit follows the guest's memory"
+        );
+        let request = UpdateRequest {
+            env: [("B".into(), "2".into())].into(),
+            ..UpdateRequest::default()
+        };
+        let again = apply(&changed, request).unwrap();
+        assert_eq!(again.revision(), 2);
+        assert_eq!(pending(&again.revisions, 0), ["env", "memory"]);
+        assert_eq!(pending(&again.revisions, 1), ["env"]);
+        assert!(pending(&again.revisions, 2).is_empty());
+    }
+
+    #[test]
+    fn labels_wait_for_nothing() {
+        let request = UpdateRequest {
+            labels: [("c".into(), String::new())].into(),
+            ..UpdateRequest::default()
+        };
+        let changed = apply(&record(), request).unwrap();
+        assert!(changed.revisions.is_empty() && !changed.limits_due);
+    }
+
+    #[test]
+    fn a_limit_of_0_is_taken_back() {
+        let request = |quota| UpdateRequest {
+            cpu_quota: Some(quota),
+            ..UpdateRequest::default()
+        };
+        let limited = apply(&record(), request(50)).unwrap();
+        assert_eq!(limited.spec.limits.cpu_quota, Some(50));
+        assert!(limited.limits_due && limited.revisions.is_empty());
+        let freed = apply(&limited, request(0)).unwrap();
+        assert_eq!(freed.spec.limits.cpu_quota, None);
+    }
+
+    #[test]
+    fn one_bad_value_refuses_the_whole() {
+        let request = UpdateRequest {
+            cpus: Some(2),
+            memory_mib: Some(1),
+            ..UpdateRequest::default()
+        };
+        assert_eq!(apply(&record(), request), Err(SpecError::Memory(1)));
+    }
+}

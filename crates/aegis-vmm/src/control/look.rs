@@ -1,0 +1,77 @@
+//! Calls about what runs in the guest. They neither wake nor keep awake.
+
+use std::time::Duration;
+
+use aegis_core::control::{CommandState, Outcome, Process};
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::lifecycle::VmState;
+use aegis_link::{CallError, Handle};
+
+use super::connection::Services;
+use crate::guest;
+
+/// How long a guest may take to answer. One that is translated and busy takes
+/// seconds; a caller must not wait for one that never does.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sends a signal to the process group of the instance's command.
+///
+/// # Errors
+/// No guest or command runs, or the guest refuses.
+pub(super) async fn kill(signal: i32, services: &Services) -> Result<Outcome, Fault> {
+    let link = running_guest(services).await?;
+    let command = services.status.borrow().command.clone();
+    let CommandState::Running { pid } = command else {
+        let message = "the command of the instance does not run";
+        return Err(Fault::new(Symbol::WrongState, message));
+    };
+    answer(link.signal_process(pid, signal)).await?;
+    Ok(Outcome::Changed)
+}
+
+/// The processes in the guest.
+///
+/// # Errors
+/// No guest runs, or it does not answer.
+pub(super) async fn processes(services: &Services) -> Result<Vec<Process>, Fault> {
+    let link = running_guest(services).await?;
+    let found = answer(link.processes()).await?;
+    Ok(found
+        .into_iter()
+        .map(|process| Process {
+            pid: process.pid,
+            parent: process.parent,
+            user: process.user,
+            state: process.state,
+            cpu_ms: process.cpu_ms,
+            memory_kib: process.memory_kib,
+            age_ms: process.age_ms,
+            command: process.command,
+        })
+        .collect())
+}
+
+async fn running_guest(services: &Services) -> Result<Handle, Fault> {
+    let state = services.status.borrow().state;
+    match state {
+        VmState::Running => services.owner.use_guest().await,
+        VmState::Paused => {
+            let handle = &services.spec.handle;
+            Err(Fault::new(Symbol::WrongState, "the VM is paused")
+                .with_hint(format!("let it run on: aegisctl instance resume {handle}")))
+        }
+        VmState::Starting | VmState::Stopping | VmState::Failed => {
+            Err(Fault::new(Symbol::WrongState, "the VM does not run"))
+        }
+    }
+}
+
+async fn answer<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, Fault> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(answer) => answer.map_err(|error| guest::call_fault(&error)),
+        Err(_) => Err(Fault::new(
+            Symbol::GuestTimeout,
+            format!("the guest did not answer in {} s", PATIENCE.as_secs()),
+        )),
+    }
+}
