@@ -9,7 +9,7 @@ ifneq (,$(filter shell,$(MAKECMDGOALS)))
 endif
 
 .SILENT:
-.PHONY: help build guest kernel test soak shell shell-stop install clean
+.PHONY: help build guest kernel test soak bench shell shell-stop install clean
 
 help: ## Show this list
 	sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | awk -F'\t' '{ printf "%-11s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ test: $(XTASK) ## Set up what is missing and run every suite [ONLY=part of a tit
 
 soak: $(XTASK) ## Long runs, with figures in docs/SOAK.md [ONLY=part of a title] [MINUTES=for each part]
 	$(XTASK) soak $(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes '$(MINUTES)')
+
+bench: $(XTASK) ## Measure ratios against floors and peers [ONLY=cold|session|link|daemon|fleet]
+	$(XTASK) bench $(if $(ONLY),--only '$(ONLY)')
 
 shell: $(XTASK) ## Prompt in a machine [RUN='command' | SCRIPT=file] [SYSTEMD=257|252] [MODE=user|system] [NAME=machine]
 	$(become $(value RUN),exec $(XTASK) shell --systemd $(SYSTEMD) --mode $(MODE) $(if $(NAME),--name $(NAME)) $(if $(SCRIPT),--script '$(SCRIPT)') $(if $(value RUN),--run "$$AEGIS_RUN"))

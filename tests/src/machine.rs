@@ -122,6 +122,11 @@ impl Machine {
     /// # Errors
     /// The machine does not come up, or one of that name has another systemd.
     pub fn ensure(name: &str, systemd: Systemd) -> Result<Self> {
+        Self::ensure_over(name, &Root::of(systemd)?)
+    }
+
+    fn ensure_over(name: &str, root: &Root) -> Result<Self> {
+        let systemd = root.systemd();
         let _lock = lock(name)?;
         match Self::attach(name)? {
             Some(machine) if machine.systemd == systemd => Ok(machine),
@@ -132,7 +137,7 @@ impl Machine {
             ),
             None => {
                 discard(name)?;
-                boot::boot(name, systemd)
+                boot::boot(name, root)
             }
         }
     }
@@ -157,11 +162,19 @@ impl Machine {
     /// # Errors
     /// As [`Machine::shared`].
     pub fn temporary(name: &str, systemd: Systemd) -> Result<Temporary> {
-        Root::of(systemd)?.build()?;
+        Self::temporary_over(name, &Root::of(systemd)?)
+    }
+
+    /// The same over a root of the caller's choice. It cannot be rebooted.
+    ///
+    /// # Errors
+    /// As [`Machine::shared`].
+    pub fn temporary_over(name: &str, root: &Root) -> Result<Temporary> {
+        root.build()?;
         if let Some(old) = Self::attach(name)? {
             old.stop()?;
         }
-        Ok(Temporary(Some(Self::ensure(name, systemd)?)))
+        Ok(Temporary(Some(Self::ensure_over(name, root)?)))
     }
 
     /// The machine's name, which is also its host name.
@@ -298,7 +311,7 @@ impl Machine {
     pub fn reboot(&mut self) -> Result<()> {
         let _lock = lock(&self.name)?;
         self.power_off()?;
-        *self = boot::boot(&self.name, self.systemd)?;
+        *self = boot::boot(&self.name, &Root::of(self.systemd)?)?;
         Ok(())
     }
 

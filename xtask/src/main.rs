@@ -8,6 +8,7 @@
     reason = "a command-line tool"
 )]
 
+mod bench;
 mod build;
 mod progress;
 mod shell;
@@ -46,6 +47,8 @@ enum Task {
     Test(test::Arguments),
     /// Run what is too long for `test`, and write its figures down.
     Soak(soak::Arguments),
+    /// Measure speed and memory beside floors and peers of the same run.
+    Bench(bench::Arguments),
     /// Remove what was built.
     Clean,
     /// Run a command, a script or a prompt in a test machine.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
             .map(done),
         Task::Test(arguments) => test::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments).map(done),
         Task::Clean => build::clean().map(done),
         Task::Shell(arguments) => shell::run(&arguments),
         Task::ShellStop(arguments) => shell::stop(&arguments).map(done),

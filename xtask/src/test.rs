@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut times = Vec::new();
     let mut is_set_up = false;
     for suite in &suites {
-        if suite.needs_machines() && !is_set_up {
+        if suite.needs_set_up() && !is_set_up {
             set_up()?;
             is_set_up = true;
         }
@@ -68,9 +68,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-/// Builds and boots what the system tests need, from a fresh checkout if need be.
+/// Builds and boots what the tests need, from a fresh checkout if need be.
 fn set_up() -> Result<()> {
-    println!("\n== set-up of the system tests");
+    println!("\n== set-up");
     let start = Instant::now();
     build::programs()?;
     build::guest()?;

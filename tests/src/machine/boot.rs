@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::cgroup::Cgroup;
 use super::leader::Leader;
 use super::scratch::Scratch;
-use super::{Machine, Root, Systemd, User, directory_of, software};
+use super::{Machine, Root, User, directory_of, software};
 use crate::wait::wait_until;
 
 /// How long a boot may take. It takes about 2 s on an idle host; a host that
@@ -19,8 +19,8 @@ const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 const SCRIPT: &str = include_str!("boot.sh");
 
 /// Boots the machine; the caller holds its lock and knows that it does not run.
-pub(super) fn boot(name: &str, systemd: Systemd) -> Result<Machine> {
-    let root = Root::of(systemd)?;
+pub(super) fn boot(name: &str, root: &Root) -> Result<Machine> {
+    let systemd = root.systemd();
     if !root.is_built() {
         bail!(
             "the root with systemd {} is not built yet; run: make shell SYSTEMD={}",

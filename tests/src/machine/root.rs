@@ -25,6 +25,7 @@ const EXCLUDED: [&str; 3] = [
 /// One kind of root, before it is known whether the cache has it.
 #[derive(Debug)]
 pub struct Root {
+    systemd: Systemd,
     definition: PathBuf,
     suite: &'static str,
     packages: String,
@@ -38,6 +39,14 @@ impl Root {
     /// # Errors
     /// A file of the definition cannot be read.
     pub fn of(systemd: Systemd) -> Result<Self> {
+        Self::with_packages(systemd, &[])
+    }
+
+    /// The same with more Debian packages.
+    ///
+    /// # Errors
+    /// A file of the definition cannot be read.
+    pub fn with_packages(systemd: Systemd, more: &[&str]) -> Result<Self> {
         let roots = cache::repository().join("tests/roots");
         let definition = roots.join(systemd.number());
         let suite = match systemd {
@@ -55,6 +64,7 @@ impl Root {
             .iter()
             .flat_map(|list| list.lines())
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .chain(more.iter().copied())
             .collect::<Vec<_>>()
             .join(",");
         let mut content = format!("{suite}\n{packages}\n{}\n", EXCLUDED.join(" "));
@@ -65,12 +75,19 @@ impl Root {
         let path = directory.join(format!("{suite}-{}", cache::key(content.as_bytes())?));
         let log = directory.join(format!("{suite}.log"));
         Ok(Self {
+            systemd,
             definition,
             suite,
             packages,
             path,
             log,
         })
+    }
+
+    /// The systemd in it.
+    #[must_use]
+    pub fn systemd(&self) -> Systemd {
+        self.systemd
     }
 
     /// Where the root is once it is built.

@@ -86,9 +86,9 @@ pub(super) const ALL: [Suite; 6] = [
 ];
 
 impl Suite {
-    /// Whether its tests enter the shared machines.
-    pub(super) fn needs_machines(&self) -> bool {
-        matches!(self.kind, Kind::System(_))
+    /// Whether its tests boot guests or enter the shared machines.
+    pub(super) fn needs_set_up(&self) -> bool {
+        !matches!(self.kind, Kind::Check(_))
     }
 }
 

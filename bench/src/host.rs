@@ -1,0 +1,119 @@
+//! The machine of the measurements, and what is made of their rows.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use aegis_tests::cache;
+use aegis_tests::machine::{Machine, Root, Systemd, User};
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::report;
+use crate::row::Row;
+
+/// Packages of the peers, beside those of a test machine.
+const PEERS: [&str; 1] = ["podman"];
+const PROGRAM: &str = "/usr/local/bin/aegis-bench";
+const INITRAMFS: &str = "/usr/local/lib/aegis-bench/initramfs";
+
+/// Measures in a machine of its own and writes the report.
+///
+/// # Errors
+/// Nothing is built yet, the machine does not boot, or a measurement fails.
+pub(crate) fn run(only: Option<&str>) -> Result<()> {
+    let root = Root::with_packages(Systemd::V257, &PEERS)?;
+    root.build()?;
+    let machine = Machine::temporary_over("bench", &root)?;
+    ensure!(
+        machine
+            .run(User::Root, "test -e /usr/lib/aegisvm/guest/vmlinux")?
+            .status
+            .success(),
+        "the guest kernel is not built, and another one would measure something else: run make kernel"
+    );
+    let this = std::env::current_exe().context("finding this program")?;
+    machine.write_file(
+        User::Root,
+        PROGRAM,
+        &fs::read(this).context("reading this program")?,
+    )?;
+    machine.write_file(User::Root, INITRAMFS, &initramfs()?)?;
+    machine
+        .run(User::Root, &format!("chmod 755 {PROGRAM}"))?
+        .success()?;
+
+    let only_flag = only.map_or(String::new(), |only| format!(" --only '{only}'"));
+    let mut inside = machine
+        .command(User::Alice, &format!("{PROGRAM} inside{only_flag}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting the measurements")?;
+    let lines = BufReader::new(inside.stdout.take().context("no standard output")?).lines();
+    let mut rows: Vec<Row> = Vec::new();
+    for line in lines {
+        let line = line.context("reading a row")?;
+        rows.push(serde_json::from_str(&line).with_context(|| format!("a row: {line}"))?);
+    }
+    print!("{}", report::table(&rows));
+    let status = inside.wait().context("waiting for the measurements")?;
+    ensure!(status.success(), "the measurements ended with {status}");
+    if only.is_none() {
+        let document = cache::repository().join("docs/BENCHMARKS.md");
+        report::write(&document, &heading(&machine)?, &rows)?;
+        println!("\nwritten to {}", document.display());
+    }
+    Ok(())
+}
+
+/// What was measured with.
+fn heading(machine: &Machine) -> Result<String> {
+    let line = "echo \"$(nproc) cores, $(qemu-system-x86_64 --version | head -n 1), \
+                $(systemctl --version | head -n 1), accelerator \
+                $(aegisctl run -- true && echo tcg)\"";
+    let facts = machine.run(User::Alice, line)?.success()?;
+    Ok(format!("Figures of one run: {facts}."))
+}
+
+/// The archive with the init that does nothing.
+fn initramfs() -> Result<Vec<u8>> {
+    let folder = cache::repository().join("target/bench");
+    fs::create_dir_all(folder.join("dev")).context("making the floor's files")?;
+    let source = cache::repository().join("bench/init.c");
+    succeed(
+        Command::new("cc")
+            .args(["-static", "-O2", "-s", "-o"])
+            .arg(folder.join("init"))
+            .arg(source),
+    )?;
+    pack(&folder)
+}
+
+fn pack(folder: &Path) -> Result<Vec<u8>> {
+    let packed = Command::new("sh")
+        .args([
+            "-c",
+            "printf 'dev\\ninit\\n' | cpio --quiet --create --format=newc --owner=0:0",
+        ])
+        .current_dir(folder)
+        .output()
+        .context("running cpio")?;
+    ensure!(
+        packed.status.success(),
+        "cpio: {}",
+        String::from_utf8_lossy(&packed.stderr)
+    );
+    Ok(packed.stdout)
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .status()
+        .with_context(|| format!("running {name}"))?;
+    if !status.success() {
+        bail!("{name}: {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! What runs in the machine: every measurement, as the user alice.
+
+mod cold;
+mod daemon;
+mod fleet;
+mod link;
+mod session;
+mod tools;
+
+use anyhow::{Context, Result};
+
+use crate::row::Row;
+
+/// A group of measurements, by the name `--only` takes.
+type Group = (&'static str, fn() -> Result<Vec<Row>>);
+
+const GROUPS: [Group; 5] = [
+    ("cold", cold::measure),
+    ("session", session::measure),
+    ("link", link::measure),
+    ("daemon", daemon::measure),
+    ("fleet", fleet::measure),
+];
+
+/// Measures and writes each row as a line of JSON to standard output.
+///
+/// # Errors
+/// A measurement that cannot be made; those before it are written.
+pub(crate) fn run(only: Option<&str>) -> Result<()> {
+    let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    for (name, measure) in GROUPS.iter().filter(|(name, _)| wanted(name)) {
+        eprintln!("measuring: {name}");
+        let rows = measure().with_context(|| format!("measuring {name}"))?;
+        for row in rows {
+            println!("{}", serde_json::to_string(&row).context("writing a row")?);
+        }
+    }
+    Ok(())
+}
