@@ -12,7 +12,7 @@ use std::thread;
 
 use aegis_fault_points::around_async;
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
@@ -153,8 +153,7 @@ struct Keeper {
 
 impl Keeper {
     fn keep(self, program: Program, confinement: &Confinement) {
-        let blocked = block_requests_to_end().map_err(JailError::Prepare);
-        let result = blocked.and_then(|()| jail::spawn(&program, confinement));
+        let result = jail::spawn(&program, confinement);
         // The child has its copies; ours would keep its pipes and sockets open.
         drop(program);
         let pid = match result {
@@ -185,18 +184,6 @@ impl Keeper {
         // Nobody waits for the end any more: nothing to tell.
         self.ended.send(status).ok();
     }
-}
-
-/// Keeps this thread, and with it the child, from signals that ask for an end: it
-/// is ours to end, in order. `systemctl kill` sends them to every process of a
-/// unit, and QEMU would pull the plug at once.
-fn block_requests_to_end() -> io::Result<()> {
-    let requests = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-    Ok(requests
-        .iter()
-        .copied()
-        .collect::<SigSet>()
-        .thread_block()?)
 }
 
 /// Reads a child's output to its end and keeps the last of it.

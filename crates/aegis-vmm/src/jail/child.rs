@@ -211,6 +211,12 @@ fn map_user(jail: &JailOrders) -> nix::Result<()> {
     write_file(c"/proc/self/setgroups", b"deny\n")?;
     write_file(c"/proc/self/uid_map", &jail.uid_map)?;
     write_file(c"/proc/self/gid_map", &jail.gid_map)?;
+    // In a namespace inside it would have capabilities again, if over nothing of
+    // the host's. Where a container shows this read-only QEMU's own filter remains.
+    match write_file(c"/proc/sys/user/max_user_namespaces", b"0\n") {
+        Ok(()) | Err(Errno::EROFS | Errno::EACCES | Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
+    }
     prctl::set_dumpable(false)
 }
 
@@ -330,13 +336,23 @@ fn drop_privileges(orders: &Orders) -> nix::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action runs no code of ours.
     unsafe { nix::sys::signal::sigaction(Signal::SIGPIPE, &default) }?;
-    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked()), None)?;
     // Without a namespace of its own the process has what its user has, and an
     // unprivileged one may not even lower its bounding set.
     if orders.jail.is_some() {
         drop_capabilities(orders.capabilities)?;
     }
     prctl::set_no_new_privs()
+}
+
+/// Signals that ask for an end, which is ours to make, in order: `systemctl kill`
+/// sends them to every process of a unit, and QEMU would pull the plug at once.
+fn blocked() -> SigSet {
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGTERM);
+    blocked.add(Signal::SIGINT);
+    blocked.add(Signal::SIGHUP);
+    blocked
 }
 
 fn drop_capabilities(keep: u64) -> nix::Result<()> {
