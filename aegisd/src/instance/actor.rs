@@ -94,6 +94,8 @@ pub(super) struct Actor {
     configs: Applied,
     /// Daemons that are to read a changed config.
     changed_configs: BTreeSet<String>,
+    /// Those of them that are being made to.
+    configuring: BTreeSet<String>,
     current: Option<Current>,
     watching: Option<Watching>,
     trouble: Option<Trouble>,
@@ -126,6 +128,7 @@ impl Actor {
             last_exit: None,
             configs: Applied::default(),
             changed_configs: BTreeSet::new(),
+            configuring: BTreeSet::new(),
             current: None,
             watching: None,
             trouble: None,
@@ -145,7 +148,7 @@ impl Actor {
 
     /// Lives until the instance is removed or everybody who could ask is gone.
     pub(super) async fn run(mut self) {
-        self.configs = Applied::assume(config::read(&self.work).await);
+        self.compare_config().await;
         self.follow_vm().await;
         let mut status = self.status.subscribe();
         loop {
@@ -191,12 +194,6 @@ impl Actor {
             self.begin(kind, Some(job), Box::pin(work));
             return;
         }
-        if !self.changed_configs.is_empty() {
-            let daemons = std::mem::take(&mut self.changed_configs);
-            let work = self.work.clone().configure(daemons);
-            self.begin(Kind::Configure, None, Box::pin(work));
-            return;
-        }
         let now = Instant::now();
         let retry = self.trouble.as_ref().map(|trouble| trouble.next);
         if [self.hold, retry]
@@ -207,6 +204,12 @@ impl Actor {
             return;
         }
         self.hold = None;
+        if !self.changed_configs.is_empty() {
+            self.configuring = std::mem::take(&mut self.changed_configs);
+            let work = self.work.clone().configure(self.configuring.clone());
+            self.begin(Kind::Configure, None, Box::pin(work));
+            return;
+        }
         let mut actions = reconcile::plan(&self.work.record.borrow(), &self.units);
         if self.resting {
             actions.retain(|action| *action == Action::Delete);
@@ -234,6 +237,7 @@ impl Actor {
                 request.job.end(Err(busy.fault()));
             }
             Admission::Overtake => {
+                self.changed_configs.append(&mut self.configuring);
                 let given_up = self.current.take().and_then(|current| current.job);
                 if let Some(job) = given_up {
                     job.end(Err(InstanceError::Overtaken(asked.word()).fault()));
@@ -263,6 +267,10 @@ impl Actor {
                 let gone = InstanceError::Unknown(self.work.handle.to_string());
                 request.job.end(Err(gone.fault()));
             }
+        }
+        let configured = std::mem::take(&mut self.configuring);
+        if result.is_err() {
+            self.changed_configs.extend(configured);
         }
         match (job, &result) {
             (Some(job), _) => job.end(result),

@@ -28,16 +28,6 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    /// Takes what is there for read: aegisd's start is no reason to restart a daemon.
-    pub(super) fn assume(found: BTreeMap<String, Config>) -> Self {
-        let contents = found
-            .into_iter()
-            .map(|(daemon, config)| (daemon, config.content));
-        Self {
-            contents: contents.collect(),
-        }
-    }
-
     /// The daemons that have not read what was found. It counts as read from now on.
     pub(super) fn compare(
         &mut self,
@@ -51,7 +41,8 @@ impl Applied {
             let state = units.iter().find(|state| state.unit == unit);
             let is_other = match self.contents.insert(daemon.clone(), config.content) {
                 Some(applied) => applied != config.content,
-                // A new file: the daemon has read it if it started later.
+                // A new file, or one this aegisd never saw: the daemon has read it if
+                // it started later.
                 None => state.is_some_and(|state| config.written > state.since),
             };
             if is_other {
@@ -117,7 +108,12 @@ mod tests {
     #[test]
     fn a_change_is_told_once() {
         let handle = "web".parse().unwrap();
-        let mut applied = Applied::assume(found(1, 10));
+        let mut applied = Applied::default();
+        assert!(
+            applied
+                .compare(found(1, 10), &handle, &started_at(20))
+                .is_empty()
+        );
         assert!(
             applied
                 .compare(found(1, 99), &handle, &started_at(20))
