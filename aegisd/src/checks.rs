@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use aegis_bus::manager::CheckStatus::{Fail, Ok as Good, Warn};
 use aegis_bus::manager::{CheckRow, CheckStatus};
+use aegis_core::fault::chain;
 use aegis_core::layout::Mode;
 
 use crate::effects;
 use crate::engine::Engine;
 use crate::host::Host;
+use crate::supervisor::SupervisorError;
 use crate::supervisor::state::Facts;
 
 /// The oldest QEMU that is tested: Debian 12's.
@@ -48,7 +50,7 @@ pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     }
     let mut rows = vec![row("service-manager", Good, facts.name.clone(), "")];
     rows.extend(lingering(&facts));
-    rows.push(confinement(&facts));
+    rows.push(confinement(shared.supervisor.confinement_obstacle().await));
     rows.push(programs(&shared.host));
     rows.push(qemu(&shared.host).await);
     rows.push(kvm());
@@ -85,10 +87,16 @@ fn lingering(facts: &Facts) -> Option<CheckRow> {
     })
 }
 
-fn confinement(facts: &Facts) -> CheckRow {
-    match facts.confinement_obstacle {
-        None => row("sandbox", Good, "units can be confined", ""),
-        Some(obstacle) => row(
+fn confinement(obstacle: Result<Option<String>, SupervisorError>) -> CheckRow {
+    match obstacle {
+        Ok(None) => row("sandbox", Good, "units can be confined: tried", ""),
+        Err(error) => row(
+            "sandbox",
+            Fail,
+            format!("it could not be tried: {}", chain(&error)),
+            "",
+        ),
+        Ok(Some(obstacle)) => row(
             "sandbox",
             Fail,
             format!("units cannot be confined: {obstacle}"),

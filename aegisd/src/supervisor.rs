@@ -146,6 +146,13 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// The manager cannot be reached.
     async fn facts(&self) -> Result<Facts, SupervisorError>;
 
+    /// Why units cannot be confined here, in words, as a trial has it; `None` where
+    /// they can be.
+    ///
+    /// # Errors
+    /// The manager cannot be reached.
+    async fn confinement_obstacle(&self) -> Result<Option<String>, SupervisorError>;
+
     /// Makes an instance's group and its sockets listen, with the VM's service
     /// loaded behind them but not started; opens nothing if one address is taken.
     ///

@@ -20,8 +20,6 @@ pub struct Facts {
     /// Whether units outlive the user's logout. `None`: does not apply (system
     /// mode) or is not known.
     pub lingering: Option<bool>,
-    /// Why units cannot be confined here, for people; `None` where they can be.
-    pub confinement_obstacle: Option<&'static str>,
     pub capabilities: Capabilities,
 }
 

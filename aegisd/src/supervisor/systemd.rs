@@ -10,6 +10,7 @@
 //! | `signals` | the manager's reports, and why a unit went |
 //! | `units` | units as properties |
 //! | `sandbox` | what confines them |
+//! | `trial` | whether the sandbox can be had here |
 //! | `query` | properties as [`UnitState`] |
 
 mod bind;
@@ -18,6 +19,7 @@ mod manager;
 mod query;
 mod sandbox;
 mod signals;
+mod trial;
 mod units;
 
 use std::path::PathBuf;
@@ -339,13 +341,16 @@ impl Supervisor for Systemd {
             lingering: (mode == Mode::User)
                 .then(|| connection::lingers(self.uid))
                 .flatten(),
-            confinement_obstacle: sandbox::obstacle(mode),
             capabilities: Capabilities {
                 growing_delay: self.maker.grows_delays(),
                 confinement: true,
                 log_fields: mode == Mode::System || version >= USER_LOG_FIELDS_SINCE,
             },
         })
+    }
+
+    async fn confinement_obstacle(&self) -> Result<Option<String>, SupervisorError> {
+        self.obstacle().await
     }
 
     async fn open(&self, plan: &InstancePlan) -> Result<Outcome, SupervisorError> {

@@ -196,13 +196,16 @@ impl Supervisor for FakeSupervisor {
             mode: Mode::User,
             started_at: 1,
             lingering: Some(true),
-            confinement_obstacle: None,
             capabilities: Capabilities {
                 growing_delay: true,
                 confinement: true,
                 log_fields: true,
             },
         })
+    }
+
+    async fn confinement_obstacle(&self) -> Result<Option<String>, SupervisorError> {
+        Ok(None)
     }
 
     async fn open(&self, plan: &InstancePlan) -> Result<Outcome, SupervisorError> {

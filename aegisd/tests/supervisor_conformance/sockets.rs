@@ -52,7 +52,8 @@ async fn facts_name_the_manager() {
         (facts.mode == Mode::User).then_some(true),
         "{facts:?}"
     );
-    assert_eq!(facts.confinement_obstacle, None);
+    let obstacle = world.supervisor.confinement_obstacle().await.unwrap();
+    assert_eq!(obstacle, None);
     world.clean().await;
 }
 

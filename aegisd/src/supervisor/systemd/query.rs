@@ -114,6 +114,21 @@ fn figure(properties: &Properties, name: &str) -> Option<u64> {
     (number != u64::MAX).then_some(number)
 }
 
+/// How the main process of a service of any name last ended.
+///
+/// # Errors
+/// The bus failed.
+pub(super) async fn last_end(
+    connection: &Connection,
+    object: &ObjectPath<'_>,
+) -> zbus::Result<Option<ProcessEnd>> {
+    let service = properties(connection, object, "org.freedesktop.systemd1.Service").await?;
+    Ok(process_end(
+        signed(&service, "ExecMainCode"),
+        signed(&service, "ExecMainStatus"),
+    ))
+}
+
 /// Whether a stop job is under way. The `Job` property does not tell its type, but a
 /// unit that goes down while it has a job is being stopped.
 fn is_stopping(general: &Properties) -> bool {
