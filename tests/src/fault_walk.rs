@@ -10,10 +10,12 @@
 //! half-made, what was acknowledged is so, the operation can be repeated, and
 //! another instance's QEMU and exec session have not noticed anything.
 
+mod machine;
 mod operations;
 mod report;
+mod trials;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use aegis_fault_points::{Action, Errno, ORDER, Order, RECORD, SWITCH, When};
@@ -26,8 +28,10 @@ use crate::machine::User;
 use crate::seat::Seat;
 use crate::session::Session;
 use crate::wait::wait_until;
+pub use machine::walk_machine;
 use operations::{Fate, Operation};
 pub use report::Report;
+use trials::{nth_passages, read_record};
 
 /// The handle of the instance that operations work on.
 const HANDLE: &str = "walk";
@@ -57,7 +61,7 @@ struct Trial {
 pub fn walk(seat: Seat<'_>, extent: Extent, only: &str) -> Result<Report> {
     let begin = Instant::now();
     let walk = Walk::begin(seat)?;
-    let mut bystander = Bystander::begin(seat)?;
+    let mut bystander = Some(Bystander::begin(seat)?);
     let mut report = Report::default();
     let mut trials = Vec::new();
     let wanted = |operation: &&Operation| operation.name.contains(only);
@@ -76,13 +80,18 @@ pub fn walk(seat: Seat<'_>, extent: Extent, only: &str) -> Result<Report> {
             break;
         }
         let start = Instant::now();
-        let result = walk
-            .attempt(&trial)
-            .and_then(|reached| bystander.check().map(|()| reached));
+        let result = walk.attempt(&trial).and_then(|reached| {
+            bystander
+                .as_mut()
+                .map_or(Ok(()), Bystander::check)
+                .map(|()| reached)
+        });
         report.tried(trial.operation.name, &trial.order, start.elapsed(), &result);
         if result.is_err() {
             walk.clean_up()?;
-            bystander = Bystander::begin(seat)?;
+            // The old one goes before the new one comes: they have one name.
+            drop(bystander.take());
+            bystander = Some(Bystander::begin(seat)?);
         }
     }
     walk.end()?;
@@ -91,13 +100,10 @@ pub fn walk(seat: Seat<'_>, extent: Extent, only: &str) -> Result<Report> {
 
 /// A kill at each passage of each point, and each error before it.
 fn trials_of(operation: &'static Operation, points: &[(String, When)]) -> Vec<Trial> {
-    let mut passed: BTreeMap<(&str, When), u32> = BTreeMap::new();
     let mut trials = Vec::new();
-    for (name, when) in points {
-        let nth = passed.entry((name, *when)).or_default();
-        *nth += 1;
+    for (name, when, nth) in nth_passages(points) {
         let mut actions = vec![Action::Kill];
-        if *when == When::Before {
+        if when == When::Before {
             actions.extend(Errno::ALL.map(Action::Fail));
         }
         trials.extend(actions.into_iter().map(|action| Trial {
@@ -105,8 +111,8 @@ fn trials_of(operation: &'static Operation, points: &[(String, When)]) -> Vec<Tr
             order: Order {
                 action,
                 name: name.clone(),
-                when: *when,
-                nth: *nth,
+                when,
+                nth,
             },
         }));
     }
@@ -197,13 +203,7 @@ impl<'a> Walk<'a> {
         operation.wait_for(self.seat, Fate::Done)?;
         let text = self.seat.machine().read_file(&record)?;
         self.root(&format!("rm '{record}'"))?;
-        let text = String::from_utf8(text).context("a record of names")?;
-        text.lines()
-            .map(|line| {
-                let (name, when) = line.split_once(' ').context("a name and a side")?;
-                Ok((name.to_owned(), when.parse()?))
-            })
-            .collect()
+        read_record(&text)
     }
 
     /// Has one accident happen; returns whether its point was reached.

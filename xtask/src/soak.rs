@@ -44,10 +44,16 @@ struct Figures {
     failures: Vec<String>,
 }
 
-const PARTS: [Part; 1] = [Part {
-    title: "Fault points of aegisd",
-    run: fault_points,
-}];
+const PARTS: [Part; 2] = [
+    Part {
+        title: "Fault points of aegisd",
+        run: fault_points,
+    },
+    Part {
+        title: "Steps of a VM's boot and stop",
+        run: machine_steps,
+    },
+];
 
 /// Runs the parts and gives success only if nothing failed.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -85,6 +91,21 @@ fn fault_points(arguments: &Arguments) -> Result<Figures> {
         Extent::Within(Duration::from_secs(minutes * 60))
     });
     let report = fault_walk::walk(Seat::alice(&machine), extent, &arguments.operation)?;
+    for missed in report.missed() {
+        println!("not reached: {missed}");
+    }
+    Ok(Figures {
+        text: report.to_string(),
+        failures: report.failures().to_vec(),
+    })
+}
+
+fn machine_steps(arguments: &Arguments) -> Result<Figures> {
+    let machine = Machine::temporary("soak-machine-steps", Systemd::V257)?;
+    let limit = arguments
+        .minutes
+        .map(|minutes| Duration::from_secs(minutes * 60));
+    let report = fault_walk::walk_machine(Seat::alice(&machine), limit)?;
     for missed in report.missed() {
         println!("not reached: {missed}");
     }

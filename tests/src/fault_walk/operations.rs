@@ -245,8 +245,12 @@ impl State {
             Self::Disabled => "aegisctl instance disable {}",
             Self::Running => "aegisctl instance start --name {}",
             Self::Paused => "aegisctl instance start --name {} && aegisctl instance pause {}",
-            Self::DaemonStopped => "systemctl $AEGIS_SCOPE stop aegis-kit-{}:gateway.service",
-            Self::ConfigRead => "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json",
+            Self::DaemonStopped => {
+                "aegisctl instance stop {} && systemctl $AEGIS_SCOPE stop aegis-kit-{}:gateway.service"
+            }
+            Self::ConfigRead => {
+                "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json"
+            }
             Self::Limited => "aegisctl instance update {} --cpu-quota 70",
         };
         must(line).map(drop)

@@ -1,0 +1,181 @@
+//! The walk over the steps of a VM's boot and stop: its owner and its QEMU are
+//! killed at each.
+//!
+//! The owner is held at a step (it stops itself there), QEMU or the owner is killed
+//! from outside, and the owner, if it lives, goes on. Afterwards no process is left
+//! over, and the instance starts and works.
+
+use std::time::{Duration, Instant};
+
+use aegis_fault_points::{Action, ORDER, Order, RECORD, SWITCH, When};
+use anyhow::{Context, Result, ensure};
+
+use super::Report;
+use super::trials::nth_passages;
+use crate::agreement::wait_for_agreement;
+use crate::instance::{DEADLINE, Instance};
+use crate::machine::User;
+use crate::seat::Seat;
+use crate::wait::wait_until;
+
+/// Which step of a VM's life is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Start,
+    Stop,
+}
+
+/// Who is killed at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Owner,
+    Qemu,
+}
+
+/// Kills owner and QEMU at the steps of a boot and a stop, until `limit` is over.
+///
+/// # Errors
+/// The walk itself cannot go on; a failed trial is a part of the report.
+pub fn walk_machine(seat: Seat<'_>, limit: Option<Duration>) -> Result<Report> {
+    let begin = Instant::now();
+    seat.systemctl(&format!("set-environment {SWITCH}=1"))?
+        .success()?;
+    let walk = Walk {
+        seat,
+        instance: Instance::start(seat, "walk-vm", "")?,
+    };
+    walk.instance.act("stop")?;
+    let mut report = Report::default();
+    for (phase, name) in [
+        (Phase::Start, "start of a VM"),
+        (Phase::Stop, "stop of a VM"),
+    ] {
+        let points = walk.record(phase).context(name)?;
+        report.recorded(name, &points);
+        for (point, when, nth) in nth_passages(&points) {
+            for victim in [Victim::Owner, Victim::Qemu] {
+                if limit.is_some_and(|limit| begin.elapsed() >= limit) {
+                    continue;
+                }
+                let action = match victim {
+                    Victim::Owner => Action::Kill,
+                    Victim::Qemu => Action::Hold,
+                };
+                let order = Order {
+                    action,
+                    name: point.clone(),
+                    when,
+                    nth,
+                };
+                let start = Instant::now();
+                let result = walk.attempt(phase, &order);
+                report.tried(name, &order, start.elapsed(), &result);
+            }
+        }
+    }
+    seat.systemctl(&format!("unset-environment {SWITCH}"))?
+        .success()?;
+    Ok(report)
+}
+
+struct Walk<'a> {
+    seat: Seat<'a>,
+    instance: Instance<'a>,
+}
+
+impl Walk<'_> {
+    fn root(&self, line: &str) -> Result<()> {
+        self.seat.machine().run(User::Root, line)?.success()?;
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.instance.folder())
+    }
+
+    /// A file of the test's in the instance's folder, in the hands of its owner.
+    fn place(&self, name: &str, text: &str) -> Result<()> {
+        let (path, folder) = (self.path(name), self.instance.folder());
+        self.root(&format!(
+            "printf %s '{text}' >'{path}.new' && chown --reference='{folder}' '{path}.new' \
+             && mv '{path}.new' '{path}'"
+        ))
+    }
+
+    fn prepare(&self, phase: Phase) -> Result<()> {
+        self.root(&format!(
+            "rm -f '{}' '{}'",
+            self.path(ORDER),
+            self.path(RECORD)
+        ))?;
+        match phase {
+            Phase::Start => self.instance.act("stop").map(drop),
+            Phase::Stop => self.instance.start_again().map(drop),
+        }
+    }
+
+    fn act(&self, phase: Phase) -> Result<i32> {
+        let verb = match phase {
+            Phase::Start => "start --name",
+            Phase::Stop => "stop",
+        };
+        Ok(self.instance.try_act(verb)?.code())
+    }
+
+    fn record(&self, phase: Phase) -> Result<Vec<(String, When)>> {
+        self.prepare(phase)?;
+        self.place(RECORD, "")?;
+        ensure!(self.act(phase)? == 0, "it fails without an accident");
+        let text = self.seat.machine().read_file(&self.path(RECORD))?;
+        super::trials::read_record(&text)
+    }
+
+    /// Returns whether the point was reached.
+    fn attempt(&self, phase: Phase, order: &Order) -> Result<bool> {
+        self.prepare(phase).context("preparing")?;
+        self.place(ORDER, &order.to_string())?;
+        std::thread::scope(|scope| -> Result<()> {
+            let acting = scope.spawn(|| self.act(phase));
+            if order.action == Action::Hold {
+                self.kill_qemu_of_a_held_owner()?;
+            }
+            // Whether it fails or a second VM makes it succeed, it must end.
+            let _code = acting
+                .join()
+                .map_err(|_| anyhow::anyhow!("the client hangs"))??;
+            Ok(())
+        })?;
+        let gone = format!("test -e '{}'", self.path(ORDER));
+        let reached = !self.seat.machine().run(User::Root, &gone)?.status.success();
+        self.root(&format!("rm -f '{}'", self.path(ORDER)))?;
+        wait_for_agreement(self.seat)?;
+        self.instance
+            .start_again()
+            .context("it does not start again")?;
+        ensure!(self.instance.exec_ok("echo up")? == "up");
+        let agreed = wait_for_agreement(self.seat)?;
+        ensure!(agreed.contains(self.instance.handle()), "it is gone");
+        Ok(reached)
+    }
+
+    /// Waits until the owner holds, kills its QEMU if there is one yet, and lets it
+    /// go on.
+    fn kill_qemu_of_a_held_owner(&self) -> Result<()> {
+        let unit = self.instance.vm_unit();
+        let mut owner = 0;
+        wait_until(DEADLINE, "the owner to hold", || {
+            owner = self.seat.main_pid(&unit)?.unwrap_or_default();
+            let state = format!("grep -q '^State:.T' /proc/{owner}/status");
+            Ok(owner != 0
+                && self
+                    .seat
+                    .machine()
+                    .run(User::Root, &state)?
+                    .status
+                    .success())
+        })?;
+        self.root(&format!(
+            "pkill -KILL --parent {owner} qemu; kill -CONT {owner}"
+        ))
+    }
+}
