@@ -13,9 +13,15 @@ fn the_supervisor_conforms_on_systemd_257() -> Result<()> {
     conforms(Systemd::V257)
 }
 
+#[test]
+fn the_supervisor_conforms_on_systemd_252() -> Result<()> {
+    conforms(Systemd::V252)
+}
+
 fn conforms(systemd: Systemd) -> Result<()> {
-    // Of its own: the suite reloads the manager and has units no aegisd knows.
-    let machine = Machine::temporary("test-supervisor", systemd)?;
+    // Of its own: the suite has units that no aegisd knows.
+    let name = format!("test-supervisor-{}", systemd.number());
+    let machine = Machine::temporary(&name, systemd)?;
     let suite = "/tmp/supervisor_conformance";
     machine.write_file(User::Alice, suite, &fs::read(built_suite()?)?)?;
     let line = format!("chmod 755 {suite} && {suite} --ignored --test-threads 2 2>&1");

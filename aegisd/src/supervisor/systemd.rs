@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `connection` | the way to the manager's bus |
 //! | `manager` | the calls |
+//! | `jobs` | waiting for what a call began, and why it failed |
 //! | `signals` | the manager's reports, and why a unit went |
 //! | `units` | units as properties |
 //! | `sandbox` | what confines them |
@@ -15,6 +16,7 @@
 
 mod bind;
 mod connection;
+mod jobs;
 mod manager;
 mod query;
 mod sandbox;
@@ -33,14 +35,13 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use zbus::OwnedObjectPath;
 
 use self::bind::bind_error;
+use self::jobs::Ended;
 use self::manager::{AuxiliaryUnit, Manager, Property, is_absent, is_error};
 use self::sandbox::Places;
 use self::signals::Signal;
 use self::units::UnitMaker;
-use super::error::JobEnd;
 use super::plan::Confinement;
 use super::state::{Active, ProcessEnd};
 use super::{
@@ -57,14 +58,6 @@ const USER_LOG_FIELDS_SINCE: u32 = 254;
 /// The manager reports how it went itself if this exit code or a greater one is
 /// seen (systemd.exec(5), "Process Exit Codes").
 const FIRST_MANAGER_CODE: i32 = 200;
-
-/// The manager's exit codes that mean: the sandbox could not be made. 217 USER,
-/// 218 CAPABILITIES, 226 NAMESPACE, 228 SECCOMP.
-const CONFINEMENT_CODES: [i32; 4] = [217, 218, 226, 228];
-
-/// How long to look at a unit that fails and restarts for why it fails: several of
-/// its shortest delays.
-const NEXT_RUN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Mode of jobs: replace a job that contradicts. What people did by hand is found
 /// out by reconciliation, not by a refusal here.
@@ -170,8 +163,7 @@ impl Systemd {
         auxiliary: Vec<(String, Vec<Property>)>,
     ) -> Result<(), SupervisorError> {
         let name = unit.name();
-        // A slice may come or go between the look and the call: then look again.
-        for last_try in [false, true] {
+        for tries_left in (0..CREATION_TRIES).rev() {
             let mut all = auxiliary.clone();
             all.extend(self.missing_slices(&unit.handle).await?);
             let all: Vec<AuxiliaryUnit<'_>> = all
@@ -182,13 +174,18 @@ impl Systemd {
                 .manager
                 .start_transient_unit(&name, REPLACE, properties, &all);
             match self.finish("start", unit, call).await {
-                Err(Ended::Call(error)) if is_error(&error, "UnitExists") && !last_try => {}
+                Err(Ended::Call(error)) if slice_came_or_went(&error) && tries_left > 0 => {
+                    tokio::time::sleep(CREATION_PAUSE).await;
+                }
                 ended => return self.explain("start", unit, ended).await,
             }
         }
         Ok(())
     }
 
+    /// The slices of an instance that are not there, or no more than a name: an
+    /// empty slice loses its file before the manager forgets it, and a reload in
+    /// between finds nothing to load.
     async fn missing_slices(
         &self,
         handle: &Handle,
@@ -200,127 +197,29 @@ impl Systemd {
         ];
         let mut missing = Vec::new();
         for (name, properties) in wanted {
-            match self.manager.get_unit(&name).await {
-                Ok(_) => {}
+            let loaded = match self.manager.get_unit(&name).await {
+                Ok(object) => query::is_loaded(&self.connection, &object).await,
+                Err(error) => Err(error),
+            };
+            match loaded {
+                Ok(true) => {}
+                Ok(false) => missing.push((name, properties)),
                 Err(error) if is_absent(&error) => missing.push((name, properties)),
                 Err(error) => return Err(failed("read", &name, error)),
             }
         }
         Ok(missing)
     }
-
-    /// Enqueues a job and waits for its end. It listens before it calls, so an end
-    /// that comes before the call's answer is not missed.
-    async fn finish(
-        &self,
-        operation: &'static str,
-        unit: &UnitId,
-        call: impl Future<Output = zbus::Result<OwnedObjectPath>>,
-    ) -> Result<(), Ended> {
-        let mut signals = self.signals.resubscribe();
-        let job = call.await.map_err(Ended::Call)?;
-        loop {
-            match signals.recv().await {
-                Ok(Signal::Job(ended)) if ended.job == job => {
-                    return ended.end.map_or(Ok(()), |end| Err(Ended::Job(end)));
-                }
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) if self.job_exists(&job).await => {}
-                // Its end was among what was missed; the unit tells how it went.
-                Err(RecvError::Lagged(_)) => return Ok(()),
-                Err(RecvError::Closed) => {
-                    return Err(Ended::Lost(SupervisorError::Call {
-                        operation,
-                        unit: unit.name(),
-                        source: "the connection to the bus ended".into(),
-                    }));
-                }
-            }
-        }
-    }
-
-    async fn job_exists(&self, job: &OwnedObjectPath) -> bool {
-        let proxy = zbus::fdo::PropertiesProxy::builder(&self.connection)
-            .destination("org.freedesktop.systemd1")
-            .path(job)
-            .build()
-            .await;
-        let Ok(proxy) = proxy else { return false };
-        let interface =
-            zbus::names::InterfaceName::from_static_str_unchecked("org.freedesktop.systemd1.Job");
-        proxy.get(interface, "JobType").await.is_ok()
-    }
-
-    /// Adds to an ended job what the unit says about it.
-    async fn explain(
-        &self,
-        operation: &'static str,
-        unit: &UnitId,
-        ended: Result<(), Ended>,
-    ) -> Result<(), SupervisorError> {
-        let name = unit.name();
-        let end = match ended {
-            Ok(()) => return Ok(()),
-            Err(Ended::Lost(error)) => return Err(error),
-            Err(Ended::Call(error)) if is_absent(&error) => {
-                return Err(SupervisorError::NotFound { unit: name });
-            }
-            Err(Ended::Call(error)) => return Err(failed(operation, &name, error)),
-            Err(Ended::Job(end)) => end,
-        };
-        let state = self.state_after_failure(unit).await?;
-        let last_end = state.as_ref().and_then(|state| state.last_end);
-        if let Some(ProcessEnd::Code(code)) = last_end
-            && CONFINEMENT_CODES.contains(&code)
-        {
-            return Err(SupervisorError::NotConfined { unit: name, code });
-        }
-        let result = state.map(|state| state.result);
-        Err(SupervisorError::Job {
-            operation,
-            unit: name,
-            end,
-            result,
-            last_end,
-        })
-    }
-
-    /// The state of a unit whose start failed. A restart at once may have wiped out
-    /// how the run ended; then the end of the next run tells as much.
-    async fn state_after_failure(
-        &self,
-        unit: &UnitId,
-    ) -> Result<Option<UnitState>, SupervisorError> {
-        let mut signals = self.signals.resubscribe();
-        let deadline = tokio::time::Instant::now() + NEXT_RUN_PATIENCE;
-        loop {
-            let state = self.state(unit).await?;
-            let starting =
-                |state: &UnitState| state.active == Active::Activating && state.last_end.is_none();
-            if !state.as_ref().is_some_and(starting) {
-                return Ok(state);
-            }
-            let next = async {
-                while let Ok(signal) = signals.recv().await {
-                    if matches!(signal, Signal::Unit(Change::Changed(ref changed)) if changed == unit)
-                    {
-                        return;
-                    }
-                }
-            };
-            if tokio::time::timeout_at(deadline, next).await.is_err() {
-                return Ok(state);
-            }
-        }
-    }
 }
 
-/// How a job came to its end, other than done.
-#[derive(Debug)]
-enum Ended {
-    Call(zbus::Error),
-    Job(JobEnd),
-    Lost(SupervisorError),
+/// A slice may come or go between the look at it and the call that needs it; each
+/// time takes somebody else's act at that moment.
+const CREATION_TRIES: u32 = 5;
+/// Between two of them, for the other's act to end.
+const CREATION_PAUSE: Duration = Duration::from_millis(20);
+
+fn slice_came_or_went(error: &zbus::Error) -> bool {
+    is_error(error, "UnitExists") || is_absent(error)
 }
 
 #[async_trait]
@@ -544,7 +443,10 @@ impl Supervisor for Systemd {
                             return Some((Change::Stopped(unit), signals));
                         }
                     }
-                    Err(RecvError::Lagged(_)) => return Some((Change::Missed, signals)),
+                    Ok(Signal::Reloaded) => {}
+                    Ok(Signal::Replaced) | Err(RecvError::Lagged(_)) => {
+                        return Some((Change::Missed, signals));
+                    }
                     Err(RecvError::Closed) => return None,
                 }
             }

@@ -268,11 +268,7 @@ async fn writes_its_folder(world: &World, folder: &Path) -> Result<bool, Supervi
     let runs = Path::new(folder.file_name().expect("it has a name")).join("runs");
     let runs = runs.to_str().expect("it is text").to_owned();
     world.wait_for_lines(&runs, 1).await;
-    let mode = format!("--{}", world.layout.mode);
-    let reload = std::process::Command::new("systemctl")
-        .args([&mode, "daemon-reload"])
-        .status();
-    assert!(reload.expect("run systemctl").success());
+    world.reload();
     world.supervisor.restart(&unit).await?;
     world.wait_for_lines(&runs, 2).await;
     Ok(true)

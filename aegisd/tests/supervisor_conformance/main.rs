@@ -12,6 +12,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests make files as they like")]
 
 mod daemons;
+mod reloads;
 mod sandbox;
 mod sockets;
 mod world;

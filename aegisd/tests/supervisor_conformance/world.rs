@@ -82,6 +82,15 @@ impl World {
         }
     }
 
+    /// Has the manager read all units again from their files.
+    pub(crate) fn reload(&self) {
+        let mode = format!("--{}", self.layout.mode);
+        let reload = std::process::Command::new("systemctl")
+            .args([&mode, "daemon-reload"])
+            .status();
+        assert!(reload.expect("run systemctl").success());
+    }
+
     pub(crate) async fn units(&self) -> Vec<UnitState> {
         self.supervisor
             .list(Some(&self.handle))

@@ -2,10 +2,16 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aegis_core::layout::Mode;
 
 use crate::supervisor::SupervisorError;
+
+/// How long the manager may take for one answer. It begins jobs and does not wait
+/// for them, so it answers in milliseconds, or in seconds while it reads a thousand
+/// units again. An answer that is lost would else hold its instance for ever.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// The socket of the bus that the manager of a mode serves.
 ///
@@ -39,6 +45,7 @@ pub(super) async fn connect(mode: Mode, uid: u32) -> Result<zbus::Connection, Su
         });
     }
     zbus::connection::Builder::address(address(&path).as_str())
+        .method_timeout(ANSWER)
         .build()
         .await
         .map_err(|source| unreachable(source.into()))

@@ -171,6 +171,7 @@ pub(super) fn is_error(error: &zbus::Error, name: &str) -> bool {
 
 /// Whether the call failed because the manager does not know the unit or object.
 pub(super) fn is_absent(error: &zbus::Error) -> bool {
+    let unknown = "org.freedesktop.DBus.Error.UnknownObject";
     is_error(error, "NoSuchUnit")
-        || matches!(error, zbus::Error::FDO(inner) if matches!(**inner, zbus::fdo::Error::UnknownObject(_)))
+        || matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == unknown)
 }

@@ -33,8 +33,20 @@ pub(super) async fn unit_state(
     Ok(Some(read(unit, &general, &specific)))
 }
 
+/// Whether the manager has a unit's settings and not just its name.
+///
+/// # Errors
+/// The bus failed.
+pub(super) async fn is_loaded(
+    connection: &Connection,
+    object: &ObjectPath<'_>,
+) -> zbus::Result<bool> {
+    let general = properties(connection, object, "org.freedesktop.systemd1.Unit").await?;
+    Ok(text(&general, "LoadState") == "loaded")
+}
+
 #[expect(clippy::disallowed_methods, reason = "reading changes nothing")]
-async fn properties(
+pub(super) async fn properties(
     connection: &Connection,
     object: &ObjectPath<'_>,
     interface: &str,

@@ -7,11 +7,17 @@
 //!  PropertiesChanged(ActiveState) ──► last state of the unit ─┐
 //!  JobRemoved(done) ── the unit is down now? ─────────────────┴─► Stopped
 //!  UnitRemoved ───────► Gone
+//!  Reloading(true) ─ UnitRemoved … UnitNew of each unit ─ Reloading(false) ► nothing is gone
 //! ```
 //!
 //! systemd does not say why a unit went. It sends a unit's pending change before
 //! the end of the job that caused it (`bus_job_send_removed_signal` in its
 //! source), so a job that ended as done and left the unit down was a stop job.
+//!
+//! While the manager reads its units again it tells of each that it is removed and
+//! new; what is not new again by the end is gone. The ends of jobs may be lost on
+//! the way, so who waits for one is told to look ([`Signal::Reloaded`]). Another
+//! manager behind the same name knows nothing of who listened to the one before.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,6 +26,7 @@ use tokio::sync::broadcast;
 use zbus::message::{Message, Type};
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
 
+use super::manager::Manager;
 use crate::supervisor::error::JobEnd;
 use crate::supervisor::{Change, UnitId};
 
@@ -37,6 +44,10 @@ pub(super) struct EndedJob {
 pub(super) enum Signal {
     Job(EndedJob),
     Unit(Change),
+    /// The manager has read its units again.
+    Reloaded,
+    /// The manager is another one.
+    Replaced,
 }
 
 /// Signals kept for a slow reader before it is told that it missed some. A
@@ -46,6 +57,7 @@ const KEPT: usize = 4096;
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const UNIT_NAMESPACE: &str = "/org/freedesktop/systemd1/unit";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
+const BUS: &str = "org.freedesktop.DBus";
 
 /// Starts the reading task. It ends with the connection, and the receivers with it.
 ///
@@ -68,18 +80,41 @@ pub(super) async fn read(connection: &Connection) -> zbus::Result<broadcast::Rec
         bus.add_match_rule(rule.msg_type(Type::Signal).sender(SYSTEMD).build()?)
             .await?;
     }
+    let owner = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender(BUS)
+        .interface(BUS)
+        .member("NameOwnerChanged")
+        .arg(0, SYSTEMD);
+    bus.add_match_rule(owner.build()?).await?;
     let (sender, receiver) = broadcast::channel(KEPT);
+    let connection = connection.clone();
     tokio::spawn(async move {
         let mut history = History::default();
         while let Some(message) = messages.next().await {
             let Ok(message) = message else { break };
-            if let Some(signal) = history.read(&message) {
-                // No receiver is no reason to stop: one may come.
-                drop(sender.send(signal));
+            for signal in history.read(&message) {
+                if matches!(signal, Signal::Replaced) {
+                    // In a task of its own: an answer is a message too.
+                    tokio::spawn(subscribe_again(connection.clone(), sender.clone()));
+                } else {
+                    // No receiver is no reason to stop: one may come.
+                    drop(sender.send(signal));
+                }
             }
         }
     });
     Ok(receiver)
+}
+
+/// Asks a new manager for its signals, and only then has everybody look: what
+/// happens after their look is told.
+async fn subscribe_again(connection: Connection, sender: broadcast::Sender<Signal>) {
+    let subscribed = async { Manager::new(&connection).await?.subscribe().await };
+    if let Err(error) = subscribed.await {
+        tracing::warn!("the new service manager does not tell of changes: {error}, ignoring");
+    }
+    drop(sender.send(Signal::Replaced));
 }
 
 /// What must be remembered to tell why a unit is down.
@@ -87,13 +122,41 @@ pub(super) async fn read(connection: &Connection) -> zbus::Result<broadcast::Rec
 struct History {
     /// Units whose last known state is an end.
     down: BTreeSet<UnitId>,
+    /// While the manager reads its units again: those not yet read.
+    unread: Option<BTreeSet<UnitId>>,
 }
 
 impl History {
-    fn read(&mut self, message: &Message) -> Option<Signal> {
+    fn read(&mut self, message: &Message) -> Vec<Signal> {
         if message.message_type() != Type::Signal {
-            return None;
+            return Vec::new();
         }
+        if message
+            .header()
+            .member()
+            .is_some_and(|member| member == "Reloading")
+        {
+            let begins: Result<bool, _> = message.body().deserialize();
+            return begins.map_or_else(|_| Vec::new(), |begins| self.reloading(begins));
+        }
+        self.read_one(message).into_iter().collect()
+    }
+
+    fn reloading(&mut self, begins: bool) -> Vec<Signal> {
+        if begins {
+            self.unread.get_or_insert_default();
+            return Vec::new();
+        }
+        let lost = self.unread.take().unwrap_or_default();
+        let gone = lost
+            .into_iter()
+            .map(|unit| Signal::Unit(self.removed(unit)));
+        let mut signals: Vec<Signal> = gone.collect();
+        signals.push(Signal::Reloaded);
+        signals
+    }
+
+    fn read_one(&mut self, message: &Message) -> Option<Signal> {
         let header = message.header();
         match header.member()?.as_str() {
             "JobRemoved" => {
@@ -106,13 +169,25 @@ impl History {
             }
             "UnitNew" => {
                 let (unit, _): (String, OwnedObjectPath) = message.body().deserialize().ok()?;
-                Some(Signal::Unit(Change::Changed(UnitId::parse(&unit)?)))
+                let unit = UnitId::parse(&unit)?;
+                if let Some(unread) = &mut self.unread {
+                    unread.remove(&unit);
+                }
+                Some(Signal::Unit(Change::Changed(unit)))
             }
             "UnitRemoved" => {
                 let (unit, _): (String, OwnedObjectPath) = message.body().deserialize().ok()?;
                 let unit = UnitId::parse(&unit)?;
-                self.down.remove(&unit);
-                Some(Signal::Unit(Change::Gone(unit)))
+                if let Some(unread) = &mut self.unread {
+                    unread.insert(unit);
+                    return None;
+                }
+                Some(Signal::Unit(self.removed(unit)))
+            }
+            "NameOwnerChanged" => {
+                let (_, _, new): (String, String, String) = message.body().deserialize().ok()?;
+                self.unread = None;
+                (!new.is_empty()).then_some(Signal::Replaced)
             }
             "PropertiesChanged" => {
                 let unit = UnitId::parse(&unit_name(header.path()?.as_str())?)?;
@@ -125,6 +200,11 @@ impl History {
             }
             _ => None,
         }
+    }
+
+    fn removed(&mut self, unit: UnitId) -> Change {
+        self.down.remove(&unit);
+        Change::Gone(unit)
     }
 
     fn state_changed(&mut self, unit: &UnitId, state: &str) {
@@ -199,7 +279,7 @@ mod tests {
         )
         .build(&(7u32, job, unit().name(), result))
         .unwrap();
-        match history.read(&message) {
+        match history.read(&message).pop() {
             Some(Signal::Job(ended)) => ended,
             other => panic!("not a job: {other:?}"),
         }
@@ -220,6 +300,35 @@ mod tests {
         let mut history = History::default();
         history.state_changed(&unit(), "failed");
         assert_eq!(ended_job(&mut history, "failed").stopped, None);
+    }
+
+    #[test]
+    fn a_reload_removes_nothing_that_is_new_again() {
+        let manager = |member: &'static str| {
+            Message::signal(MANAGER_PATH, "org.freedesktop.systemd1.Manager", member)
+        };
+        let told = |member: &'static str, unit: &UnitId| {
+            let object = OwnedObjectPath::try_from("/").unwrap();
+            manager(member).build(&(unit.name(), object)).unwrap()
+        };
+        let other = UnitId::vm(&"other".parse().unwrap());
+        let mut history = History::default();
+        history.state_changed(&unit(), "inactive");
+        let reloading = |begins: bool| manager("Reloading").build(&begins).unwrap();
+        assert!(history.read(&reloading(true)).is_empty());
+        assert!(history.read(&told("UnitRemoved", &unit())).is_empty());
+        assert!(history.read(&told("UnitRemoved", &other)).is_empty());
+        let new = history.read(&told("UnitNew", &unit()));
+        assert!(
+            matches!(&new[..], [Signal::Unit(Change::Changed(_))]),
+            "{new:?}"
+        );
+        let end = history.read(&reloading(false));
+        assert!(
+            matches!(&end[..], [Signal::Unit(Change::Gone(gone)), Signal::Reloaded] if *gone == other),
+            "{end:?}"
+        );
+        assert_eq!(ended_job(&mut history, "done").stopped, Some(unit()));
     }
 
     #[test]
