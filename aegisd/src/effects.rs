@@ -13,7 +13,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Output;
 
@@ -61,6 +61,11 @@ pub(crate) fn keep_file(path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600).open(path)
     })
+}
+
+/// Makes a symbolic link that must not be there yet.
+pub(crate) fn link(target: &Path, name: &Path) -> io::Result<()> {
+    step("file.link", || symlink(target, name))
 }
 
 /// Puts a file in the place of another in one step.

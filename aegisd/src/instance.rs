@@ -22,6 +22,7 @@
 //! | `update` | changing the settings of one that exists |
 //! | `start` | starting a VM and waiting for its guest |
 //! | `files` | the instance's files |
+//! | `names` | plain names for paths that units cannot carry |
 //! | `own_stops` | which stops were ours and not somebody's by hand |
 //! | `plans` | its units, as the service manager is asked for them |
 //! | `view` | its looks |
@@ -32,6 +33,7 @@ mod admission;
 mod config;
 pub mod error;
 pub(crate) mod files;
+mod names;
 mod own_stops;
 pub(crate) mod plans;
 mod start;

@@ -1,15 +1,25 @@
 //! Shared folders: what the guest sees of the host, and nothing beside it.
 
+use std::fs;
+
+use aegis_tests::cache;
 use aegis_tests::instance::Instance;
 use aegis_tests::machine::{Machine, Systemd, User};
 use aegis_tests::seat::Seat;
 use anyhow::Result;
 
+/// Shares a folder, looks at it from both sides, and gives the file system's name.
 fn shared_both_ways(seat: Seat<'_>, handle: &str) -> Result<String> {
-    let folder = format!("/home/alice/shared-{handle}");
+    // Of the user who owns the VM.
+    let (place, owner) = match seat.user() {
+        User::Alice => ("/home/alice", "alice"),
+        User::Root => ("/srv", "aegis"),
+    };
+    let folder = format!("{place}/shared-{handle}");
     let file = |name: &str| format!("{folder}/{name}");
     seat.machine()
-        .write_file(User::Alice, &file("from-host"), b"hello guest\n")?;
+        .write_file(seat.user(), &file("from-host"), b"hello guest\n")?;
+    seat.run(&format!("chown -R {owner} {folder}"))?.success()?;
     let instance = Instance::start(seat, handle, &format!("--workspace {folder}"))?;
 
     assert_eq!(instance.exec_ok("cat /workspace/from-host")?, "hello guest");
@@ -26,7 +36,7 @@ fn shared_both_ways(seat: Seat<'_>, handle: &str) -> Result<String> {
     let owners = seat.run(&format!("stat -c %U {folder}/from-guest {folder}/made"))?;
     assert_eq!(
         owners.success()?,
-        "alice\nalice",
+        format!("{owner}\n{owner}"),
         "the guest's root is nobody special here"
     );
     // Other users of the guest write too, where the folder's mode lets others.
@@ -40,8 +50,12 @@ fn shared_both_ways(seat: Seat<'_>, handle: &str) -> Result<String> {
     assert_eq!(
         seat.run(&format!("stat -c %U {folder}/by-1234"))?
             .success()?,
-        "alice"
+        owner
     );
+    let made =
+        "mkdir /workspace/of-1234 && ln -s from-guest /workspace/link && rm /workspace/by-1234";
+    let made = instance.exec_with("--user 1234", &format!("sh -c '{made}'"))?;
+    assert!(made.status.success(), "{}", made.error_text());
 
     instance.act("stop")?;
     assert_eq!(instance.exec_ok("cat /workspace/from-guest")?, "hello host");
@@ -52,12 +66,34 @@ fn shared_both_ways(seat: Seat<'_>, handle: &str) -> Result<String> {
     Ok(kind)
 }
 
+/// By virtiofs, and again where there is no virtiofsd.
+fn shared_both_ways_by_both(seat: Seat<'_>) -> Result<()> {
+    assert_eq!(shared_both_ways(seat, "space-virtiofs")?, "virtiofs");
+    seat.machine()
+        .run(User::Root, "rm /usr/libexec/virtiofsd")?
+        .success()?;
+    assert_eq!(shared_both_ways(seat, "space-plan9")?, "9p");
+    Ok(())
+}
+
 #[test]
-fn a_folder_is_shared_both_ways_by_virtiofs() -> Result<()> {
-    let machine = Machine::shared(Systemd::V257)?;
+fn a_folder_is_shared_both_ways_by_virtiofs_and_by_9p() -> Result<()> {
+    let machine = Machine::temporary("test-space-both", Systemd::V257)?;
+    shared_both_ways_by_both(Seat::alice(&machine))
+}
+
+#[test]
+fn system_mode_shares_a_folder_both_ways_by_virtiofs_and_by_9p() -> Result<()> {
+    let machine = Machine::temporary("test-space-system", Systemd::V257)?;
+    shared_both_ways_by_both(Seat::root(&machine))
+}
+
+#[test]
+fn a_folder_is_shared_both_ways_by_9p_on_systemd_252() -> Result<()> {
+    let machine = Machine::shared(Systemd::V252)?;
     assert_eq!(
-        shared_both_ways(Seat::alice(&machine), "space-virtiofs")?,
-        "virtiofs"
+        shared_both_ways(Seat::alice(&machine), "space-plan9")?,
+        "9p"
     );
     Ok(())
 }
@@ -126,6 +162,87 @@ fn a_named_workspace_outlives_its_instances() -> Result<()> {
     seat.run(&format!("rm -r {}/workspaces/space-name", seat.home()))?
         .success()?;
     Ok(())
+}
+
+/// Folders as people name them, and one with everything that units cannot carry.
+const ODD_NAMES: [&str; 2] = ["My Project", "it's a \"site\": 100% \\ ünï $HOME;"];
+
+fn odd_names_are_shared(machine: &Machine) -> Result<()> {
+    let seat = Seat::alice(machine);
+    for (number, name) in ODD_NAMES.iter().enumerate() {
+        let folder = format!("/home/alice/{name}");
+        let quoted = quote(&folder);
+        seat.run(&format!(
+            "mkdir -p {quoted} && echo hello guest >{quoted}/from-host && chmod 777 {quoted}"
+        ))?
+        .success()?;
+        let handle = format!("space-odd-{number}");
+        let instance = Instance::start(seat, &handle, &format!("--workspace {quoted}"))?;
+        assert_eq!(instance.exec_ok("cat /workspace/from-host")?, "hello guest");
+
+        // The manager writes its units down and reads them again, which is where
+        // such names get lost; the next use starts the VM from what it read.
+        seat.systemctl("daemon-reload")?.success()?;
+        instance.act("stop")?;
+        instance.exec_ok("echo hello host >/workspace/from-guest")?;
+        assert_eq!(
+            seat.run(&format!("cat {quoted}/from-guest"))?.success()?,
+            "hello host"
+        );
+        let shown = instance.info()?;
+        assert!(shown.contains(name), "{shown}");
+        instance.delete()?;
+        seat.run(&format!(
+            "test -e {quoted}/from-guest && rm -r {quoted} && ! test -e {}/names/{handle}",
+            seat.runtime()
+        ))?
+        .success()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_folder_may_have_any_name() -> Result<()> {
+    odd_names_are_shared(&Machine::shared(Systemd::V257)?)
+}
+
+#[test]
+fn a_folder_may_have_any_name_on_systemd_252() -> Result<()> {
+    odd_names_are_shared(&Machine::shared(Systemd::V252)?)
+}
+
+#[test]
+fn a_home_may_have_any_name() -> Result<()> {
+    let machine = Machine::temporary("test-odd-home", Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    let home = "/home/alice/My Things: all";
+    let example = cache::repository().join("docs/examples/echo");
+    for (name, mode) in [("echo.json", "644"), ("echo-gateway", "755")] {
+        let path = format!("{home}/kits/{name}");
+        machine.write_file(User::Alice, &path, &fs::read(example.join(name))?)?;
+        seat.run(&format!("chmod {mode} '{path}'"))?.success()?;
+    }
+    seat.systemctl(&format!("set-environment 'AEGIS_HOME={home}'"))?
+        .success()?;
+    let instance = Instance::start(seat, "odd-home", "--kit echo --workspace named")?;
+    instance.exec_ok("echo kept >/workspace/file")?;
+    let daemon = instance.daemon_pid("gateway")?;
+
+    seat.systemctl("daemon-reload")?.success()?;
+    seat.systemctl(&format!("restart '{}'", instance.daemon_unit("gateway")))?
+        .success()?;
+    assert_ne!(instance.daemon_pid("gateway")?, daemon);
+    instance.act("stop")?;
+    assert_eq!(instance.exec_ok("cat /workspace/file")?, "kept");
+    instance.delete()?;
+    seat.run(&format!("test -e '{home}/workspaces/named/file'"))?
+        .success()?;
+    Ok(())
+}
+
+/// A word of a shell line that stands for itself.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 #[test]

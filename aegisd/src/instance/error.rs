@@ -199,8 +199,9 @@ pub fn supervisor_fault(error: &SupervisorError) -> Fault {
                 "'aegisctl doctor' names the cure; --insecure runs the instance without a sandbox",
             )
         }
-        SupervisorError::Word { .. } => fault(Symbol::InvalidArgument)
-            .with_hint("choose a folder whose name has no spaces or special characters"),
+        SupervisorError::Word { .. } => fault(Symbol::InvalidArgument).with_hint(
+            "XDG_RUNTIME_DIR and the folders around a home take letters, digits and _.,=@+- only",
+        ),
         SupervisorError::Job {
             end: JobEnd::Canceled,
             unit,

@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use serde::Serialize;
 
 use super::InstanceError;
+use super::names::Names;
 use crate::effects;
 use crate::host::Host;
 use crate::registry::Record;
@@ -79,14 +80,18 @@ pub(super) fn write(host: &Host, record: &Record) -> Result<(), InstanceError> {
     if !record.spec.daemons.is_empty() {
         make_dir(host, &host.layout.daemon_config(handle))?;
     }
+    let names = Names::of(host, record);
+    names
+        .write()
+        .map_err(failed("make links in", names.folder()))?;
     for daemon in &record.spec.daemons {
         make_dir(host, &daemon_state_dir(host, handle, &daemon.name))?;
-        let spec = daemon_spec(host, record, daemon);
+        let spec = daemon_spec(host, &names, record, daemon);
         write_json(host, &files.daemon_spec(&daemon.name), &spec)?;
     }
     // A unit is given this one file to write, so it must be there.
     make_file(host, &host.layout.accel_cache())?;
-    write_json(host, &files.vm_spec(), &vm_spec(host, record))
+    write_json(host, &files.vm_spec(), &vm_spec(host, &names, record))
 }
 
 /// Writes the default config of an instance's daemons where there is none yet.
@@ -135,6 +140,7 @@ pub(super) fn write_default_config(
 pub(super) fn remove(host: &Host, handle: &Handle, purge: bool) -> Vec<InstanceError> {
     let mut folders = vec![
         host.layout.vm_runtime(handle),
+        host.layout.names(handle),
         host.layout.instance(handle).dir().to_owned(),
     ];
     if purge {
@@ -158,6 +164,7 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
     let instances = layout.instances();
     let workspaces = layout.workspace("");
     let sockets = layout.runtime.join("vm");
+    let names = layout.runtime.join("names");
     let kits = layout.kits();
     let mode = if host.unit_owner.is_some() {
         0o711
@@ -170,6 +177,7 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
         &workspaces,
         &layout.runtime,
         &sockets,
+        &names,
         &kits,
     ] {
         if folder.is_dir() {
@@ -268,11 +276,11 @@ fn failed(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Instanc
     }
 }
 
-fn vm_spec(host: &Host, record: &Record) -> VmSpec {
+fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
     let spec = &record.spec;
     let files = host.layout.instance(&record.handle);
     let disk = Disk {
-        path: files.disk(),
+        path: names.plain(&files.disk()),
         size: DISK_SIZE,
     };
     VmSpec {
@@ -280,12 +288,12 @@ fn vm_spec(host: &Host, record: &Record) -> VmSpec {
         memory_mib: spec.memory_mib,
         cpus: spec.cpus,
         accel: spec.accel,
-        guest_dir: host.guest_dir.clone(),
+        guest_dir: names.plain(&host.guest_dir),
         disk: (!spec.ephemeral).then_some(disk),
         workspace: spec
             .workspace
             .as_ref()
-            .map(|workspace| workspace_path(host, workspace)),
+            .map(|workspace| names.plain(&workspace_path(host, workspace))),
         command: spec.command.clone(),
         env: spec.env.clone(),
         workdir: spec.workdir.clone(),
@@ -293,15 +301,15 @@ fn vm_spec(host: &Host, record: &Record) -> VmSpec {
         ports: spec.ports.clone(),
         ephemeral: spec.ephemeral,
         insecure: spec.insecure,
-        dir: files.dir().to_owned(),
-        accel_cache: Some(host.layout.accel_cache()),
+        dir: names.plain(files.dir()),
+        accel_cache: Some(names.plain(&host.layout.accel_cache())),
         revision: record.revision(),
         grace_secs: GRACE_SECS,
     }
 }
 
-fn daemon_spec(host: &Host, record: &Record, daemon: &InstanceDaemon) -> DaemonSpec {
-    let config = host.layout.daemon_config(&record.handle);
+fn daemon_spec(host: &Host, names: &Names, record: &Record, daemon: &InstanceDaemon) -> DaemonSpec {
+    let config = names.plain(&host.layout.daemon_config(&record.handle));
     let mut env = record.spec.env.clone();
     env.extend(daemon.env.clone());
     let given = [
@@ -316,11 +324,11 @@ fn daemon_spec(host: &Host, record: &Record, daemon: &InstanceDaemon) -> DaemonS
     DaemonSpec {
         instance: record.handle.clone(),
         name: daemon.name.clone(),
-        program: daemon.program.clone(),
+        program: names.plain(&daemon.program),
         args: daemon.args.clone(),
         env,
         workdir: config,
-        state_dir: daemon_state_dir(host, &record.handle, &daemon.name),
+        state_dir: names.plain(&daemon_state_dir(host, &record.handle, &daemon.name)),
         restart_max_delay_ms: daemon.restart_max_delay_ms,
     }
 }

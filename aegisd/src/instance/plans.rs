@@ -6,6 +6,7 @@ use aegis_core::limits::ResourceLimits;
 use aegis_core::spec::{InstanceDaemon, InstanceSpec};
 
 use super::files::{GRACE_SECS, daemon_state_dir, workspace_path};
+use super::names::{Names, target};
 use crate::host::Host;
 use crate::registry::Record;
 use crate::supervisor::plan::{
@@ -37,6 +38,7 @@ const _: () = assert!(
 /// An instance at rest.
 pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
     let layout = &host.layout;
+    let names = Names::of(host, record);
     let files = layout.instance(&record.handle);
     let spec = &record.spec;
     let control = Listen::Unix(layout.control_socket(&record.handle));
@@ -45,19 +47,21 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         .workspace
         .iter()
         .map(|workspace| workspace_path(host, workspace));
-    let words = ["--spec".to_owned(), files.vm_spec().display().to_string()];
+    let vm_spec = names.plain(&files.vm_spec());
+    let words = ["--spec".to_owned(), vm_spec.display().to_string()];
     let own = [
         files.dir().to_owned(),
         layout.vm_runtime(&record.handle),
         layout.accel_cache(),
     ];
+    let writable = own.into_iter().chain(workspace);
     let reach = Reach {
-        read_only: vec![host.libexec.clone(), host.guest_dir.clone()],
-        writable: own.into_iter().chain(workspace).collect(),
+        read_only: vec![names.plain(&host.libexec), names.plain(&host.guest_dir)],
+        writable: writable.map(|path| names.plain(&path)).collect(),
     };
     InstancePlan {
         handle: record.handle.clone(),
-        program: program(host, "aegis-vmm", words),
+        program: program(host, &names, "aegis-vmm", words),
         listen: std::iter::once(control).chain(ports).collect(),
         stop_timeout: STOP_TIMEOUT,
         watchdog: WATCHDOG,
@@ -121,36 +125,35 @@ pub(crate) fn has_limits(spec: &InstanceSpec, now: &Limits) -> bool {
 
 /// One daemon of an instance.
 pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> DaemonPlan {
-    let spec = host
-        .layout
-        .instance(&record.handle)
-        .daemon_spec(&daemon.name);
-    let state_dir = daemon_state_dir(host, &record.handle, &daemon.name);
+    let names = Names::of(host, record);
+    let files = host.layout.instance(&record.handle);
+    let spec = names.plain(&files.daemon_spec(&daemon.name));
+    let state_dir = names.plain(&daemon_state_dir(host, &record.handle, &daemon.name));
     let back_off = state_dir.join("back-off.json");
     let words = [
         "daemon".to_owned(),
         "--spec".to_owned(),
         spec.display().to_string(),
     ];
-    // The program may be a link into a folder that would stay hidden.
-    let target = daemon
-        .program
-        .canonicalize()
-        .unwrap_or(daemon.program.clone());
-    let mut read_only = vec![host.libexec.clone(), spec.clone(), target];
-    if !read_only.contains(&daemon.program) {
-        read_only.push(daemon.program.clone());
+    let named = names.plain(&daemon.program);
+    let mut read_only = vec![names.plain(&host.libexec), spec, named];
+    // The program may be a link into a folder that would stay hidden. A name of
+    // ours leads to what it is in the end.
+    let target = target(daemon);
+    if read_only.contains(&daemon.program) && target != daemon.program {
+        read_only.push(target);
     }
+    let config = names.plain(&host.layout.daemon_config(&record.handle));
     let reach = Reach {
         read_only,
-        writable: vec![host.layout.daemon_config(&record.handle), state_dir],
+        writable: vec![config, state_dir],
     };
     DaemonPlan {
         handle: record.handle.clone(),
         daemon: daemon.name.clone(),
         label: daemon.label.clone(),
-        program: program(host, "aegis-shim", words),
-        ended: program(host, "aegis-shim", ["ended".to_owned()]),
+        program: program(host, &names, "aegis-shim", words),
+        ended: program(host, &names, "aegis-shim", ["ended".to_owned()]),
         back_off,
         readiness: Readiness::Started,
         restart_max_delay: Duration::from_millis(daemon.restart_max_delay_ms),
@@ -161,9 +164,14 @@ pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> D
     }
 }
 
-fn program(host: &Host, name: &str, words: impl IntoIterator<Item = String>) -> Program {
+fn program(
+    host: &Host,
+    names: &Names,
+    name: &str,
+    words: impl IntoIterator<Item = String>,
+) -> Program {
     Program {
-        path: host.program(name),
+        path: names.plain(&host.program(name)),
         arguments: words.into_iter().collect(),
     }
 }

@@ -86,8 +86,7 @@ pub enum SupervisorError {
     #[error("{unit} does not exist")]
     NotFound { unit: String },
     /// A word of a plan cannot be passed on unharmed: arguments hold only
-    /// `[A-Za-z0-9/_.,:=@+-]`; paths are absolute and hold no white space, quotes,
-    /// backslashes or control characters.
+    /// `[A-Za-z0-9/_.,:=@+-]`, and paths no colon either.
     #[error("{unit} cannot be given {word:?}, which holds characters a unit cannot carry")]
     Word { unit: String, word: String },
 }

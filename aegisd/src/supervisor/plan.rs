@@ -1,7 +1,7 @@
 //! Units as plain data, the same for every service manager.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aegis_core::handle::Handle;
@@ -15,6 +15,14 @@ pub struct Program {
     /// Absolute.
     pub path: PathBuf,
     pub arguments: Vec<String>,
+}
+
+/// Whether a unit can carry a path: absolute, and only `[A-Za-z0-9/_.,=@+-]`. A
+/// colon parts the fields of a bind; the others are read back wrong after a reload
+/// of the manager, some of them at once, and which ones differs by version.
+pub fn is_plain_path(path: &Path) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/_.,=@+-".contains(c);
+    path.is_absolute() && path.to_str().is_some_and(|text| text.chars().all(plain))
 }
 
 /// Where a socket listens.
@@ -38,7 +46,8 @@ pub struct Limits {
 }
 
 /// What of the host a confined unit can reach beyond the read-only operating
-/// system: nothing of the home directories and of `/run` but this.
+/// system: nothing of the home directories and of `/run` but this. Only plain
+/// paths ([`is_plain_path`]); one that is a link shows what it leads to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Files and folders it may read.

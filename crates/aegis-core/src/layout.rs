@@ -148,6 +148,12 @@ impl Layout {
         self.runtime.join("vm").join(handle.as_str())
     }
 
+    /// The folder of an instance's plain names: links to what has a name that
+    /// units cannot carry.
+    pub fn names(&self, handle: &Handle) -> PathBuf {
+        self.runtime.join("names").join(handle.as_str())
+    }
+
     /// The control socket of an instance's VM.
     pub fn control_socket(&self, handle: &Handle) -> PathBuf {
         self.vm_runtime(handle).join("control.sock")

@@ -45,11 +45,13 @@ pub(super) enum Fate {
     NotDone,
 }
 
-/// Makes an instance without a guest, which the client always starts.
+/// Makes an instance without a guest, which the client always starts. Its workspace
+/// has a name that units cannot carry, so that it needs a plain one.
 const CREATE: &str = "
+    mkdir -p -m 777 '/var/tmp/My Project' || exit 1
     manager='org.aegisvm.Aegis1 /org/aegisvm/Aegis1 org.aegisvm.Aegis1.Manager'
     made=$(busctl $AEGIS_SCOPE call $manager CreateInstance 'sa{sv}a{sv}' \
-        {} 1 kit s shell 1 start b false) || exit 1
+        {} 2 kit s shell workspace s '/var/tmp/My Project' 1 start b false) || exit 1
     job=${made##* }; job=$(echo $job | tr -d '\"')
     while :; do
         state=$(busctl $AEGIS_SCOPE get-property org.aegisvm.Aegis1 $job \

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use aegis_core::layout::Mode;
 
 use super::manager::Property;
-use crate::supervisor::plan::Reach;
+use crate::supervisor::plan::{Reach, is_plain_path};
 
 /// What a confined unit is for; it decides what the unit may ask of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,7 @@ impl Places {
             .and_then(|path| path.parent().map(Path::to_owned))
             .filter(|folder| folder.starts_with("/run") && folder != Path::new("/run"));
         let notify = Path::new(&runtime).join("systemd/notify");
+        let hidden = hidden.into_iter().map(carried).collect();
         Self {
             mode,
             hidden: outermost(hidden),
@@ -93,6 +94,10 @@ impl Places {
         programs: &[&Path],
         has_second_command: bool,
     ) -> Vec<Property> {
+        let emptied: Vec<(String, &str)> = self
+            .emptied()
+            .map(|path| (path.display().to_string(), "ro,mode=0755"))
+            .collect();
         let mut properties: Vec<Property> = vec![
             ("PrivateUsers", true.into()),
             ("ProtectSystem", "strict".into()),
@@ -108,7 +113,7 @@ impl Places {
             ("SystemCallArchitectures", vec!["native"].into()),
             ("SystemCallErrorNumber", EPERM.into()),
             ("RestrictAddressFamilies", (true, FAMILIES.to_vec()).into()),
-            ("TemporaryFileSystem", self.emptied().into()),
+            ("TemporaryFileSystem", emptied.into()),
         ];
         let mut writable = binds(&reach.writable, false);
         let mut readable = binds(&reach.read_only, true);
@@ -153,16 +158,10 @@ impl Places {
     }
 
     /// Trees that are shown empty.
-    fn emptied(&self) -> Vec<(String, String)> {
-        let always = ALWAYS_HIDDEN.iter().map(Path::new);
-        let extra = self
-            .hidden
-            .iter()
-            .filter(|path| !always.clone().any(|tree| path.starts_with(tree)));
-        std::iter::once(Path::new("/run"))
-            .chain(extra.map(PathBuf::as_path))
-            .map(|path| (path.display().to_string(), "ro,mode=0755".to_owned()))
-            .collect()
+    pub(super) fn emptied(&self) -> impl Iterator<Item = &Path> {
+        let always = |path: &Path| ALWAYS_HIDDEN.iter().any(|tree| path.starts_with(tree));
+        let extra = self.hidden.iter().map(PathBuf::as_path);
+        std::iter::once(Path::new("/run")).chain(extra.filter(move |path| !always(path)))
     }
 }
 
@@ -179,6 +178,15 @@ fn bind(path: &Path, may_be_absent: bool) -> Bind {
 
 fn binds(paths: &[PathBuf], may_be_absent: bool) -> Vec<Bind> {
     paths.iter().map(|path| bind(path, may_be_absent)).collect()
+}
+
+/// A tree to hide as a unit can carry it: the whole folder around one that has no
+/// plain name. Where that is everything the unit is refused with the name itself.
+fn carried(path: PathBuf) -> PathBuf {
+    match path.ancestors().find(|path| is_plain_path(path)) {
+        Some(around) if around != Path::new("/") => around.to_owned(),
+        _ => path,
+    }
 }
 
 /// Leaves out what lies below another of the paths.
@@ -255,9 +263,13 @@ mod tests {
 
     #[test]
     fn homes_outside_the_usual_places_are_hidden_too() {
-        let emptied = places(&["/data/alice", "/data/alice/.aegis", "/home/bob"]).emptied();
-        let paths: Vec<_> = emptied.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(paths, ["/run", "/data/alice"]);
+        let emptied = |hidden: &[&str]| -> Vec<PathBuf> {
+            places(hidden).emptied().map(Path::to_owned).collect()
+        };
+        let paths = emptied(&["/data/alice", "/data/alice/.aegis", "/home/bob"]);
+        assert_eq!(paths, [Path::new("/run"), Path::new("/data/alice")]);
+        let paths = emptied(&["/data/my user/.aegis", "/home/my user"]);
+        assert_eq!(paths, [Path::new("/run"), Path::new("/data")]);
     }
 
     #[test]

@@ -1,0 +1,198 @@
+//! Plain names for the paths of an instance that its units cannot carry.
+//!
+//! A folder of the user's may be called anything, and so may their home; the
+//! properties of a unit hold plain paths only ([`is_plain_path`]). Such a path gets
+//! a link with a plain name of ours:
+//!
+//! ```text
+//!   /run/user/UID/aegis/names/HANDLE/workspace ──► /home/alice/My Project
+//! ```
+//!
+//! The unit binds the link onto its own name: the manager follows a link it binds
+//! from, and to the unit the name is the folder itself. So the specs of the units
+//! name the same path with a sandbox and without one. The links lie where no
+//! confined unit sees them, or it could lead its own next start elsewhere.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aegis_core::spec::InstanceDaemon;
+
+use super::files::workspace_path;
+use crate::effects;
+use crate::host::Host;
+use crate::registry::Record;
+use crate::supervisor::plan::is_plain_path;
+
+/// The names of one instance.
+#[derive(Debug)]
+pub(super) struct Names {
+    folder: PathBuf,
+    links: Vec<Link>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Link {
+    target: PathBuf,
+    name: PathBuf,
+}
+
+impl Names {
+    /// The names of all paths that the units of an instance are given.
+    pub(super) fn of(host: &Host, record: &Record) -> Self {
+        let layout = &host.layout;
+        let handle = &record.handle;
+        let workspace = record.spec.workspace.as_ref();
+        let paths = [
+            ("files", layout.instance(handle).dir().to_owned()),
+            ("accel.json", layout.accel_cache()),
+            ("libexec", host.libexec.clone()),
+            ("guest", host.guest_dir.clone()),
+            ("config", layout.daemon_config(handle)),
+        ];
+        let workspace = workspace.map(|workspace| ("workspace", workspace_path(host, workspace)));
+        let odd = paths
+            .into_iter()
+            .chain(workspace)
+            .filter(|(_, path)| !is_plain_path(path))
+            .map(|(name, path)| (name.to_owned(), path));
+        let programs = record
+            .spec
+            .daemons
+            .iter()
+            .filter(|daemon| !is_plain_path(&daemon.program) || !is_plain_path(&target(daemon)))
+            .map(|daemon| (format!("program-{}", daemon.name), daemon.program.clone()));
+        let folder = layout.names(handle);
+        let links = odd.chain(programs).map(|(name, target)| Link {
+            name: folder.join(name),
+            target,
+        });
+        Self {
+            links: links.collect(),
+            folder,
+        }
+    }
+
+    /// A path as units are told it.
+    pub(super) fn plain(&self, path: &Path) -> PathBuf {
+        self.links
+            .iter()
+            .find_map(|link| {
+                let rest = path.strip_prefix(&link.target).ok()?;
+                // Joining nothing would end the name with a slash.
+                Some(match rest.as_os_str().is_empty() {
+                    true => link.name.clone(),
+                    false => link.name.join(rest),
+                })
+            })
+            .unwrap_or_else(|| path.to_owned())
+    }
+
+    /// Makes the links, each in one step, so that a start never meets half of one.
+    pub(super) fn write(&self) -> io::Result<()> {
+        if !self.links.is_empty() && !self.folder.exists() {
+            // Passable, whatever our umask, for units without a sandbox that another
+            // user runs.
+            effects::make_folder(&self.folder, 0o711)?;
+            effects::protect(&self.folder, 0o711)?;
+        }
+        for link in &self.links {
+            if fs::read_link(&link.name).is_ok_and(|target| target == link.target) {
+                continue;
+            }
+            let fresh = link.name.with_extension("new");
+            // A crash may have left one.
+            if fs::symlink_metadata(&fresh).is_ok() {
+                effects::remove_file(&fresh)?;
+            }
+            effects::link(&link.target, &fresh)?;
+            effects::rename(&fresh, &link.name)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// What a daemon's program really is: its path may be a link.
+pub(super) fn target(daemon: &InstanceDaemon) -> PathBuf {
+    daemon
+        .program
+        .canonicalize()
+        .unwrap_or_else(|_| daemon.program.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use aegis_core::spec::{InstanceSpec, Workspace};
+
+    use super::*;
+    use crate::testing::host;
+
+    fn record(workspace: &Path) -> Record {
+        let spec = InstanceSpec {
+            workspace: Some(Workspace::Path(workspace.to_owned())),
+            ..Default::default()
+        };
+        Record::new("web".parse().unwrap(), spec, 0)
+    }
+
+    #[test]
+    fn a_plain_path_is_its_own_name_and_needs_no_link() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(root.path());
+        let names = Names::of(&host, &record(Path::new("/srv/site-1")));
+        assert_eq!(
+            names.plain(Path::new("/srv/site-1")),
+            Path::new("/srv/site-1")
+        );
+        names.write().unwrap();
+        assert!(!names.folder().exists());
+    }
+
+    #[test]
+    fn an_odd_folder_is_reached_by_a_plain_name() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(root.path());
+        for odd in [
+            "My Project",
+            "it's",
+            "a:b",
+            "back\\slash",
+            "\"q\"",
+            "ünï",
+            "100%",
+            "new\nline",
+        ] {
+            let folder = root.path().join(odd);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("file"), odd).unwrap();
+            let names = Names::of(&host, &record(&folder));
+            names.write().unwrap();
+            let plain = names.plain(&folder);
+            assert!(is_plain_path(&plain), "{plain:?}");
+            assert_eq!(fs::read_to_string(plain.join("file")).unwrap(), odd);
+        }
+    }
+
+    #[test]
+    fn a_home_with_a_space_gives_all_paths_below_it_plain_names() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(&root.path().join("my user"));
+        let mut host = host;
+        host.layout.runtime = root.path().join("run");
+        let record = record(Path::new("/srv"));
+        let names = Names::of(&host, &record);
+        let files = host.layout.instance(&record.handle);
+        let folder = host.layout.names(&record.handle);
+        assert_eq!(names.plain(&files.vm_spec()), folder.join("files/vm.json"));
+        assert_eq!(names.plain(files.dir()), folder.join("files"));
+        assert_eq!(
+            names.plain(&host.layout.accel_cache()),
+            folder.join("accel.json")
+        );
+    }
+}
