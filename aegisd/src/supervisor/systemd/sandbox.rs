@@ -147,7 +147,7 @@ impl Places {
                     ("ProtectKernelLogs", true.into()),
                     ("ProtectClock", true.into()),
                     ("ProtectHostname", true.into()),
-                    ("RestrictNamespaces", 0u64.into()),
+                    ("RestrictNamespaces", CLONE_NEWUTS.into()),
                 ]);
             }
         }
@@ -164,6 +164,12 @@ impl Places {
         std::iter::once(Path::new("/run")).chain(extra.filter(move |path| !always(path)))
     }
 }
+
+/// The one kind of namespace a daemon may make (unshare(2)). It takes a privilege
+/// that only the forbidden user namespaces could give, so this means none; but
+/// none at all is written down as an empty setting, which a reload of the manager
+/// reads as no restriction.
+const CLONE_NEWUTS: u64 = 0x0400_0000;
 
 /// `EPERM` of errno(3): a filtered system call fails instead of killing, since
 /// many programs try a newer call and fall back.
