@@ -419,8 +419,8 @@ impl Instance {
         if request.argv.is_empty() {
             return Err(InstanceError::EmptyExec);
         }
-        spec::validate_command(&request.argv)?;
-        spec::validate_env(&request.env)?;
+        let (workdir, user) = (request.workdir.as_deref(), request.user.as_deref());
+        spec::validate_program(&request.argv, &request.env, workdir, user)?;
         let intent = self.record.borrow().intent;
         match intent {
             Intent::Enabled | Intent::Creating => {}

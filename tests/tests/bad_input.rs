@@ -88,6 +88,15 @@ fn arguments() -> Result<()> {
         let refused = seat.aegis(&format!("instance start --name bad {flags}"))?;
         assert_refused(&refused, symbol, &[word]);
     }
+    // No guest was started to find these out.
+    for (flags, word) in [
+        ("--user ''", "user"),
+        ("--user a:b:c", "a:b:c"),
+        ("--workdir relative", "relative"),
+    ] {
+        let refused = seat.aegis(&format!("run {flags} -- true"))?;
+        assert_refused(&refused, "InvalidArgument", &[word]);
+    }
     before.wait_until_restored(seat, is_remembered)
 }
 

@@ -48,8 +48,12 @@ pub(crate) struct Args {
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
     let wiring = args.streams.wiring()?;
     let options = args.process.exec_options(wiring.size())?;
+    // In the spec too, so that what no guest could take is refused before there is one.
     let spec = SpecRequest {
         ephemeral: true,
+        env: options.env.clone(),
+        workdir: options.workdir.clone(),
+        user: options.user.clone(),
         ..args.machine.to_spec()?
     };
     let mut signals = Signals::catch()?;

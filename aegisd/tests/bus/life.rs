@@ -48,6 +48,12 @@ async fn create_start_stop_disable_enable_delete() {
     assert_eq!(world.supervisor.names(), Vec::<String>::new());
     let error = web.exec(&["true"], &none).await.unwrap_err();
     assert!(error.to_string().contains("is disabled"), "{error}");
+    let odd = ExecOptions {
+        user: Some("no such: user".to_owned()),
+        ..ExecOptions::default()
+    };
+    let error = web.exec(&["true"], &odd.to_dict()).await.unwrap_err();
+    assert!(error.to_string().contains("no such: user"), "{error}");
 
     let job = web.start(&none).await.unwrap();
     assert_eq!(client.end_of(job).await.state, JobState::Done);

@@ -166,8 +166,18 @@ pub enum SpecError {
     Argument,
     #[error("the command's first word is empty")]
     EmptyCommand,
+    #[error("a word of the command or its environment has {0} bytes; at most {MAX_WORD} can be")]
+    WordTooLong(usize),
+    #[error(
+        "the command and its environment have {0} bytes together; at most {MAX_PROGRAM} can be"
+    )]
+    ProgramTooLong(usize),
     #[error("the working directory '{0}' is not an absolute path")]
     Workdir(String),
+    #[error("the working directory holds a NUL or has more than {MAX_PATH} bytes")]
+    WorkdirText,
+    #[error("the user '{0}' is not NAME or UID, alone or with :GROUP or :GID")]
+    User(String),
     #[error(
         "the workspace '{0}' is neither an absolute path nor a name of letters, digits, '.', '_' and '-'"
     )]
@@ -192,15 +202,10 @@ impl InstanceSpec {
         if !(1..=MAX_CPUS).contains(&self.cpus) {
             return Err(SpecError::Cpus(self.cpus));
         }
-        validate_command(&self.command)?;
-        validate_env(&self.env)?;
+        let (workdir, user) = (self.workdir.as_deref(), self.user.as_deref());
+        validate_program(&self.command, &self.env, workdir, user)?;
         label::validate(&self.labels)?;
         self.limits.validate()?;
-        if let Some(workdir) = &self.workdir
-            && !workdir.starts_with('/')
-        {
-            return Err(SpecError::Workdir(workdir.clone()));
-        }
         for (index, port) in self.ports.iter().enumerate() {
             if self.ports[..index]
                 .iter()
@@ -213,18 +218,78 @@ impl InstanceSpec {
     }
 }
 
-/// Checks a command line that goes into a guest. An empty one means "none".
+/// The longest word that execve(2) takes, its NUL not counted (MAX_ARG_STRLEN of
+/// Linux).
+pub const MAX_WORD: usize = 128 * 1024 - 1;
+/// The most that a command and its environment may come to: what goes to a guest in
+/// one message, with room for its JSON.
+pub const MAX_PROGRAM: usize = 256 * 1024;
+/// The longest path, its NUL not counted (PATH_MAX of Linux).
+const MAX_PATH: usize = 4095;
+/// The longest name of a user or a group (LOGIN_NAME_MAX of Linux).
+const MAX_NAME: usize = 255;
+
+/// Checks a program that goes into a guest, as far as that can be told without the
+/// guest. An empty command means "none".
 ///
 /// # Errors
-/// When a word holds a NUL or the first one is empty.
-pub fn validate_command(command: &[String]) -> Result<(), SpecError> {
+/// The first word that no guest could take.
+pub fn validate_program(
+    command: &[String],
+    env: &BTreeMap<String, String>,
+    workdir: Option<&str>,
+    user: Option<&str>,
+) -> Result<(), SpecError> {
     if command.first().is_some_and(String::is_empty) {
         return Err(SpecError::EmptyCommand);
     }
     if command.iter().any(|word| word.contains('\0')) {
         return Err(SpecError::Argument);
     }
-    Ok(())
+    validate_env(env)?;
+    // A variable is one word, `NAME=VALUE`.
+    let variables = env.iter().map(|(name, value)| name.len() + 1 + value.len());
+    let words = command.iter().map(String::len).chain(variables);
+    let mut together = 0;
+    for length in words {
+        if length > MAX_WORD {
+            return Err(SpecError::WordTooLong(length));
+        }
+        together += length;
+    }
+    if together > MAX_PROGRAM {
+        return Err(SpecError::ProgramTooLong(together));
+    }
+    match workdir {
+        Some(workdir) if workdir.contains('\0') || workdir.len() > MAX_PATH => {
+            return Err(SpecError::WorkdirText);
+        }
+        Some(workdir) if !workdir.starts_with('/') => {
+            return Err(SpecError::Workdir(workdir.to_owned()));
+        }
+        _ => {}
+    }
+    match user {
+        Some(user) if !is_user(user) => Err(SpecError::User(user.escape_default().to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a text may name a user and a group. A number names a user by itself
+/// (passwd(5) has no names of digits alone), but for the one that means "no change"
+/// in chown(2).
+fn is_user(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let names = |c: char| !c.is_control() && !c.is_whitespace() && c != ':' && c != '/';
+        match part.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => part.parse::<u32>().is_ok_and(|number| number != u32::MAX),
+            false => part.len() <= MAX_NAME && part.chars().all(names),
+        }
+    };
+    let (user, group) = text
+        .split_once(':')
+        .map_or((text, None), |(user, group)| (user, Some(group)));
+    is_part(user) && group.is_none_or(is_part)
 }
 
 /// Checks environment variables that go into a guest or a daemon.
@@ -360,6 +425,69 @@ mod tests {
                 cpus: 2,
                 ..Default::default()
             }
+        );
+    }
+
+    #[test]
+    fn what_no_guest_could_take_is_told_before_there_is_one() {
+        let check = |command: &[&str], env: &[(&str, &str)], workdir, user| {
+            let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+            let env = env
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            validate_program(&command, &env.collect(), workdir, user)
+        };
+        for user in [
+            "root",
+            "1000",
+            "0:0",
+            "www-data:adm",
+            "a.b_c$",
+            "ü",
+            "4294967294",
+        ] {
+            assert_eq!(check(&["id"], &[], None, Some(user)), Ok(()), "{user}");
+        }
+        for user in [
+            "",
+            ":",
+            "a:",
+            ":b",
+            "a:b:c",
+            "a b",
+            "a\nb",
+            "a\0",
+            "4294967295",
+            "99999999999",
+            "a/b",
+        ] {
+            let refused = check(&["id"], &[], None, Some(user));
+            assert!(matches!(refused, Err(SpecError::User(_))), "{user:?}");
+        }
+        let name = "x".repeat(MAX_NAME + 1);
+        assert!(check(&["id"], &[], None, Some(&name)).is_err());
+        for workdir in ["", "tmp", "./tmp"] {
+            let refused = check(&["id"], &[], Some(workdir), None);
+            assert!(matches!(refused, Err(SpecError::Workdir(_))), "{workdir:?}");
+        }
+        let deep = "/x".repeat(MAX_PATH);
+        for workdir in ["/a\0b", deep.as_str()] {
+            let refused = check(&["id"], &[], Some(workdir), None);
+            assert_eq!(refused, Err(SpecError::WorkdirText));
+        }
+        let long = "x".repeat(MAX_WORD + 1);
+        assert_eq!(
+            check(&["id", &long], &[], None, None),
+            Err(SpecError::WordTooLong(long.len()))
+        );
+        assert_eq!(
+            check(&["id"], &[("A", &long)], None, None),
+            Err(SpecError::WordTooLong(long.len() + 2))
+        );
+        let half = &long[1..];
+        assert_eq!(
+            check(&["id", half, half, half], &[], None, None),
+            Err(SpecError::ProgramTooLong(2 + 3 * MAX_WORD))
         );
     }
 }
