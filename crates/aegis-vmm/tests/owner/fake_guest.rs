@@ -16,6 +16,8 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use crate::raw_guest::RawGuest;
+
 /// What the guest noticed.
 #[derive(Debug)]
 pub(crate) enum Seen {
@@ -40,7 +42,13 @@ pub(crate) struct Script {
     pub(crate) lines: Vec<String>,
     /// Answers a stop but goes on.
     pub(crate) stubborn: bool,
+    /// With the first exec it is taken over: what it does then, before it falls
+    /// silent.
+    pub(crate) attack: Option<Attack>,
 }
+
+/// What a guest does that was taken over, and the id of the exec it was told by.
+pub(crate) type Attack = fn(&mut RawGuest, u64);
 
 pub(crate) type MachineEnder = watch::Sender<Option<MachineEnd>>;
 
@@ -51,6 +59,18 @@ pub(crate) fn play(
     script: Script,
     seen: Sender<Seen>,
 ) {
+    if let Some(attack) = script.attack {
+        let mut guest = RawGuest::new(link);
+        guest.boot();
+        if let Ok(exec) = guest.call(|call| matches!(call, Call::Exec(_))) {
+            attack(&mut guest, exec);
+        }
+        // It holds the channel as long as its machine is on.
+        while machine.borrow().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        return;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod fake_guest;
+mod hostile;
 mod look;
+mod raw_guest;
 mod world;
 
 use std::io::{BufRead, ErrorKind, Read, Write};

@@ -257,6 +257,24 @@ impl Client {
         }
     }
 
+    /// The status, unless the VM ends instead.
+    pub(crate) fn try_status(mut self) -> Option<VmStatus> {
+        let frame = CallFrame {
+            id: 1,
+            call: Call::Status,
+        };
+        let mut frame = serde_json::to_vec(&frame).unwrap();
+        frame.push(b'\n');
+        self.send_raw(&frame).ok()?;
+        match self.receive()? {
+            OwnerFrame::Answer {
+                ok: Answer::Status(status),
+                ..
+            } => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Watches on a connection of its own until `wanted`.
     pub(crate) fn watch_until(mut self, wanted: impl Fn(&VmStatus) -> bool) -> VmStatus {
         self.send(Call::Watch);
