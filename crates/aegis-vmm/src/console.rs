@@ -125,12 +125,17 @@ impl ConsoleTail {
 
     fn lines(&self) -> Vec<String> {
         let bytes: Vec<u8> = lock(&self.bytes).iter().copied().collect();
-        String::from_utf8_lossy(&bytes)
-            .lines()
-            .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
-            .filter(|line| !line.trim().is_empty())
-            .collect()
+        readable_lines(&bytes)
     }
+}
+
+/// The lines of a console that say something, without control characters.
+pub fn readable_lines(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes)
+        .lines()
+        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+        .filter(|line| !line.trim().is_empty())
+        .collect()
 }
 
 #[cfg(test)]
