@@ -24,7 +24,12 @@ fn conforms(systemd: Systemd) -> Result<()> {
     let machine = Machine::temporary(&name, systemd)?;
     let suite = "/tmp/supervisor_conformance";
     machine.write_file(User::Alice, suite, &fs::read(built_suite()?)?)?;
-    let line = format!("chmod 755 {suite} && {suite} --ignored --test-threads 2 2>&1");
+    // Reloads without a pause apart: one that meets a restart of systemd 252 has it
+    // counted again.
+    let line = format!(
+        "chmod 755 {suite} && {suite} --ignored --test-threads 2 --skip reloads:: 2>&1 \
+         && {suite} --ignored reloads:: 2>&1"
+    );
     let output = machine.run(User::Alice, &line)?;
     ensure!(output.code() == 0, "{}", output.text());
     Ok(())
