@@ -123,7 +123,7 @@ fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> 
 }
 
 /// The command, called by the name it was started with.
-fn command_named_after(program: Option<&OsString>) -> clap::Command {
+pub(crate) fn command_named_after(program: Option<&OsString>) -> clap::Command {
     let command = Cli::command();
     let command = command.mut_subcommands(accept_user_mode);
     match program.and_then(|program| Path::new(program).file_name()?.to_str()) {
@@ -204,6 +204,19 @@ mod tests {
             "aegisctl instance info a",
             "aegisctl exec a -it --user nobody -- sh",
             "aegisctl logs a --follow",
+            "aegisctl logs a b --since -1h --until 2026-02-28 -n 5 -t",
+            "aegisctl logs a --daemon gateway",
+            "aegisctl instance restart a --grace 3",
+            "aegisctl instance update a --memory 1G --cpu-quota 50 --label k=v --env A=b",
+            "aegisctl instance inspect a b --format {{.State}}",
+            "aegisctl instance prune --older-than 7d --filter label=k=v --dry-run --force",
+            "aegisctl instance list -q --filter state=running --format json",
+            "aegisctl run --label k=v --env-file f --memory-max 1G -- true",
+            "aegisctl top a",
+            "aegisctl stats a b --no-stream --interval 5s",
+            "aegisctl kill -s TERM a b",
+            "aegisctl wait a b --condition ready --timeout 5m",
+            "aegisctl events --filter type=instance --json",
             "aegisctl --user exec a --user nobody -- id",
             "aegisctl --system status",
             "aegisctl doctor",

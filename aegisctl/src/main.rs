@@ -12,6 +12,8 @@ mod duration;
 mod exit_code;
 mod failure;
 mod flags;
+#[cfg(test)]
+mod generated;
 mod job;
 mod listing;
 mod session;

@@ -14,7 +14,6 @@ use std::num::NonZeroUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_bus::dict::Dict;
-use aegis_bus::instance::filter::FilterError;
 use aegis_bus::names;
 use clap::ValueEnum;
 use futures_util::StreamExt;
@@ -55,20 +54,31 @@ enum EventFilter {
     Event(String),
 }
 
-impl std::str::FromStr for EventFilter {
-    type Err = FilterError;
+/// Why a condition is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum EventFilterError {
+    #[error("not KEY=VALUE; known keys are type, name and event")]
+    Shape,
+    #[error("there is no type '{0}'; known are instance, kit and aegisd")]
+    Type(String),
+    #[error("there is no event '{0}'; known are {known}", known = known::WORDS.join(", "))]
+    Event(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, FilterError> {
-        let shape = || FilterError::Shape(text.to_owned());
-        let (key, value) = text.split_once('=').ok_or_else(shape)?;
+impl std::str::FromStr for EventFilter {
+    type Err = EventFilterError;
+
+    fn from_str(text: &str) -> Result<Self, EventFilterError> {
+        let (key, value) = text.split_once('=').ok_or(EventFilterError::Shape)?;
+        let owned = value.to_owned();
         match key {
             "type" => Kind::from_str(value, false)
                 .map(Self::Type)
-                .map_err(|_| shape()),
-            "name" | "handle" | "instance" => Ok(Self::Name(value.to_owned())),
-            "event" if known::WORDS.contains(&value) => Ok(Self::Event(value.to_owned())),
-            "event" => Err(shape()),
-            _ => Err(FilterError::Key(key.to_owned())),
+                .map_err(|_| EventFilterError::Type(owned)),
+            "name" | "handle" | "instance" => Ok(Self::Name(owned)),
+            "event" if known::WORDS.contains(&value) => Ok(Self::Event(owned)),
+            "event" => Err(EventFilterError::Event(owned)),
+            _ => Err(EventFilterError::Shape),
         }
     }
 }
@@ -219,6 +229,32 @@ fn print(ui: Ui, format: &FormatFlags, event: &Event) -> Result<(), Failure> {
             let time = local(time_us);
             let line = format!("{time}  {kind}  {name}  {}  {words}", event.word);
             ui.text(&format!("{}\n", line.trim_end()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_of_one_key_are_alternatives() {
+        let started = Event::of_aegisd("started");
+        let meant = |conditions: &[&str]| {
+            let parsed = conditions.iter().map(|text| text.parse().unwrap());
+            is_meant(&parsed.collect::<Vec<_>>(), &started)
+        };
+        assert!(meant(&[]));
+        assert!(meant(&["type=kit", "type=aegisd"]));
+        assert!(!meant(&["type=aegisd", "event=ended"]));
+        assert!(!meant(&["name=web"]));
+    }
+
+    #[test]
+    fn what_is_no_condition_says_what_is() {
+        for text in ["web", "size=1", "type=vm", "event=moved"] {
+            let error = text.parse::<EventFilter>().unwrap_err().to_string();
+            assert!(error.contains("known"), "{error}");
         }
     }
 }

@@ -21,6 +21,7 @@ mod guest;
 mod instance;
 mod job;
 mod manager;
+mod systemd;
 
 /// What a test shares with the fake.
 #[derive(Clone, Default)]
@@ -92,6 +93,12 @@ impl Fake {
                 let second = publish(&address, &handles).await;
                 second
                     .request_name_with_flags(names::BUS_NAME, RequestNameFlags::empty())
+                    .await
+                    .unwrap();
+                let _systemd = zbus::connection::Builder::address(address.as_str())
+                    .name(systemd::NAME)
+                    .serve_at(systemd::PATH, systemd::Systemd)
+                    .build()
                     .await
                     .unwrap();
                 ready.send(()).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -28,6 +29,7 @@ impl Bench {
     /// A bus on which there is no aegisd.
     pub(crate) fn without_aegisd() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        write_journalctl(dir.path(), "cat \"$journal\" 2>/dev/null; exit 0");
         let config = dir.path().join("bus.conf");
         let socket = dir.path().join("bus");
         fs::write(&config, bus_config(&socket)).unwrap();
@@ -55,11 +57,40 @@ impl Bench {
         command
             .args(args)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", self.path())
             .env("AEGIS_BUS_ADDRESS", &self.address)
             .env("AEGIS_MODE", "user")
             .stdin(Stdio::null());
         command
+    }
+
+    /// The programs of this machine behind a journalctl that plays.
+    fn path(&self) -> std::ffi::OsString {
+        let mut path = self.dir.path().join("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        path
+    }
+
+    /// What the played journal holds of the daemons of `web`: name, microseconds
+    /// since 1970, message.
+    pub(crate) fn set_journal(&self, lines: &[(&str, u64, &str)]) {
+        let line = |(daemon, time, message): &(&str, u64, &str)| {
+            let fields = serde_json::json!({
+                "__CURSOR": format!("c{time}"),
+                "__REALTIME_TIMESTAMP": time.to_string(),
+                "_SYSTEMD_USER_UNIT": format!("aegis-kit-web:{daemon}.service"),
+                "MESSAGE": message,
+            });
+            format!("{fields}\n")
+        };
+        let text: String = lines.iter().map(line).collect();
+        fs::write(self.dir.path().join("bin/journal"), text).unwrap();
+    }
+
+    /// The journal cannot be read from now on.
+    pub(crate) fn break_journal(&self) {
+        write_journalctl(self.dir.path(), "echo no permission >&2; exit 1");
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Outcome {
@@ -134,6 +165,19 @@ pub(crate) fn wait_for_line(stream: &mut impl Read, line: &str) {
         }
     }
     panic!("the stream ended before '{line}'");
+}
+
+/// A journalctl that plays; one that follows has nothing to tell.
+fn write_journalctl(dir: &Path, act: &str) {
+    let bin = dir.join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let program = bin.join("journalctl");
+    let script = format!(
+        "#!/bin/sh\njournal=$(dirname \"$0\")/journal\n\
+         case \"$*\" in *--follow*) exec sleep 1000;; esac\n{act}\n"
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn bus_config(socket: &Path) -> String {

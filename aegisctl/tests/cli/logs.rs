@@ -66,3 +66,73 @@ fn following_goes_through_a_rotation() {
     assert_eq!(outcome.status.code(), Some(0));
     assert!(outcome.stderr.is_empty());
 }
+
+fn lines_of(times_us: &[u64]) -> String {
+    let line = |time: &u64| {
+        format!(
+            "{{\"seq\":{time},\"time\":{},\"stream\":\"stdout\",\"line\":\"at {time}\"}}\n",
+            time * 1000
+        )
+    };
+    times_us.iter().map(line).collect()
+}
+
+#[test]
+fn the_journal_is_merged_by_time() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("command.log");
+    fs::write(&path, lines_of(&[1_000_000, 3_000_000, 5_000_000])).unwrap();
+    bench.fake.set_logs(vec![path]);
+    bench.set_journal(&[
+        ("gateway", 2_000_000, "two"),
+        ("gateway", 4_000_000, "four"),
+    ]);
+    let logs = |args: &[&str]| bench.run(&[&["logs", "web"], args].concat());
+    logs(&[]).expect(
+        0,
+        "at 1000000\n[gateway] two\nat 3000000\n[gateway] four\nat 5000000\n",
+        "",
+    );
+    logs(&["--tail", "2"]).expect(0, "[gateway] four\nat 5000000\n", "");
+    logs(&["--since", "@2", "--until", "@4"]).expect(
+        0,
+        "[gateway] two\nat 3000000\n[gateway] four\n",
+        "",
+    );
+    logs(&["--since", "-1h"]).expect(0, "", "");
+    logs(&["--command", "-n", "1"]).expect(0, "at 5000000\n", "");
+    logs(&["--daemon", "gateway"]).expect(0, "two\nfour\n", "");
+    let stamped = logs(&["-t", "-n", "1"]);
+    assert!(stamped.stdout.starts_with("1970-01-01T"), "{stamped:?}");
+    assert!(stamped.stdout.ends_with(" at 5000000\n"), "{stamped:?}");
+    let both = bench.run(&["logs", "web", "flaky", "-n", "1"]);
+    both.expect(0, "[flaky] at 5000000\n", "");
+    let unknown = logs(&["--daemon", "nope"]);
+    unknown.expect(
+        1,
+        "",
+        "error: the instance 'web' has no daemon 'nope' (NotFound)\n\
+         hint: aegisctl instance info web shows its daemons\n",
+    );
+    assert_eq!(logs(&["--since", "yesterday"]).code, Some(2));
+}
+
+#[test]
+fn without_the_journal_the_command_is_still_shown() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("command.log");
+    fs::write(&path, lines_of(&[1])).unwrap();
+    bench.fake.set_logs(vec![path]);
+    bench.break_journal();
+    bench.run(&["logs", "web"]).expect(
+        0,
+        "at 1\n",
+        "note: journalctl failed: no permission; its daemons' lines are left out\n",
+    );
+    bench.run(&["logs", "web", "--all"]).expect(
+        1,
+        "",
+        "error: journalctl failed: no permission (JournalUnavailable)\n\
+         hint: reading the system's journal needs root or the group systemd-journal\n",
+    );
+}

@@ -13,4 +13,7 @@ mod fake;
 mod harness;
 mod instances;
 mod logs;
+mod schema;
+mod schemas;
 mod sessions;
+mod verbs;

@@ -1,0 +1,299 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_aegis_global_optspecs
+    string join \n user system json q/quiet h/help V/version
+end
+
+function __fish_aegis_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_aegis_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_aegis_using_subcommand
+    set -l cmd (__fish_aegis_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c aegis -n "__fish_aegis_needs_command" -l user -d 'Use your own service manager: the default for ordinary users, or AEGIS_MODE=user'
+complete -c aegis -n "__fish_aegis_needs_command" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_needs_command" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_needs_command" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_needs_command" -s V -l version -d 'Print version'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "run" -d 'Run a command in a fresh microVM that is gone afterwards'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "instance" -d 'Make, change and show instances'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "exec" -d 'Run a command in an instance, which is started or woken if need be'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "logs" -d 'Show what the command and the daemons of instances wrote'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "top" -d 'Show the processes in the guest of an instance'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "stats" -d 'Show what instances use of this host'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "kill" -d 'Send a signal to the command of instances'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "wait" -d 'Wait until instances are stopped, or as --condition says'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "events" -d 'Show what happens to instances and kits from now on, until Ctrl-C'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "kit" -d 'Show kits'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "doctor" -d 'Check whether this host has what AegisVM needs'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "up" -d 'Start aegisd, now and at every login (in system mode: at boot)'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "down" -d 'Stop aegisd; instances and their daemons keep running'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "version" -d 'Show the versions of aegisctl and, if it runs, aegisd'
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l cpus -d 'Virtual CPUs' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l accel -d 'What executes the guest: auto, kvm, hvf or tcg' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l workspace -d 'Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l expose -d 'Let a port of this host lead to a TCP port of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s l -l label -d 'Note a label on it, to find it by --filter; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; by default one CPU more than the guest has' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l tasks-max -d 'Most processes and threads on this host' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s e -l env -d 'Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s w -l workdir -d 'Start in this directory of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s u -l user -d 'Run as this user of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l insecure -d 'Run without the sandbox where the host forbids it'
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s t -l tty -d 'Run it on a terminal'
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s i -l interactive -d 'Pass stdin on; this is the default'
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s n -l no-stdin -d 'Do not read stdin; the command finds it at its end'
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "start" -d 'Start an instance; one that does not exist yet is made'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "stop" -d 'Stop an instance until its next use'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "restart" -d 'Stop an instance and start it again, or start it if it is stopped'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "update" -d 'Change the settings of an instance, all that are given or none'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "pause" -d 'Stop the virtual CPUs of an instance; memory is kept'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "resume" -d 'Let a paused instance run on'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "disable" -d 'Turn an instance off until it is enabled again'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "enable" -d 'Let an instance listen on its ports and run its daemons again'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "delete" -d 'Delete an instance with its disk and logs'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "prune" -d 'Delete instances that are disabled or have failed'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "list" -d 'List instances'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "ls" -d 'List instances'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "info" -d 'Show an instance'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "inspect" -d 'Show everything about instances as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l kit -d 'Make it from this kit; explicit flags win over the kit\'s defaults' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l name -d 'Its name; without one AegisVM chooses' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l cpus -d 'Virtual CPUs' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l accel -d 'What executes the guest: auto, kvm, hvf or tcg' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l workspace -d 'Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l expose -d 'Let a port of this host lead to a TCP port of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s l -l label -d 'Note a label on it, to find it by --filter; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; by default one CPU more than the guest has' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l tasks-max -d 'Most processes and threads on this host' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s e -l env -d 'Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s w -l workdir -d 'Start in this directory of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s u -l user -d 'Run as this user of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l insecure -d 'Run without the sandbox where the host forbids it'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from stop" -l grace -d 'Seconds the processes in the guest get to end by themselves' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from stop" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from stop" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from stop" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from stop" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from stop" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from restart" -l grace -d 'Seconds the processes in the guest get to end by themselves' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from restart" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from restart" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from restart" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from restart" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from restart" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l cpus -d 'Virtual CPUs' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l memory-max -d 'Most memory of this host for the VM; 0: what follows from the guest\'s' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; 0: what follows from the guest\'s CPUs' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l tasks-max -d 'Most processes and threads on this host; 0: the default' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -s l -l label -d 'Note a label on it, to find it by --filter; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l label-remove -d 'Remove a label' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -s e -l env -d 'Set a variable of the instance\'s command and of later execs; without =VALUE it is taken from this environment, where it must exist' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l env-remove -d 'Remove a variable' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from pause" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from pause" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from pause" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from pause" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from pause" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from resume" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from resume" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from resume" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from resume" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from resume" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from disable" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from disable" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from disable" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from disable" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from disable" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from enable" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from enable" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from enable" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from enable" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from enable" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from delete" -l purge -d 'Delete the configuration of its daemons too'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from delete" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from delete" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from delete" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -l older-than -d 'Only those that have been so for longer than this, e.g. 24h or 7d' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -l stopped -d 'Those that are stopped, but would be woken by their next use, too'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -l dry-run -d 'Show what would be deleted'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -l force -d 'Do not ask'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from list" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from list" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from ls" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from ls" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from info" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from info" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from info" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from info" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s e -l env -d 'Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist' -r
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s w -l workdir -d 'Start in this directory of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s u -l user -d 'Run as this user of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s t -l tty -d 'Run it on a terminal'
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s i -l interactive -d 'Pass stdin on; this is the default'
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s n -l no-stdin -d 'Do not read stdin; the command finds it at its end'
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -l since -d 'Only what was written since: 10m or -1h for so long ago, a date, RFC 3339' -r
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -l until -d 'Only what was written until then' -r
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -s n -l tail -d 'Only the last N lines' -r
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -l daemon -d 'Only what this daemon wrote; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -s f -l follow -d 'Go on with what they write from now on, until Ctrl-C'
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -s t -l timestamps -d 'Begin every line with its time'
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -l command -d 'Only what the command wrote'
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -l all -d 'What AegisVM and the service manager say about the instance as well'
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand top" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand top" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand top" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand top" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand top" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -l interval -d 'Time between two readings' -r
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -l no-stream -d 'Show the figures once'
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand kill" -s s -l signal -d 'The signal: a name, with or without SIG, or a number' -r
+complete -c aegis -n "__fish_aegis_using_subcommand kill" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand kill" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kill" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kill" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kill" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand wait" -l condition -d 'What to wait for' -r -f -a "stopped\t'No VM runs: stopped, disabled or failed'
+running\t'The guest answers'
+ready\t'The guest answers and every daemon runs or has ended with success'
+deleted\t'There is no such instance any more'"
+complete -c aegis -n "__fish_aegis_using_subcommand wait" -l timeout -d 'Give up after this long, e.g. 30s or 5m' -r
+complete -c aegis -n "__fish_aegis_using_subcommand wait" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand wait" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand wait" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand wait" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand events" -s f -l filter -d 'Only such events: type=instance|kit|aegisd, name=NAME or event=created|deleted|changed|state|started|ended; may be repeated' -r
+complete -c aegis -n "__fish_aegis_using_subcommand events" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand events" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand events" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand events" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand events" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -f -a "list" -d 'List the installed kits'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -f -a "ls" -d 'List the installed kits'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand status" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand status" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand status" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand status" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand status" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand doctor" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand doctor" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand doctor" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand doctor" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand up" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand up" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand up" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand up" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand up" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand down" -l all -d 'Stop all instances, their daemons and ports first'
+complete -c aegis -n "__fish_aegis_using_subcommand down" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand down" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand down" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand down" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand down" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand version" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand version" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand version" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand version" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand version" -s h -l help -d 'Print help'
