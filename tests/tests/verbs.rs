@@ -105,6 +105,10 @@ fn the_guest_is_looked_into(seat: Seat<'_>, handle: &str) -> Result<()> {
         "{command}"
     );
 
+    // Before its trap is set the signal would end it.
+    wait_until(DEADLINE, "the command to be up", || {
+        Ok(seat.aegis_ok(&format!("logs {handle} --command"))?.trim() == "up")
+    })?;
     seat.aegis_ok(&format!("kill -s USR1 {handle}"))?;
     wait_until(DEADLINE, "the signal to be heard", || {
         Ok(seat
@@ -136,8 +140,11 @@ fn logs_are_merged(seat: Seat<'_>, handle: &str) -> Result<()> {
         Ok(text.contains("[gateway] serving"))
     })?;
     assert!(text.lines().any(|line| line == "up"), "{text}");
-    let daemon = seat.aegis_ok(&format!("logs {handle} --daemon gateway --tail 1"))?;
-    assert!(daemon.starts_with("config "), "{daemon}");
+    let daemon = seat.aegis_ok(&format!("logs {handle} --daemon gateway"))?;
+    let begin = format!("serving {handle} with [one] [two words] and from the kit\nconfig ");
+    assert!(daemon.starts_with(&begin), "{daemon}");
+    let last = seat.aegis_ok(&format!("logs {handle} --daemon gateway --tail 1"))?;
+    assert_eq!(Some(last.trim_end()), daemon.lines().last());
     let all = seat.aegis_ok(&format!("logs {handle} --all --timestamps"))?;
     assert!(all.contains("[service manager] Started"), "{all}");
     assert!(all.contains("[vm] running"), "{all}");

@@ -295,7 +295,7 @@ fn note_missing(ui: Ui, rows: &[Row]) {
         ui.note(&format!(
             "note: the service manager does not account for {} here\n\
              hint: that takes cgroup v2 with the controllers delegated to it",
-            missing.join(", ")
+            missing.join(" and ")
         ));
     }
 }

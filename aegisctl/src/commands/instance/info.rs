@@ -1,6 +1,7 @@
 //! `instance info`: everything about one instance, a line per fact.
 
 use aegis_bus::instance::{DaemonEntry, InstanceView, LastExit};
+use aegis_core::limits::ResourceLimits;
 use serde_json::json;
 
 use super::to_json;
@@ -66,6 +67,7 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     lines.add("Workspace", &view.workspace);
     lines.add("Memory", &format!("{} MiB", view.memory_mib));
     lines.add("CPUs", &view.cpus.to_string());
+    lines.add("Limits", &limit_words(&view.limits));
     lines.add("Accelerator", &view.accel);
     lines.add("Kernel", &view.kernel);
     lines.add("Sessions", &count(view.execs));
@@ -86,6 +88,17 @@ fn render(ui: Ui, view: &InstanceView) -> String {
         lines.detail(&moment(exit.at_us));
     }
     lines.0
+}
+
+fn limit_words(limits: &ResourceLimits) -> String {
+    let words = [
+        limits.memory_max_mib.map(|mib| format!("{mib} MiB")),
+        limits
+            .cpu_quota
+            .map(|percent| format!("{percent} % of a CPU")),
+        limits.tasks_max.map(|tasks| format!("{tasks} tasks")),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn add_daemon(ui: Ui, lines: &mut Lines, daemon: &DaemonEntry) {
