@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_bus::connect::ConnectError;
+use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
 use rustix::fs::{FlockOperation, flock};
 use sd_notify::NotifyState;
@@ -22,9 +23,14 @@ use crate::bus::{self, ServeError};
 use crate::effects;
 use crate::engine::{Engine, EngineError};
 use crate::host::{Host, HostError};
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryError};
 use crate::supervisor::SupervisorError;
 use crate::supervisor::systemd::Systemd;
+
+/// Between two looks at a registry that cannot be used, growing from the first to
+/// the last.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LAST_LOOK: Duration = Duration::from_secs(30);
 
 /// Why aegisd ends other than asked to.
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +101,8 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
     bus::check_name_is_free(&connection).await?;
     let uid = rustix::process::geteuid().as_raw();
     let supervisor = Arc::new(Systemd::connect(&host.layout, uid).await?);
-    let registry = host.layout.registry();
-    let registry = crate::instance::blocking(move || Registry::open(&registry)).await;
+    let path = host.layout.registry();
+    let registry = open(&path).await;
     let engine = Engine::start(host, supervisor, registry).await?;
     let mut publisher = bus::publish(&connection, &engine).await?;
     bus::take_name(&connection).await?;
@@ -109,6 +115,9 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = prove_life() => {}
+        () = registry_heals(&engine, &path) => {
+            tracing::info!("the registry can be used again; starting anew with it");
+        }
         lost = &mut publisher => return Err(DaemonError::Lost(reason(lost))),
         () = connection.closed() => return Err(DaemonError::Lost(None)),
     }
@@ -148,6 +157,31 @@ async fn prove_life() {
     loop {
         beat.tick().await;
         tell(&[NotifyState::Watchdog]);
+    }
+}
+
+async fn open(path: &Path) -> Result<Registry, RegistryError> {
+    let path = path.to_owned();
+    crate::instance::blocking(move || Registry::open(&path)).await
+}
+
+/// Resolves when a registry that could not be used at the start can be: a disk was
+/// full, say. The next aegisd, which the service manager starts, works with it.
+async fn registry_heals(engine: &Engine, path: &Path) {
+    let cause = engine.unusable().map(|fault| fault.symbol);
+    if cause.is_none_or(|symbol| symbol == Symbol::RegistryTooNew) {
+        return std::future::pending().await;
+    }
+    let mut delay = FIRST_LOOK;
+    loop {
+        // Nothing tells of space on a disk.
+        tokio::time::sleep(delay).await;
+        delay = LAST_LOOK.min(delay * 2);
+        if let Ok(registry) = open(path).await
+            && registry.load().await.is_ok()
+        {
+            return;
+        }
     }
 }
 

@@ -82,6 +82,15 @@ pub enum OpenError {
     Sql(#[from] rusqlite::Error),
 }
 
+impl OpenError {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
+            Self::Sql(error) => is_full(error),
+        }
+    }
+}
+
 impl RegistryError {
     /// The error as clients see it.
     pub fn fault(&self) -> Fault {
@@ -91,6 +100,9 @@ impl RegistryError {
                 .with_hint("install the newer version again, or move the file away to start anew"),
             Self::Taken(_) => fault(Symbol::AlreadyExists)
                 .with_hint("choose another name, or delete the instance of that name"),
+            Self::Open { source, .. } if source.is_full() => {
+                fault(Symbol::NoSpace).with_hint("free some space on the disk of the registry")
+            }
             Self::Open { .. } => fault(Symbol::RegistryFailed)
                 .with_hint("check the owner and the permissions of the file and its folder"),
             Self::Sql { source, .. } if is_full(source) => {

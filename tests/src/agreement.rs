@@ -19,7 +19,14 @@ pub fn wait_for_agreement(seat: Seat<'_>) -> Result<BTreeSet<String>> {
     let mut story = String::new();
     let mut records = BTreeSet::new();
     wait_until(DEADLINE, "units, folders and records to agree", || {
-        records = recorded(seat)?.into_keys().collect();
+        match recorded(seat) {
+            Ok(recorded) => records = recorded.into_keys().collect(),
+            Err(error) => {
+                // An aegisd that met an accident may need a moment to be of use.
+                story = format!("{error:#}");
+                return Ok(false);
+            }
+        }
         let found = found(seat)?;
         story = format!("records {records:?}\n{found:?}");
         Ok(found.folders == records

@@ -204,6 +204,11 @@ impl Actor {
             return;
         }
         self.hold = None;
+        if !self.stopped.is_empty() {
+            // It could not be written down, and nothing is made again before it is.
+            self.mail.notice.tell(|news| news.units = true);
+            return;
+        }
         if !self.changed_configs.is_empty() {
             self.configuring = std::mem::take(&mut self.changed_configs);
             let work = self.work.clone().configure(self.configuring.clone());
@@ -346,7 +351,7 @@ impl Actor {
             return;
         }
         let mut adopted = self.work.record.borrow().clone();
-        if !reconcile::adopt(&mut adopted, &self.units, stopped) {
+        if !reconcile::adopt(&mut adopted, &self.units, stopped.clone()) {
             return;
         }
         let by_hand = adopted.stopped_by_hand;
@@ -358,6 +363,7 @@ impl Actor {
             .intend(|record| record.stopped_by_hand = by_hand)
             .await;
         if let Err(error) = written {
+            self.stopped = stopped;
             self.note_trouble(error.fault());
         }
     }

@@ -283,7 +283,7 @@ impl State {
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
             Self::Enabled => {
                 let rests = is_enabled && socket && daemon && !vm;
-                rests && !says(seat, "walk")? && !is_limited(seat)?
+                rests && says(seat, "hello")? && !is_limited(seat)?
             }
             Self::Limited => is_enabled && socket && daemon && !vm && is_limited(seat)?,
             Self::ConfigRead => is_enabled && socket && daemon && !vm && says(seat, "walk")?,
