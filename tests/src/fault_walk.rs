@@ -31,7 +31,7 @@ use crate::wait::wait_until;
 pub use machine::walk_machine;
 use operations::{Fate, Operation};
 pub use report::Report;
-use trials::{nth_passages, read_record};
+use trials::{nth_passages, read_record, shuffle};
 
 /// The handle of the instance that operations work on.
 const HANDLE: &str = "walk";
@@ -133,18 +133,11 @@ fn first_of_each_kind_first(trials: Vec<Trial>) -> Vec<Trial> {
         ))
     };
     let (mut first, mut rest): (Vec<_>, Vec<_>) = trials.into_iter().partition(is_new);
-    shuffle(&mut first);
-    shuffle(&mut rest);
+    let name = |trial: &Trial| format!("{} {}", trial.operation.name, trial.order);
+    shuffle(&mut first, name);
+    shuffle(&mut rest, name);
     first.extend(rest);
     first
-}
-
-fn shuffle(trials: &mut [Trial]) {
-    use std::hash::{BuildHasher, RandomState};
-    // The standard library's hash keys are random.
-    let keys = RandomState::new();
-    trials
-        .sort_by_cached_key(|trial| keys.hash_one((trial.operation.name, trial.order.to_string())));
 }
 
 struct Walk<'a> {

@@ -15,6 +15,9 @@ use anyhow::{Context, Result};
 /// What a short walk may take.
 const SHORT: Duration = Duration::from_secs(150);
 
+/// The same for the steps of a VM, which cost a boot each.
+const SHORT_MACHINE: Duration = Duration::from_secs(60);
+
 #[test]
 fn aegisd_may_end_or_fail_at_every_point() -> Result<()> {
     let machine = Machine::temporary("test-fault-points", Systemd::V257)?;
@@ -29,6 +32,17 @@ fn aegisd_may_end_or_fail_at_every_point() -> Result<()> {
         .filter(|name| !walked.contains(name))
         .collect();
     assert!(unwalked.is_empty(), "no operation passes {unwalked:?}");
+    Ok(())
+}
+
+#[test]
+fn a_vms_owner_and_its_qemu_may_end_at_every_step() -> Result<()> {
+    let machine = Machine::temporary("test-machine-steps", Systemd::V257)?;
+    let report = fault_walk::walk_machine(Seat::alice(&machine), Some(SHORT_MACHINE))?;
+    println!("{report}");
+    println!("not reached: {:#?}", report.missed());
+    let failures = report.failures().join("\n\n");
+    assert!(failures.is_empty(), "{failures}");
     Ok(())
 }
 

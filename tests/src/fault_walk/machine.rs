@@ -11,7 +11,7 @@ use aegis_fault_points::{Action, ORDER, Order, RECORD, SWITCH, When};
 use anyhow::{Context, Result, ensure};
 
 use super::Report;
-use super::trials::nth_passages;
+use super::trials::{nth_passages, shuffle};
 use crate::agreement::wait_for_agreement;
 use crate::instance::{DEADLINE, Instance};
 use crate::machine::User;
@@ -25,11 +25,13 @@ enum Phase {
     Stop,
 }
 
-/// Who is killed at a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Victim {
-    Owner,
-    Qemu,
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start of a VM",
+            Self::Stop => "stop of a VM",
+        }
+    }
 }
 
 /// Kills owner and QEMU at the steps of a boot and a stop, until `limit` is over.
@@ -46,32 +48,34 @@ pub fn walk_machine(seat: Seat<'_>, limit: Option<Duration>) -> Result<Report> {
     };
     walk.instance.act("stop")?;
     let mut report = Report::default();
-    for (phase, name) in [
-        (Phase::Start, "start of a VM"),
-        (Phase::Stop, "stop of a VM"),
-    ] {
-        let points = walk.record(phase).context(name)?;
-        report.recorded(name, &points);
-        for (point, when, nth) in nth_passages(&points) {
-            for victim in [Victim::Owner, Victim::Qemu] {
-                if limit.is_some_and(|limit| begin.elapsed() >= limit) {
-                    continue;
-                }
-                let action = match victim {
-                    Victim::Owner => Action::Kill,
-                    Victim::Qemu => Action::Hold,
-                };
+    let mut trials = Vec::new();
+    for phase in [Phase::Start, Phase::Stop] {
+        let points = walk.record(phase).context(phase.name())?;
+        report.recorded(phase.name(), &points);
+        for (name, when, nth) in nth_passages(&points) {
+            // A kill of the owner, and one of QEMU while the owner holds.
+            trials.extend([Action::Kill, Action::Hold].map(|action| {
+                let name = name.clone();
                 let order = Order {
                     action,
-                    name: point.clone(),
+                    name,
                     when,
                     nth,
                 };
-                let start = Instant::now();
-                let result = walk.attempt(phase, &order);
-                report.tried(name, &order, start.elapsed(), &result);
-            }
+                (phase, order)
+            }));
         }
+    }
+    if limit.is_some() {
+        shuffle(&mut trials, |(phase, order)| format!("{phase:?} {order}"));
+    }
+    for (phase, order) in trials {
+        if limit.is_some_and(|limit| begin.elapsed() >= limit) {
+            break;
+        }
+        let start = Instant::now();
+        let result = walk.attempt(phase, &order);
+        report.tried(phase.name(), &order, start.elapsed(), &result);
     }
     seat.systemctl(&format!("unset-environment {SWITCH}"))?
         .success()?;

@@ -1,6 +1,7 @@
 //! From recorded points to accidents.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 
 use aegis_fault_points::When;
 use anyhow::{Context, Result};
@@ -27,4 +28,11 @@ pub(super) fn nth_passages(points: &[(String, When)]) -> Vec<(String, When, u32)
             (name.clone(), *when, *nth)
         })
         .collect()
+}
+
+/// Puts trials into an order of this run's own.
+pub(super) fn shuffle<T>(trials: &mut [T], name: impl Fn(&T) -> String) {
+    // The standard library's hash keys are random.
+    let keys = RandomState::new();
+    trials.sort_by_cached_key(|trial| keys.hash_one(name(trial)));
 }
