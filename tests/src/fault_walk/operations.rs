@@ -32,6 +32,8 @@ enum State {
     Paused,
     /// Enabled, with the daemon stopped by hand.
     DaemonStopped,
+    /// Enabled with the kit's config, which the daemon has read.
+    ConfigOfKit,
     /// Enabled with a changed config that the daemon has read.
     ConfigRead,
     /// Enabled with another limit, which the VM's unit has.
@@ -104,7 +106,7 @@ pub(super) const ALL: [Operation; 16] = [
     ),
     of(
         "a change of a daemon's config",
-        State::Enabled,
+        State::ConfigOfKit,
         "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json",
         State::ConfigRead,
     ),
@@ -238,10 +240,12 @@ impl State {
         };
         let line = match self {
             Self::Absent => "true",
-            // The daemon's config as the kit has it, read.
             Self::Enabled => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
-                 && aegisctl instance update {} --cpu-quota 0 \
+                 && aegisctl instance update {} --cpu-quota 0"
+            }
+            Self::ConfigOfKit => {
+                "aegisctl instance stop {} && aegisctl instance enable {} \
                  && echo '{\"greeting\": \"hello\"}' >$AEGIS_KITS/{}/gateway.json"
             }
             Self::Disabled => "aegisctl instance disable {}",
@@ -283,9 +287,10 @@ impl State {
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
             Self::Enabled => {
                 let rests = is_enabled && socket && daemon && !vm;
-                rests && says(seat, "hello")? && !is_limited(seat)?
+                rests && !is_limited(seat)?
             }
             Self::Limited => is_enabled && socket && daemon && !vm && is_limited(seat)?,
+            Self::ConfigOfKit => is_enabled && socket && daemon && !vm && says(seat, "hello")?,
             Self::ConfigRead => is_enabled && socket && daemon && !vm && says(seat, "walk")?,
             Self::DaemonStopped => {
                 is_enabled && socket && !daemon && !vm && is_noted(seat, "gateway")?
