@@ -9,7 +9,6 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +45,43 @@ const RECONNECT: Duration = Duration::from_secs(1);
 /// A timer that is as good as none.
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
-type Running = Pin<Box<dyn Future<Output = Conclusion> + Send>>;
+/// An operation, in a task of its own. As a part of the actor's it would stand still
+/// whenever the actor waits for something else, and with it the lock on the bus
+/// connection that it may hold while it sends: every actor would wait for ever.
+/// Dropped, it is given up.
+struct Running(JoinHandle<Conclusion>);
+
+impl Running {
+    /// Begins once the operation that was given up before it is at rest.
+    fn begin(
+        given_up: Option<Self>,
+        work: impl Future<Output = Conclusion> + Send + 'static,
+    ) -> Self {
+        Self(tokio::spawn(async move {
+            if let Some(mut before) = given_up {
+                before.0.abort();
+                // How it ended concerns nobody any more.
+                drop((&mut before.0).await);
+            }
+            work.await
+        }))
+    }
+
+    async fn conclusion(&mut self) -> Conclusion {
+        match (&mut self.0).await {
+            Ok(conclusion) => conclusion,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Only the end of the runtime gives up what is awaited here.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// The operation under way.
 struct Current {
@@ -97,6 +132,8 @@ pub(super) struct Actor {
     /// Those of them that are being made to.
     configuring: BTreeSet<String>,
     current: Option<Current>,
+    /// The operation before it, overtaken and perhaps not yet at rest.
+    given_up: Option<Running>,
     watching: Option<Watching>,
     trouble: Option<Trouble>,
 }
@@ -130,6 +167,7 @@ impl Actor {
             changed_configs: BTreeSet::new(),
             configuring: BTreeSet::new(),
             current: None,
+            given_up: None,
             watching: None,
             trouble: None,
         };
@@ -191,7 +229,7 @@ impl Actor {
             let kind = operation.kind();
             self.resting = kind == Kind::Rest;
             let work = self.work.clone().perform(operation, job.reporter());
-            self.begin(kind, Some(job), Box::pin(work));
+            self.begin(kind, Some(job), work);
             return;
         }
         let now = Instant::now();
@@ -212,7 +250,7 @@ impl Actor {
         if !self.changed_configs.is_empty() {
             self.configuring = std::mem::take(&mut self.changed_configs);
             let work = self.work.clone().configure(self.configuring.clone());
-            self.begin(Kind::Configure, None, Box::pin(work));
+            self.begin(Kind::Configure, None, work);
             return;
         }
         let mut actions = reconcile::plan(&self.work.record.borrow(), &self.units);
@@ -223,11 +261,17 @@ impl Actor {
             self.trouble = None;
         } else {
             let work = self.work.clone().correct(actions);
-            self.begin(Kind::Correct, None, Box::pin(work));
+            self.begin(Kind::Correct, None, work);
         }
     }
 
-    fn begin(&mut self, kind: Kind, job: Option<Job>, running: Running) {
+    fn begin(
+        &mut self,
+        kind: Kind,
+        job: Option<Job>,
+        work: impl Future<Output = Conclusion> + Send + 'static,
+    ) {
+        let running = Running::begin(self.given_up.take(), work);
         self.current = Some(Current { kind, job, running });
     }
 
@@ -243,8 +287,12 @@ impl Actor {
             }
             Admission::Overtake => {
                 self.changed_configs.append(&mut self.configuring);
-                let given_up = self.current.take().and_then(|current| current.job);
-                if let Some(job) = given_up {
+                let given_up = self.current.take();
+                let job = given_up.and_then(|current| {
+                    self.given_up = Some(current.running);
+                    current.job
+                });
+                if let Some(job) = job {
                     job.end(Err(InstanceError::Overtaken(asked.word()).fault()));
                 }
                 self.mail.waiting.push_front(request);
@@ -482,7 +530,7 @@ async fn read_exit(work: &Work) -> Option<CommandExit> {
 /// The end of the operation under way; never, if there is none.
 async fn concluded(current: &mut Option<Current>) -> Conclusion {
     match current {
-        Some(current) => current.running.as_mut().await,
+        Some(current) => current.running.conclusion().await,
         None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 //! what is left to do.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -225,18 +226,20 @@ impl Work {
     ) -> Result<Outcome, InstanceError> {
         report.says("stopping the guest");
         let vm = self.vm();
-        let mut stopping = std::pin::pin!(self.stop_unit(&vm));
-        let Some(grace) = grace_secs else {
-            return stopping.await;
+        let killing = async {
+            let Some(grace) = grace_secs else {
+                return std::future::pending::<Infallible>().await;
+            };
+            tokio::time::sleep(Duration::from_secs(grace.into())).await;
+            report.says("killing the VM");
+            // It may end by itself at this moment; then there is nothing to kill.
+            drop(self.shared.supervisor.signal(&vm, SIGKILL).await);
+            std::future::pending().await
         };
-        match tokio::time::timeout(Duration::from_secs(grace.into()), &mut stopping).await {
-            Ok(stopped) => stopped,
-            Err(_) => {
-                report.says("killing the VM");
-                // It may end by itself at this moment; then there is nothing to kill.
-                drop(self.shared.supervisor.signal(&vm, SIGKILL).await);
-                stopping.await
-            }
+        // Side by side: a call that waits for another to go on waits for ever.
+        tokio::select! {
+            stopped = self.stop_unit(&vm) => stopped,
+            never = killing => match never {},
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aegis_core::handle::Handle;
 use aegis_core::layout::Mode;
@@ -27,6 +28,8 @@ use crate::fake_owner::{Boot, FakeOwner};
 pub(crate) struct FakeSupervisor {
     inner: Arc<Mutex<Inner>>,
     changes: broadcast::Sender<Change>,
+    /// What a call holds while it is sent, as on a real bus.
+    wire: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +51,7 @@ impl FakeSupervisor {
         Self {
             inner: Arc::default(),
             changes: broadcast::channel(1024).0,
+            wire: Arc::default(),
         }
     }
 
@@ -94,6 +98,15 @@ impl FakeSupervisor {
             }
             drop(self.changes.send(Change::Gone(unit.clone())));
         }
+    }
+
+    /// Sends a call over a bus that is slow to take it, while it tells of a change:
+    /// whoever looks at once waits for this to be sent.
+    async fn send_slowly(&self, unit: &UnitId) {
+        let held = self.wire.lock().await;
+        drop(self.changes.send(Change::Changed(unit.clone())));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(held);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -258,6 +271,7 @@ impl Supervisor for FakeSupervisor {
     }
 
     async fn stop(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        self.send_slowly(unit).await;
         if unit.kind == UnitKind::Vm {
             if self.pid(unit).is_none() {
                 return Ok(Outcome::Unchanged);
@@ -317,6 +331,7 @@ impl Supervisor for FakeSupervisor {
     }
 
     async fn list(&self, instance: Option<&Handle>) -> Result<Vec<UnitState>, SupervisorError> {
+        drop(self.wire.lock().await);
         let inner = self.lock();
         let wanted = inner
             .units
