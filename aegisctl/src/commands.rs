@@ -5,6 +5,9 @@ use clap::Subcommand;
 use crate::cli::Context;
 use crate::failure::Failure;
 
+mod attach;
+mod console;
+mod cp;
 mod doctor;
 mod down;
 mod events;
@@ -28,6 +31,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Instance(instance::Command),
     Exec(exec::Args),
+    Attach(attach::Args),
+    Console(console::Args),
+    Cp(cp::Args),
     Logs(logs::Args),
     Top(top::Args),
     Stats(stats::Args),
@@ -46,7 +52,11 @@ pub(crate) enum Command {
 impl Command {
     /// Whether the exit codes below 125 are those of a command in the guest.
     pub(crate) fn is_session(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Exec(_))
+        match self {
+            Self::Run(_) | Self::Exec(_) | Self::Attach(_) => true,
+            Self::Instance(command) => command.is_session(),
+            _ => false,
+        }
     }
 
     /// Runs the command; the value is the exit code.
@@ -55,6 +65,9 @@ impl Command {
             Self::Run(args) => run::execute(context, args).await,
             Self::Instance(command) => command.execute(context).await,
             Self::Exec(args) => exec::execute(context, args).await,
+            Self::Attach(args) => attach::execute(context, args).await,
+            Self::Console(args) => console::execute(context, args).await,
+            Self::Cp(args) => cp::execute(context, args).await,
             Self::Logs(args) => logs::execute(context, args).await,
             Self::Top(args) => top::execute(context, args).await,
             Self::Stats(args) => stats::execute(context, args).await,

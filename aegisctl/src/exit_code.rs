@@ -6,7 +6,7 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 /// The command line is wrong (as with getopt-style tools and clap).
 pub(crate) const USAGE: u8 = 2;
-/// `run` and `exec`: AegisVM failed, not the guest's command (docker-run(1)).
+/// `run`, `exec` and `attach`: AegisVM failed, not the guest's command (docker-run(1)).
 pub(crate) const OURS: u8 = 125;
 /// Added to the number of the signal that killed the guest's command (sh(1)).
 pub(crate) const SIGNAL_BASE: u8 = 128;
@@ -20,7 +20,7 @@ Exit codes:
   1      failed; stderr says what, why and what to do
   2      wrong usage
   255    internal error
-Of run and exec:
+Of run, exec, attach, and of instance start when it attaches:
   0-124  the code of the command in the guest
   125    AegisVM failed; stderr names the reason
   126    the command in the guest cannot be executed

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use aegis_archive::ArchiveError;
 use aegis_bus::connect::ConnectError;
 use aegis_bus::dict::DictError;
 use aegis_bus::error::CallError;
@@ -91,8 +92,15 @@ pub(crate) enum Failure {
     },
     #[error("AEGIS_MODE is '{0}', which is neither 'user' nor 'system'")]
     Mode(String),
-    #[error("the instance '{handle}' exists already, and {flag} only counts when one is made")]
-    Exists { handle: String, flag: &'static str },
+    /// An instance keeps the settings it was made with.
+    #[error(
+        "the instance '{handle}' exists already with other settings ({})",
+        .differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Differs {
+        handle: String,
+        differences: Vec<Difference>,
+    },
     #[error("--tty needs a terminal on stdin, and there is none")]
     NoTerminal,
     #[error("cannot {what} the terminal")]
@@ -107,12 +115,40 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
+    #[error("cannot {what}")]
+    Copy {
+        /// The operation and its object, e.g. "copy from 'web:/etc'".
+        what: String,
+        #[source]
+        source: ArchiveError,
+    },
+    #[error("cannot {what}: in the guest: {words}")]
+    CopyInGuest { what: String, words: String },
+    #[error("interrupted; {destination} holds what was copied so far")]
+    CopyInterrupted { destination: String },
+    #[error("{0}")]
+    CopyUsage(&'static str),
     /// The command in the guest could not be run or its VM ended.
     #[error("cannot run the command")]
     Exec(#[source] Fault),
     /// The reader of our stdout is gone: not worth a word.
     #[error("nobody reads the output")]
     BrokenPipe,
+}
+
+/// What of an instance is other than it was asked for.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    pub(crate) name: String,
+    pub(crate) have: String,
+    pub(crate) asked: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, have, asked } = self;
+        write!(f, "{name}: have {have}, asked {asked}")
+    }
 }
 
 impl Failure {
@@ -188,6 +224,7 @@ impl Failure {
                 | Self::Path { .. }
                 | Self::Mode(_)
                 | Self::NoTerminal
+                | Self::CopyUsage(_)
         )
     }
 
@@ -240,7 +277,10 @@ impl Failure {
             | Self::Path { .. }
             | Self::Mode(_)
             | Self::NoTerminal => "InvalidArgument",
-            Self::Exists { .. } => "AlreadyExists",
+            Self::Copy { .. } | Self::CopyInGuest { .. } => "CopyFailed",
+            Self::CopyInterrupted { .. } => "Cancelled",
+            Self::CopyUsage(_) => "InvalidArgument",
+            Self::Differs { .. } => "AlreadyExists",
             Self::Exec(fault) => fault.symbol.name(),
             Self::Terminal { .. } | Self::Io { .. } => "InputOutput",
             Self::BrokenPipe => "BrokenPipe",
@@ -261,10 +301,6 @@ impl Failure {
             Self::EnvMissing(name) => {
                 Some(format!("give the value: --env {name}=VALUE, or export it"))
             }
-            Self::Exists { handle, .. } => Some(format!(
-                "leave the flag out to start it as it is, or make it anew: \
-                 aegisctl instance delete {handle}"
-            )),
             Self::EnvLine { source, .. } | Self::PruneStopped { source, .. } => source.hint(),
             Self::NothingToChange => {
                 Some("give at least one setting: aegisctl instance update --help".to_owned())
@@ -280,6 +316,15 @@ impl Failure {
             Self::NoDaemon { handle, .. } => {
                 Some(format!("aegisctl instance info {handle} shows its daemons"))
             }
+            Self::Differs { .. } => Some(
+                "leave the flags out to start it as it is, or add --replace to delete it \
+                 with its disk and log and make it anew"
+                    .to_owned(),
+            ),
+            Self::CopyUsage(_) => Some(
+                "an instance's side is NAME:PATH; a local path with a colon begins with ./ or /"
+                    .to_owned(),
+            ),
             Self::NoTerminal => Some("leave --tty out: the streams are passed on".to_owned()),
             _ => None,
         }
@@ -292,11 +337,16 @@ impl Failure {
 
     /// The failure for `--json`.
     pub(crate) fn to_json(&self) -> Value {
-        json!({
+        let mut value = json!({
             "symbol": self.symbol(),
             "message": self.message(),
             "hint": self.hint(),
-        })
+        });
+        if let Self::Differs { differences, .. } = self {
+            let row = |d: &Difference| json!({"name": d.name, "have": d.have, "asked": d.asked});
+            value["differences"] = differences.iter().map(row).collect();
+        }
+        value
     }
 }
 

@@ -15,7 +15,7 @@ use aegis_core::spec::{Accel, Workspace};
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::session::{Terminal, Wiring};
+use crate::session::{DetachKeys, Terminal, USUAL_DETACH_KEYS, Wiring};
 
 pub(crate) use resources::{LabelFlags, LimitChanges, LimitFlags};
 
@@ -77,6 +77,25 @@ pub(crate) struct StreamFlags {
     no_stdin: bool,
 }
 
+/// How a client leaves a command that runs on.
+#[derive(Debug, Args)]
+pub(crate) struct DetachFlags {
+    /// The keys that detach: single characters or ctrl-KEY, separated by commas; '' for none
+    #[arg(long, value_name = "KEYS", default_value = USUAL_DETACH_KEYS)]
+    detach_keys: DetachKeys,
+}
+
+impl DetachFlags {
+    /// Our side of the session.
+    pub(crate) fn wiring(&self) -> Wiring {
+        Wiring {
+            forward_stdin: true,
+            terminal: Terminal::of_both(),
+            detach: Some(self.detach_keys.clone()),
+        }
+    }
+}
+
 impl StreamFlags {
     /// Our side of the session.
     pub(crate) fn wiring(&self) -> Result<Wiring, Failure> {
@@ -88,6 +107,7 @@ impl StreamFlags {
         Ok(Wiring {
             forward_stdin: self.interactive || !self.no_stdin,
             terminal,
+            detach: None,
         })
     }
 }
@@ -119,17 +139,6 @@ impl ProcessFlags {
             tty,
         })
     }
-
-    /// The first flag that was given.
-    pub(crate) fn given(&self) -> Option<&'static str> {
-        match self {
-            _ if !self.env.is_empty() => Some("--env"),
-            _ if !self.env_file.is_empty() => Some("--env-file"),
-            _ if self.workdir.is_some() => Some("--workdir"),
-            _ if self.user.is_some() => Some("--user"),
-            _ => None,
-        }
-    }
 }
 
 impl MachineFlags {
@@ -147,20 +156,6 @@ impl MachineFlags {
             insecure: self.insecure,
             ..SpecRequest::default()
         })
-    }
-
-    /// The first flag that was given.
-    pub(crate) fn given(&self) -> Option<&'static str> {
-        match self {
-            _ if self.memory.is_some() => Some("--memory"),
-            _ if self.cpus.is_some() => Some("--cpus"),
-            _ if self.accel.is_some() => Some("--accel"),
-            _ if self.workspace.is_some() => Some("--workspace"),
-            _ if !self.expose.is_empty() => Some("--expose"),
-            _ if self.insecure => Some("--insecure"),
-            _ if self.labels.is_given() => Some("--label"),
-            _ => self.limits.given(),
-        }
     }
 }
 

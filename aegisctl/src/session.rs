@@ -20,21 +20,26 @@ use std::os::fd::OwnedFd;
 use aegis_core::control::{ExecEvent, ExecInput, TerminalSize};
 use aegis_core::fault::{Fault, Symbol};
 use nix::sys::signal::Signal;
+use tokio::sync::oneshot;
 use zbus::OwnedFd as BusFd;
 
 use crate::exit_code;
 use crate::failure::Failure;
 
 mod control;
+mod detach;
 mod signals;
 mod streams;
 mod terminal;
+mod transfer;
 
 use control::Control;
+pub(crate) use detach::{DetachKeys, USUAL as USUAL_DETACH_KEYS};
 use signals::Caught;
 pub(crate) use signals::Signals;
 use streams::{Pump, PumpEnd};
 pub(crate) use terminal::Terminal;
+pub(crate) use transfer::{Transferred, transfer};
 
 /// After that many signals that ask us to end, we do, even if the command in the
 /// guest does not (as docker-run(1)).
@@ -56,6 +61,27 @@ pub(crate) struct Wiring {
     pub(crate) forward_stdin: bool,
     /// The terminal, for a session that runs on one.
     pub(crate) terminal: Option<Terminal>,
+    /// For a command that does not end with its session: the keys that leave it.
+    pub(crate) detach: Option<DetachKeys>,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carried {
+    /// With the command; the exit code for it.
+    Ended(u8),
+    /// The command runs on.
+    Detached,
+}
+
+impl Carried {
+    /// The exit code.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Ended(code) => code,
+            Self::Detached => exit_code::OK,
+        }
+    }
 }
 
 impl Wiring {
@@ -80,7 +106,7 @@ impl From<(BusFd, BusFd, BusFd, BusFd)> for Session {
     }
 }
 
-/// Carries a session to its end and returns the exit code for it.
+/// Carries a session to its end.
 ///
 /// # Errors
 /// What kept the command from running, or that its VM ended.
@@ -88,12 +114,16 @@ pub(crate) async fn carry(
     session: Session,
     wiring: Wiring,
     signals: &mut Signals,
-) -> Result<u8, Failure> {
+) -> Result<Carried, Failure> {
     let mut control = Control::new(session.control)?;
     // Held to the end of this function, whichever way it ends.
     let raw = wiring.terminal.as_ref().map(Terminal::raw).transpose()?;
+    // Keys have a meaning of their own only where somebody types them.
+    let keys = wiring.detach.as_ref().filter(|_| raw.is_some());
+    let mut detached = None;
     if wiring.forward_stdin && !terminal::in_background() {
-        streams::forward_stdin(session.stdin)?;
+        let watcher = keys.map(detach::Watcher::new);
+        detached = Some(streams::forward_stdin(session.stdin, watcher)?);
     } else {
         drop(session.stdin);
     }
@@ -111,15 +141,23 @@ pub(crate) async fn carry(
                 Caught::Continued => if let Some(raw) = &raw {
                     raw.apply_again()?;
                 },
+                // The terminal is gone; the command is not to go with it.
+                Caught::Signal(Signal::SIGHUP) if wiring.detach.is_some() => {
+                    return Ok(Carried::Detached);
+                }
                 Caught::Signal(signal) => {
                     asked_to_end += u32::from(signals::asks_to_end(signal));
                     if asked_to_end >= PATIENCE {
-                        return Ok(exit_code::of_signal(signal as i32));
+                        return Ok(Carried::Ended(exit_code::of_signal(signal as i32)));
                     }
                     control.send(&ExecInput::Signal(signal as i32)).await;
                 }
             },
+            () = left(&mut detached) => return Ok(Carried::Detached),
             end = stdout.ended(), if !stdout.is_over() => if end == PumpEnd::NobodyReads {
+                if wiring.detach.is_some() {
+                    return Ok(Carried::Detached);
+                }
                 // What a local command would get for writing to such a pipe.
                 control.send(&ExecInput::Signal(Signal::SIGPIPE as i32)).await;
             },
@@ -134,7 +172,19 @@ pub(crate) async fn carry(
         }
     };
     drain(&mut stdout, &mut stderr, signals, &mut asked_to_end).await?;
-    conclude(end)
+    conclude(end).map(Carried::Ended)
+}
+
+/// Resolves when the keys were typed.
+async fn left(detached: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(keys) = detached
+        && keys.await.is_ok()
+    {
+        return;
+    }
+    // stdin ended without them.
+    *detached = None;
+    std::future::pending::<()>().await;
 }
 
 /// Waits until the last byte the owner sent is written out.

@@ -20,6 +20,7 @@
 //! | `work` | the operations, step by step |
 //! | `config` | which daemons have a changed config to read |
 //! | `update` | changing the settings of one that exists |
+//! | `difference` | what of a request is other than the instance is |
 //! | `start` | starting a VM and waiting for its guest |
 //! | `files` | the instance's files |
 //! | `names` | plain names for paths that units cannot carry |
@@ -31,6 +32,7 @@
 mod actor;
 mod admission;
 mod config;
+mod difference;
 pub mod error;
 pub(crate) mod files;
 mod names;
@@ -47,7 +49,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_bus::instance::UpdateRequest;
-use aegis_core::control::{self, Answer, Call, CommandState, ExecRequest, Process, VmStatus};
+use aegis_bus::job::JobState;
+use aegis_bus::manager::SpecRequest;
+use aegis_core::control::{
+    self, Answer, AttachRequest, Call, CommandState, ExecRequest, Process, VmStatus,
+};
 use aegis_core::handle::Handle;
 use aegis_core::layout::InstanceFiles;
 use aegis_core::spec;
@@ -421,14 +427,7 @@ impl Instance {
         }
         let (workdir, user) = (request.workdir.as_deref(), request.user.as_deref());
         spec::validate_program(&request.argv, &request.env, workdir, user)?;
-        let intent = self.record.borrow().intent;
-        match intent {
-            Intent::Enabled | Intent::Creating => {}
-            Intent::Disabled => return Err(InstanceError::Disabled(self.handle.clone())),
-            Intent::Deleting | Intent::Purging => {
-                return Err(InstanceError::Deleting(self.handle.clone()));
-            }
-        }
+        self.check_usable()?;
         let (answer, descriptors) = vm::call(&self.control_socket(), Call::Exec(request)).await?;
         match answer {
             Answer::Exec if descriptors.len() == EXEC_DESCRIPTORS => {
@@ -440,13 +439,103 @@ impl Instance {
         }
     }
 
+    /// Joins the terminal of the command, of a VM that runs or is being started.
+    /// Returns descriptors as [`Instance::exec`] does.
+    ///
+    /// # Errors
+    /// There is no VM and none is being started, or the command has no terminal.
+    pub async fn attach(&self, request: AttachRequest) -> Result<Vec<OwnedFd>, InstanceError> {
+        self.check_usable()?;
+        self.check_terminal()?;
+        self.wait_for_owner().await?;
+        let call = Call::Attach(request);
+        match vm::call(&self.control_socket(), call).await? {
+            (Answer::Attach, descriptors) if descriptors.len() == EXEC_DESCRIPTORS => {
+                Ok(descriptors)
+            }
+            _ => Err(VmError::Misfit.into()),
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), InstanceError> {
+        match self.record.borrow().intent {
+            Intent::Enabled | Intent::Creating => Ok(()),
+            Intent::Disabled => Err(InstanceError::Disabled(self.handle.clone())),
+            Intent::Deleting | Intent::Purging => Err(InstanceError::Deleting(self.handle.clone())),
+        }
+    }
+
+    fn check_terminal(&self) -> Result<(), InstanceError> {
+        let record = self.record.borrow();
+        match &record.spec {
+            spec if spec.command.is_empty() => {
+                Err(InstanceError::NothingToAttach(self.handle.clone()))
+            }
+            spec if !spec.terminal => Err(InstanceError::NoTerminal(self.handle.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until a VM that is being made or started has an owner to talk to:
+    /// connecting earlier would start another, or find no socket.
+    async fn wait_for_owner(&self) -> Result<(), InstanceError> {
+        let mut status = self.status.clone();
+        let mut shown = self.shared.board.follow();
+        let starts = |job: &crate::board::JobShown| {
+            let kinds = [Kind::Create.word(), Kind::Start.word()];
+            job.outcome.state == JobState::Running
+                && job.instance.as_ref() == Some(&self.handle)
+                && kinds.contains(&job.kind)
+        };
+        loop {
+            if status.borrow_and_update().is_some() {
+                return Ok(());
+            }
+            if !shown
+                .borrow_and_update()
+                .jobs
+                .values()
+                .any(|job| starts(job))
+            {
+                break;
+            }
+            tokio::select! {
+                _ = status.changed() => {}
+                _ = shown.changed() => {}
+            }
+        }
+        // After a start of aegisd the owner may not have answered yet.
+        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
+        match crate::reconcile::vm_runs(&self.record.borrow(), &units) {
+            true => Ok(()),
+            false => Err(InstanceError::NoVm(self.handle.clone())),
+        }
+    }
+
+    /// What of a request is other than it is here: name, have, asked.
+    pub fn compare(&self, request: &SpecRequest) -> Vec<(String, String, String)> {
+        difference::differences(&self.record.borrow().spec, request)
+    }
+
     /// Opens the command's log for reading, the oldest file first.
     ///
     /// # Errors
     /// A file is there and cannot be opened.
     pub async fn open_logs(&self) -> Result<Vec<OwnedFd>, InstanceError> {
+        self.open_rotated("command.log").await
+    }
+
+    /// Opens the record of the guest's console likewise.
+    ///
+    /// # Errors
+    /// A file is there and cannot be opened.
+    pub async fn open_console(&self) -> Result<Vec<OwnedFd>, InstanceError> {
+        self.open_rotated("console.log").await
+    }
+
+    async fn open_rotated(&self, name: &'static str) -> Result<Vec<OwnedFd>, InstanceError> {
         let files = self.shared.host.layout.instance(&self.handle);
-        blocking(move || open_logs(&files)).await
+        blocking(move || open_rotated(&files, name)).await
     }
 
     fn control_socket(&self) -> std::path::PathBuf {
@@ -466,10 +555,10 @@ async fn change(control_socket: &Path, call: Call) -> Result<Outcome, InstanceEr
     }
 }
 
-fn open_logs(files: &InstanceFiles) -> Result<Vec<OwnedFd>, InstanceError> {
+fn open_rotated(files: &InstanceFiles, name: &str) -> Result<Vec<OwnedFd>, InstanceError> {
     let mut opened = Vec::new();
-    for name in ["log/command.log.1", "log/command.log"] {
-        match files::open_inside(files.dir(), Path::new(name)) {
+    for name in [format!("log/{name}.1"), format!("log/{name}")] {
+        match files::open_inside(files.dir(), Path::new(&name)) {
             Ok(file) => opened.push(file.into()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => {

@@ -29,14 +29,17 @@ pub enum Action {
     Open,
     /// Make and start a daemon, by its name.
     Launch(String),
+    /// Start the VM: its restart policy wants it in each run of the service manager.
+    Start,
     /// Stop a unit that should not be.
     Stop(UnitId),
     /// Give the VM's unit the limits it can have now.
     Limit,
 }
 
-/// What to do about one instance.
-pub fn plan(record: &Record, units: &[UnitState]) -> Vec<Action> {
+/// What to do about one instance, in this run of the service manager (its start, in
+/// microseconds since 1970).
+pub fn plan(record: &Record, units: &[UnitState], manager_run: u64) -> Vec<Action> {
     let group = UnitId::group(&record.handle);
     match record.intent {
         Intent::Deleting | Intent::Purging => vec![Action::Delete],
@@ -49,8 +52,21 @@ pub fn plan(record: &Record, units: &[UnitState]) -> Vec<Action> {
             true => Vec::new(),
             false => vec![Action::Delete],
         },
-        Intent::Enabled => complete(record, units),
+        Intent::Enabled => {
+            let mut actions = complete(record, units);
+            if is_due(record, manager_run) && !vm_runs(record, units) {
+                actions.push(Action::Start);
+            }
+            actions
+        }
     }
+}
+
+/// Whether the VM is to be started because the service manager was.
+fn is_due(record: &Record, manager_run: u64) -> bool {
+    let is_new_run = record.made_in != Some(manager_run);
+    let stopped = record.stopped_at.is_some();
+    is_new_run && record.spec.restart.starts_with_manager(stopped)
 }
 
 fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
@@ -153,6 +169,13 @@ pub fn adopt_unseen(record: &mut Record, units: &[UnitState], manager_run: u64) 
     }
     if record.made_in != Some(manager_run) {
         let changed = !record.stopped_by_hand.is_empty();
+        // What its restart policy makes of it outlives the clean slate.
+        let vm = UnitId::vm(&record.handle).name();
+        record.stopped_at = record
+            .stopped_by_hand
+            .get(&vm)
+            .copied()
+            .or(record.stopped_at);
         record.stopped_by_hand.clear();
         return changed;
     }
@@ -179,6 +202,7 @@ fn is_up(units: &[UnitState], unit: &UnitId) -> bool {
 #[cfg(test)]
 mod tests {
     use aegis_core::handle::Handle;
+    use aegis_core::restart::RestartPolicy;
     use aegis_core::spec::{InstanceDaemon, InstanceSpec};
 
     use super::*;
@@ -224,36 +248,40 @@ mod tests {
     fn an_enabled_instance_is_completed_and_then_left_alone() {
         let record = record(Intent::Enabled);
         let launch = Action::Launch("gateway".into());
-        assert_eq!(plan(&record, &[]), [Action::Open, launch.clone()]);
-        assert_eq!(plan(&record, &[socket(Active::Active)]), [launch]);
+        assert_eq!(plan(&record, &[], 1), [Action::Open, launch.clone()]);
+        assert_eq!(plan(&record, &[socket(Active::Active)], 1), [launch]);
         let whole = [socket(Active::Active), gateway(Active::Active)];
-        assert_eq!(plan(&record, &whole), []);
+        assert_eq!(plan(&record, &whole, 1), []);
         let asleep = [
             socket(Active::Active),
             gateway(Active::Activating),
             vm(Active::Inactive),
         ];
-        assert_eq!(plan(&record, &asleep), []);
+        assert_eq!(plan(&record, &asleep, 1), []);
     }
 
     #[test]
     fn a_failed_socket_is_made_again_but_not_under_a_running_vm() {
         let record = record(Intent::Enabled);
         let failed = [socket(Active::Failed), gateway(Active::Active)];
-        assert_eq!(plan(&record, &failed), [Action::Open]);
+        assert_eq!(plan(&record, &failed, 1), [Action::Open]);
         let running = [
             socket(Active::Failed),
             gateway(Active::Active),
             vm(Active::Active),
         ];
-        assert_eq!(plan(&record, &running), []);
+        assert_eq!(plan(&record, &running, 1), []);
     }
 
     #[test]
     fn a_daemon_that_failed_for_good_is_shown_and_not_started() {
         let record = record(Intent::Enabled);
         assert_eq!(
-            plan(&record, &[socket(Active::Active), gateway(Active::Failed)]),
+            plan(
+                &record,
+                &[socket(Active::Active), gateway(Active::Failed)],
+                1
+            ),
             []
         );
     }
@@ -263,7 +291,7 @@ mod tests {
         let mut record = record(Intent::Enabled);
         let stopped = wanted(&record).into_iter().map(|unit| (unit.name(), 5));
         record.stopped_by_hand = stopped.collect();
-        assert_eq!(plan(&record, &[]), []);
+        assert_eq!(plan(&record, &[], 1), []);
     }
 
     #[test]
@@ -275,7 +303,7 @@ mod tests {
             gateway(Active::Active),
             unit_state(stray.clone(), Active::Active),
         ];
-        assert_eq!(plan(&record, &units), [Action::Stop(stray)]);
+        assert_eq!(plan(&record, &units, 1), [Action::Stop(stray)]);
     }
 
     #[test]
@@ -286,52 +314,83 @@ mod tests {
         running.limits = plans::limits(&record.spec);
         record.spec.memory_mib /= 2;
         assert_eq!(
-            plan(&record, &whole(running.clone())),
+            plan(&record, &whole(running.clone()), 1),
             [],
             "set by hand, perhaps"
         );
         record.limits_due = true;
         assert_eq!(
-            plan(&record, &whole(running.clone())),
+            plan(&record, &whole(running.clone()), 1),
             [],
             "not under the guest"
         );
         let mut asleep = running.clone();
         asleep.active = Active::Inactive;
-        assert_eq!(plan(&record, &whole(asleep)), [Action::Limit]);
+        assert_eq!(plan(&record, &whole(asleep), 1), [Action::Limit]);
         record.spec.limits.cpu_quota = Some(10);
-        assert_eq!(plan(&record, &whole(running)), [Action::Limit]);
+        assert_eq!(plan(&record, &whole(running), 1), [Action::Limit]);
     }
 
     #[test]
     fn a_disabled_instance_has_no_units() {
         let record = record(Intent::Disabled);
-        assert_eq!(plan(&record, &[]), []);
+        assert_eq!(plan(&record, &[], 1), []);
         let stop = Action::Stop(UnitId::group(&handle()));
-        assert_eq!(plan(&record, &[vm(Active::Active)]), [stop]);
+        assert_eq!(plan(&record, &[vm(Active::Active)], 1), [stop]);
     }
 
     #[test]
     fn half_made_things_are_finished_or_undone() {
         assert_eq!(
-            plan(&record(Intent::Creating), &[]),
+            plan(&record(Intent::Creating), &[], 1),
             [Action::FinishCreation]
         );
-        assert_eq!(plan(&record(Intent::Purging), &[]), [Action::Delete]);
+        assert_eq!(plan(&record(Intent::Purging), &[], 1), [Action::Delete]);
         let mut ephemeral = record(Intent::Creating);
         ephemeral.spec.ephemeral = true;
-        assert_eq!(plan(&ephemeral, &[vm(Active::Active)]), [Action::Delete]);
+        assert_eq!(plan(&ephemeral, &[vm(Active::Active)], 1), [Action::Delete]);
     }
 
     #[test]
     fn an_ephemeral_instance_ends_with_its_vm() {
         let mut record = record(Intent::Enabled);
         record.spec.ephemeral = true;
-        assert_eq!(plan(&record, &[vm(Active::Active)]), []);
-        assert_eq!(plan(&record, &[vm(Active::Deactivating)]), []);
+        assert_eq!(plan(&record, &[vm(Active::Active)], 1), []);
+        assert_eq!(plan(&record, &[vm(Active::Deactivating)], 1), []);
         for units in [vec![], vec![vm(Active::Inactive)], vec![vm(Active::Failed)]] {
-            assert_eq!(plan(&record, &units), [Action::Delete]);
+            assert_eq!(plan(&record, &units, 1), [Action::Delete]);
         }
+    }
+
+    #[test]
+    fn a_policy_starts_the_vm_once_in_each_run_of_the_manager() {
+        let mut record = record(Intent::Enabled);
+        let whole = [socket(Active::Active), gateway(Active::Active)];
+        for (policy, stopped_at, start) in [
+            (RestartPolicy::No, None, false),
+            (RestartPolicy::OnFailure { most: None }, None, false),
+            (RestartPolicy::Always, None, true),
+            (RestartPolicy::Always, Some(7), true),
+            (RestartPolicy::UnlessStopped, None, true),
+            (RestartPolicy::UnlessStopped, Some(7), false),
+        ] {
+            record.spec.restart = policy;
+            record.stopped_at = stopped_at;
+            let wanted: &[Action] = if start { &[Action::Start] } else { &[] };
+            assert_eq!(plan(&record, &whole, 2), wanted, "{policy}");
+            assert_eq!(
+                plan(&record, &whole, 1),
+                [],
+                "{policy}: not made in this run"
+            );
+        }
+        let running = [
+            socket(Active::Active),
+            gateway(Active::Active),
+            vm(Active::Active),
+        ];
+        record.spec.restart = RestartPolicy::Always;
+        assert_eq!(plan(&record, &running, 2), []);
     }
 
     #[test]

@@ -61,8 +61,10 @@ pub(crate) fn vm_status(state: VmState) -> VmStatus {
         machine: None,
         command: Default::default(),
         execs: 0,
+        attached: 0,
         connections: 0,
         revision: 0,
         awake_because: Vec::new(),
+        rests_until: None,
     }
 }

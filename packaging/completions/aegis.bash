@@ -16,6 +16,15 @@ _aegis() {
             ",$1")
                 cmd="aegis"
                 ;;
+            aegis,attach)
+                cmd="aegis__subcmd__attach"
+                ;;
+            aegis,console)
+                cmd="aegis__subcmd__console"
+                ;;
+            aegis,cp)
+                cmd="aegis__subcmd__cp"
+                ;;
             aegis,doctor)
                 cmd="aegis__subcmd__doctor"
                 ;;
@@ -116,8 +125,62 @@ _aegis() {
 
     case "${cmd}" in
         aegis)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec logs top stats kill wait events kit status doctor up down version"
+            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events kit status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__attach)
+            opts="-q -h --detach-keys --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__console)
+            opts="-f -n -q -h --follow --tail --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__cp)
+            opts="-a -L -q -h --archive --follow-link --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -412,7 +475,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__start)
-            opts="-l -e -w -u -q -h --kit --name --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --system --json --quiet --help"
+            opts="-l -e -w -u -d -q -h --kit --name --restart --replace --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -423,6 +486,10 @@ _aegis() {
                     return 0
                     ;;
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --restart)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -491,6 +558,10 @@ _aegis() {
                     return 0
                     ;;
                 -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --detach-keys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -33,6 +33,9 @@ complete -c aegis -n "__fish_aegis_needs_command" -s V -l version -d 'Print vers
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "run" -d 'Run a command in a fresh microVM that is gone afterwards'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "instance" -d 'Make, change and show instances'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "exec" -d 'Run a command in an instance, which is started or woken if need be'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "attach" -d 'Return to the command of an instance that runs on a terminal'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "console" -d 'Show the serial console of an instance\'s guest: its kernel\'s messages'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "cp" -d 'Copy files between an instance and this host'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "logs" -d 'Show what the command and the daemons of instances wrote'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "top" -d 'Show the processes in the guest of an instance'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "stats" -d 'Show what instances use of this host'
@@ -86,6 +89,7 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_see
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "inspect" -d 'Show everything about instances as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l kit -d 'Make it from this kit; explicit flags win over the kit\'s defaults' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l name -d 'Its name; without one AegisVM chooses' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l restart -d 'What follows the end of its command: no, on-failure[:N], always or unless-stopped' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l cpus -d 'Virtual CPUs' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l accel -d 'What executes the guest: auto, kvm, hvf or tcg' -r
@@ -99,7 +103,11 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_su
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s u -l user -d 'Run as this user of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l detach-keys -d 'The keys that detach: single characters or ctrl-KEY, separated by commas; \'\' for none' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l replace -d 'Delete the instance of that name first, with its disk and log; the daemons\' config stays'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l insecure -d 'Run without the sandbox where the host forbids it'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s d -l detach -d 'Return at once; the command runs on'
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l no-terminal -d 'Run the command without a terminal: nobody can attach, and its stderr stays apart'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
@@ -202,6 +210,26 @@ complete -c aegis -n "__fish_aegis_using_subcommand exec" -l system -d 'Use the 
 complete -c aegis -n "__fish_aegis_using_subcommand exec" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand exec" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand attach" -l detach-keys -d 'The keys that detach: single characters or ctrl-KEY, separated by commas; \'\' for none' -r
+complete -c aegis -n "__fish_aegis_using_subcommand attach" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand attach" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand attach" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand attach" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand console" -s n -l tail -d 'Only the last lines' -r
+complete -c aegis -n "__fish_aegis_using_subcommand console" -s f -l follow -d 'Go on with what comes from now on, until Ctrl-C'
+complete -c aegis -n "__fish_aegis_using_subcommand console" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand console" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand console" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand console" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand console" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand cp" -s a -l archive -d 'Keep owners too (uid and gid); on this host that takes root'
+complete -c aegis -n "__fish_aegis_using_subcommand cp" -s L -l follow-link -d 'Copy what the source leads to, if it is a symbolic link'
+complete -c aegis -n "__fish_aegis_using_subcommand cp" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand cp" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand cp" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand cp" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand cp" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegis -n "__fish_aegis_using_subcommand logs" -l since -d 'Only what was written since: 10m or -1h for so long ago, a date, RFC 3339' -r
 complete -c aegis -n "__fish_aegis_using_subcommand logs" -l until -d 'Only what was written until then' -r
 complete -c aegis -n "__fish_aegis_using_subcommand logs" -s n -l tail -d 'Only the last N lines' -r

@@ -13,19 +13,23 @@ const LONGEST_FILE: usize = 600;
 
 /// Who of ours may depend on whom. What both ends of a wire share knows nothing
 /// of either end, and programs do not know each other.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
+    ("aegis-archive", &[]),
     ("aegis-core", &[]),
     ("aegis-fault-points", &[]),
     ("aegis-link", &["aegis-core"]),
     ("aegis-bus", &["aegis-core"]),
     ("aegisd", &["aegis-core", "aegis-bus", "aegis-fault-points"]),
-    ("aegisctl", &["aegis-core", "aegis-bus"]),
+    ("aegisctl", &["aegis-archive", "aegis-core", "aegis-bus"]),
     (
         "aegis-vmm",
         &["aegis-core", "aegis-link", "aegis-fault-points"],
     ),
     ("aegis-shim", &["aegis-core"]),
-    ("aegis-harness", &["aegis-core", "aegis-link"]),
+    (
+        "aegis-harness",
+        &["aegis-archive", "aegis-core", "aegis-link"],
+    ),
     ("aegis-tests", &["aegis-fault-points"]),
     ("xtask", &["aegis-tests"]),
 ];

@@ -43,5 +43,6 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         session = progress.during(open) => session?,
     };
     drop(progress);
-    session::carry(session, wiring, &mut signals).await
+    let carried = session::carry(session, wiring, &mut signals).await?;
+    Ok(carried.code())
 }

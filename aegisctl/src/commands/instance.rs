@@ -42,6 +42,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether the exit codes below 125 are those of a command in the guest.
+    pub(super) fn is_session(&self) -> bool {
+        matches!(self, Self::Start(args) if args.attaches())
+    }
+
     pub(super) async fn execute(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Start(args) => start::execute(context, args).await,
@@ -105,6 +110,7 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
             "failure": exit.failure,
             "at_us": exit.at_us,
             "oom": exit.oom,
+            "gave_up": exit.gave_up,
         })
     });
     json!({
@@ -137,6 +143,11 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
         "slice": view.slice,
         "qemu_pid": view.qemu_pid,
         "execs": view.execs,
+        "attached": view.attached,
+        "terminal": view.terminal,
+        "restart_policy": view.restart_policy,
+        "restarts": view.restarts,
+        "next_start_us": view.next_start_us,
         "last_exit": exit,
         "daemons": view.daemons.iter().map(daemon).collect::<Vec<_>>(),
         "stopped_by_hand": view.stopped_by_hand,

@@ -21,7 +21,7 @@ use crate::exit_code;
 use crate::failure::Failure;
 use crate::flags::{MachineFlags, ProcessFlags, StreamFlags};
 use crate::job::{self, JobWatch};
-use crate::session::{self, Session, Signals};
+use crate::session::{self, Carried, Session, Signals};
 use crate::ui::Progress;
 
 /// How long the instance may take to vanish by itself once its command has
@@ -80,7 +80,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
                 _ = signals.next_end() => {}
                 left = cleanup.during(machine.vanish(&cleanup)) => left?,
             }
-            code
+            code.map(Carried::code)
         }
         Err(code) => {
             cleanup.during(machine.delete(&cleanup)).await?;

@@ -29,16 +29,6 @@ impl LimitFlags {
             tasks_max: self.tasks_max,
         }
     }
-
-    /// The first flag that was given.
-    pub(super) fn given(self) -> Option<&'static str> {
-        match self {
-            _ if self.memory_max.is_some() => Some("--memory-max"),
-            _ if self.cpu_quota.is_some() => Some("--cpu-quota"),
-            _ if self.tasks_max.is_some() => Some("--tasks-max"),
-            _ => None,
-        }
-    }
 }
 
 /// Limits of an instance that exists; 0 takes one back.
@@ -67,9 +57,5 @@ impl LabelFlags {
     /// By key; of one that is given twice the last counts.
     pub(crate) fn labels(&self) -> BTreeMap<String, String> {
         self.label.iter().cloned().collect()
-    }
-
-    pub(super) fn is_given(&self) -> bool {
-        !self.label.is_empty()
     }
 }

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::sync::oneshot;
 
+use super::detach::Watcher;
 use crate::failure::Failure;
 
 /// As much as a pipe holds (pipe(7)): a larger buffer would not be filled.
@@ -88,22 +89,36 @@ pub(super) fn forward(name: &str, from: OwnedFd, to: OwnedFd) -> Result<Pump, Fa
 }
 
 /// Copies our stdin to the session and ends it there when it ends here. Nobody
-/// waits for it: a command may end without having read it all.
-pub(super) fn forward_stdin(to: OwnedFd) -> Result<(), Failure> {
+/// waits for it: a command may end without having read it all. Where keys are
+/// watched for, the receiver hears of them.
+pub(super) fn forward_stdin(
+    to: OwnedFd,
+    watcher: Option<Watcher>,
+) -> Result<oneshot::Receiver<()>, Failure> {
     block(&to)?;
     let from = own(io::stdin())?;
+    let (tell, typed) = oneshot::channel();
     spawn("stdin", move || {
         let mut to = File::from(to);
+        let mut from = File::from(from);
         // A stdin that cannot be read is at its end; that nobody reads what is
         // written is the command's choice.
-        copy(&mut File::from(from), &mut to).ok();
+        match watcher {
+            None => copy(&mut from, &mut to).ok(),
+            Some(watcher) => match copy_until_keys(&mut from, &mut to, watcher) {
+                // The session may have ended by itself.
+                Ok(true) => tell.send(()).ok(),
+                Ok(false) | Err(_) => None,
+            },
+        };
         // Where the descriptor is a socket that is also read from, closing it is not enough.
         shutdown(to.as_raw_fd(), Shutdown::Write).ok();
-    })
+    })?;
+    Ok(typed)
 }
 
 /// Threads copy with blocking calls; whoever made the descriptor may not have.
-fn block(descriptor: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn block(descriptor: &OwnedFd) -> Result<(), Failure> {
     let cleared = fcntl(descriptor, FcntlArg::F_GETFL).and_then(|flags| {
         let flags = OFlag::from_bits_retain(flags) - OFlag::O_NONBLOCK;
         fcntl(descriptor, FcntlArg::F_SETFL(flags))
@@ -114,12 +129,32 @@ fn block(descriptor: &OwnedFd) -> Result<(), Failure> {
     })
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map(|_| ()).map_err(|source| Failure::Io {
         what: "start a thread",
         source,
     })
+}
+
+/// Copies what is typed; whether the keys came before its end.
+fn copy_until_keys(from: &mut File, to: &mut File, mut watcher: Watcher) -> io::Result<bool> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(count) => count,
+            Err(error) => {
+                wait_if_would_block(from, PollFlags::POLLIN, error)?;
+                continue;
+            }
+        };
+        let typed = watcher.filter(&buffer[..count]);
+        write_all(to, &typed.bytes)?;
+        if typed.detach {
+            return Ok(true);
+        }
+    }
 }
 
 fn copy(from: &mut File, to: &mut File) -> io::Result<()> {
@@ -133,14 +168,18 @@ fn copy(from: &mut File, to: &mut File) -> io::Result<()> {
                 continue;
             }
         };
-        let mut rest = &buffer[..count];
-        while !rest.is_empty() {
-            match to.write(rest) {
-                Ok(count) => rest = &rest[count..],
-                Err(error) => wait_if_would_block(to, PollFlags::POLLOUT, error)?,
-            }
+        write_all(to, &buffer[..count])?;
+    }
+}
+
+fn write_all(to: &mut File, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match to.write(rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(error) => wait_if_would_block(to, PollFlags::POLLOUT, error)?,
         }
     }
+    Ok(())
 }
 
 /// Our standard streams are shared with other processes, which may have made

@@ -19,6 +19,11 @@ impl Terminal {
         stdin.is_terminal().then_some(Self(stdin))
     }
 
+    /// The terminal on stdin, if stdout is one too.
+    pub(crate) fn of_both() -> Option<Self> {
+        Self::of_stdin().filter(|_| io::stdout().is_terminal())
+    }
+
     /// Its size in characters; `None` if it has none.
     pub(crate) fn size(&self) -> Option<TerminalSize> {
         let (width, height) = terminal_size::terminal_size_of(&self.0)?;

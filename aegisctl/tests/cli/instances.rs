@@ -146,11 +146,17 @@ fn start_makes_starts_or_enables() {
     let other = bench.run(&["instance", "start", "--name", "new", "--memory", "1G"]);
     assert_eq!(other.code, Some(1));
     assert!(
-        other
-            .stderr
-            .starts_with("error: the instance 'new' exists already, and --memory only"),
+        other.stderr.starts_with(
+            "error: the instance 'new' exists already with other settings \
+                 (memory: have 256 MiB, asked 1024 MiB)"
+        ),
         "{other:?}"
     );
+    let replaced = [
+        "--quiet", "instance", "start", "--name", "new", "--memory", "1G",
+    ];
+    let replaced = bench.run(&[&replaced[..], &["--replace"]].concat());
+    replaced.expect(0, "Instance started: new\n", "");
     bench.run(&["instance", "disable", "new"]);
     bench.run(&["instance", "start", "--name", "new"]);
     assert_eq!(
@@ -158,6 +164,8 @@ fn start_makes_starts_or_enables() {
         [
             "create new",
             "start new",
+            "delete new",
+            "create new",
             "disable new",
             "enable new",
             "start new"

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::instance::{
-    DaemonEntry, DeleteOptions, ExecOptions, GuestProcess, InstanceView, LastExit, StopOptions,
-    UnitUsage, UpdateRequest, Usage, limits_to_dict,
+    AttachOptions, DaemonEntry, DeleteOptions, ExecOptions, GuestProcess, InstanceView, LastExit,
+    StopOptions, UnitUsage, UpdateRequest, Usage, limits_to_dict,
 };
+use aegis_bus::manager::SpecRequest;
 use aegis_bus::names::job_path;
-use aegis_core::control::Process;
+use aegis_core::control::{AttachRequest, Process};
 use aegis_core::handle::Handle;
 use zbus::{OwnedFd, OwnedObjectPath};
 
@@ -133,11 +134,31 @@ impl InstanceObject {
         let options = ExecOptions::from_dict(options).map_err(refused)?;
         let request = options.into_request(argv);
         let descriptors = self.instance()?.exec(request).await.map_err(failed)?;
-        let four: [_; 4] = descriptors
-            .try_into()
-            .map_err(|_| failed(VmError::Misfit.into()))?;
-        let [stdin, stdout, stderr, control] = four.map(OwnedFd::from);
-        Ok((stdin, stdout, stderr, control))
+        session(descriptors)
+    }
+
+    #[zbus(out_args("stdin", "stdout", "stderr", "control"))]
+    async fn attach(
+        &self,
+        options: Dict,
+    ) -> Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd), BusFault> {
+        let AttachOptions { size } = AttachOptions::from_dict(options).map_err(refused)?;
+        let request = AttachRequest { size };
+        let descriptors = self.instance()?.attach(request).await.map_err(failed)?;
+        session(descriptors)
+    }
+
+    #[zbus(out_args("files"))]
+    async fn open_console(&self, options: Dict) -> Result<Vec<OwnedFd>, BusFault> {
+        none(options)?;
+        let files = self.instance()?.open_console().await.map_err(failed)?;
+        Ok(files.into_iter().map(OwnedFd::from).collect())
+    }
+
+    #[zbus(out_args("differences"))]
+    async fn compare(&self, spec: Dict) -> Result<Vec<(String, String, String)>, BusFault> {
+        let request = SpecRequest::from_dict(spec).map_err(refused)?;
+        Ok(self.instance()?.compare(&request))
     }
 
     #[zbus(out_args("files"))]
@@ -273,6 +294,31 @@ impl InstanceObject {
     }
 
     #[zbus(property)]
+    fn attached(&self) -> Result<u32, BusFault> {
+        Ok(self.view()?.attached)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn terminal(&self) -> Result<bool, BusFault> {
+        Ok(self.view()?.terminal)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn restart_policy(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.restart_policy.clone())
+    }
+
+    #[zbus(property)]
+    fn restarts(&self) -> Result<u32, BusFault> {
+        Ok(self.view()?.restarts)
+    }
+
+    #[zbus(property)]
+    fn next_start(&self) -> Result<u64, BusFault> {
+        Ok(self.view()?.next_start_us)
+    }
+
+    #[zbus(property)]
     fn last_exit(&self) -> Result<Dict, BusFault> {
         Ok(self
             .view()?
@@ -296,6 +342,17 @@ impl InstanceObject {
     fn stopped_by_hand(&self) -> Result<BTreeMap<String, u64>, BusFault> {
         Ok(self.view()?.stopped_by_hand.clone())
     }
+}
+
+/// The descriptors of a session as they are answered.
+fn session(
+    descriptors: Vec<rustix::fd::OwnedFd>,
+) -> Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd), BusFault> {
+    let four: [_; 4] = descriptors
+        .try_into()
+        .map_err(|_| failed(VmError::Misfit.into()))?;
+    let [stdin, stdout, stderr, control] = four.map(OwnedFd::from);
+    Ok((stdin, stdout, stderr, control))
 }
 
 /// Refuses every option where a method knows none yet.

@@ -38,7 +38,7 @@ const HOLD: Duration = Duration::from_secs(1);
 /// Between two tries of a correction that fails, growing from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
-/// A daemon that ran this long is healthy: its next failure is a new one.
+/// A service that ran this long is healthy: its next failure is a new one.
 const HEALTHY: Duration = Duration::from_secs(600);
 /// Before a broken connection to a VM's owner that still runs is made anew.
 const RECONNECT: Duration = Duration::from_secs(1);
@@ -253,7 +253,11 @@ impl Actor {
             self.begin(Kind::Configure, None, work);
             return;
         }
-        let mut actions = reconcile::plan(&self.work.record.borrow(), &self.units);
+        let mut actions = reconcile::plan(
+            &self.work.record.borrow(),
+            &self.units,
+            self.work.shared.facts.started_at,
+        );
         if self.resting {
             actions.retain(|action| *action == Action::Delete);
         }
@@ -463,7 +467,7 @@ impl Actor {
             .extend(self.configs.compare(found, &self.work.handle, &self.units));
     }
 
-    /// Lets daemons that have run long enough begin their delays anew.
+    /// Lets services that have run long enough begin their delays anew.
     async fn note_health(&mut self) {
         let now = now_us();
         let healed = self
@@ -535,11 +539,14 @@ async fn concluded(current: &mut Option<Current>) -> Conclusion {
     }
 }
 
-/// When a daemon that was restarted counts as healthy again; `None` if it does
+/// When a service that was restarted counts as healthy again; `None` if it does
 /// already or does not run.
 fn healthy_in(unit: &UnitState, now: u64) -> Option<Duration> {
     let runs = phase(Some(unit)) == UnitPhase::Active && !unit.has_exited();
-    let is_daemon = matches!(unit.unit.kind, aegis_core::units::UnitKind::Daemon(_));
+    let is_service = matches!(
+        unit.unit.kind,
+        aegis_core::units::UnitKind::Daemon(_) | aegis_core::units::UnitKind::Vm
+    );
     let age = Duration::from_micros(now.saturating_sub(unit.since));
-    (runs && is_daemon && unit.restarts > 0).then(|| HEALTHY.saturating_sub(age))
+    (runs && is_service && unit.restarts > 0).then(|| HEALTHY.saturating_sub(age))
 }

@@ -26,6 +26,10 @@ pub enum InstanceError {
     Busy(Handle),
     #[error("there is no VM of the instance '{0}' at the moment")]
     NoVm(Handle),
+    #[error("the instance '{0}' has no command to attach to")]
+    NothingToAttach(Handle),
+    #[error("the command of the instance '{0}' runs without a terminal")]
+    NoTerminal(Handle),
     #[error("the operation was cancelled")]
     Cancelled,
     #[error("a {0} overtook the operation")]
@@ -117,6 +121,13 @@ impl InstanceError {
             Self::Busy(_) => fault(Symbol::Busy).with_hint("try again in a moment"),
             Self::NoVm(handle) => fault(Symbol::WrongState)
                 .with_hint(format!("start it: aegisctl instance start --name {handle}")),
+            Self::NothingToAttach(handle) => fault(Symbol::WrongState).with_hint(format!(
+                "open a shell in it: aegisctl exec -t {handle} -- sh"
+            )),
+            Self::NoTerminal(handle) => fault(Symbol::WrongState).with_hint(format!(
+                "follow what it writes: aegisctl logs --follow {handle}; \
+                 open a shell beside it: aegisctl exec -t {handle} -- sh"
+            )),
             Self::Deleting(_) => fault(Symbol::WrongState),
             Self::Cancelled | Self::Overtaken(_) => fault(Symbol::Cancelled),
             Self::Handle(_) => fault(Symbol::InvalidHandle),

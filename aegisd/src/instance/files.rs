@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
+use aegis_core::control::StartMark;
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
 use aegis_core::kit::Manifest;
@@ -92,6 +93,14 @@ pub(super) fn write(host: &Host, record: &Record) -> Result<(), InstanceError> {
     // A unit is given this one file to write, so it must be there.
     make_file(host, &host.layout.accel_cache())?;
     write_json(host, &files.vm_spec(), &vm_spec(host, &names, record))
+}
+
+/// Notes that somebody starts the instance by name.
+pub(super) fn mark_start(host: &Host, handle: &Handle) -> Result<(), InstanceError> {
+    let mark = StartMark {
+        at: super::now_us(),
+    };
+    write_json(host, &host.layout.instance(handle).start_mark(), &mark)
 }
 
 /// Writes the default config of an instance's daemons where there is none yet.
@@ -295,6 +304,8 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
             .as_ref()
             .map(|workspace| names.plain(&workspace_path(host, workspace))),
         command: spec.command.clone(),
+        terminal: spec.terminal,
+        restart: spec.restart,
         env: spec.env.clone(),
         workdir: spec.workdir.clone(),
         user: spec.user.clone(),

@@ -65,6 +65,7 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         listen: std::iter::once(control).chain(ports).collect(),
         stop_timeout: STOP_TIMEOUT,
         watchdog: WATCHDOG,
+        restart: spec.restart,
         limits: limits(spec),
         confinement: confinement(record, reach),
         log: log(record),

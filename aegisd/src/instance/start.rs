@@ -28,7 +28,7 @@ impl Work {
                 report.says("resuming the VM");
                 return change(&self.control_socket(), Call::Resume).await;
             }
-            Some(VmState::Failed | VmState::Stopping) => {
+            Some(VmState::Failed | VmState::Stopping | VmState::Resting) => {
                 report.says("waiting for the last VM to end");
                 self.stop_unit(&self.vm()).await?;
             }
@@ -83,7 +83,7 @@ impl Work {
                         return Err(InstanceError::Start(fault.clone()));
                     }
                     (VmState::Failed, None) => return Err(InstanceError::EndedEarly),
-                    (VmState::Starting | VmState::Stopping, _) => {}
+                    (VmState::Starting | VmState::Stopping | VmState::Resting, _) => {}
                 }
             }
             let late = ended.map_or_else(Instant::now, |(_, late)| late);

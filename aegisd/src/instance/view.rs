@@ -93,6 +93,11 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         slice: units::slice(&record.handle),
         qemu_pid: machine.map_or(0, |machine| machine.qemu_pid),
         execs: vm.map_or(0, |vm| vm.execs),
+        attached: vm.map_or(0, |vm| vm.attached),
+        terminal: spec.terminal,
+        restart_policy: spec.restart.to_string(),
+        restarts: unit.map_or(0, |unit| unit.restarts),
+        next_start_us: next_start(&sources, unit).unwrap_or(0),
         last_exit: last_exit(&sources),
         daemons: spec
             .daemons
@@ -137,22 +142,68 @@ fn reason(sources: &Sources<'_>, state: InstanceState, unit: Option<&UnitState>)
             format!("awake: {}", vm.awake_because.join(", "))
         }
         (InstanceState::Starting | InstanceState::Stopping, Some(vm)) => vm.words.clone(),
+        (InstanceState::Stopped, Some(vm)) if vm.state == VmState::Resting => resting(sources, vm),
+        (InstanceState::Starting, None) if unit.is_some_and(UnitState::is_restarting) => {
+            let exit = sources.last_exit.map(CommandExit::words);
+            format!(
+                "starting again after its delay: {}",
+                exit.unwrap_or_default()
+            )
+        }
         _ if record.stopped_by_hand.contains_key(&socket) => {
             format!("{socket} was stopped by systemctl; starting the instance opens it again")
         }
         (InstanceState::Stopped, _) if record.stopped_by_hand.contains_key(&vm_unit) => {
             format!("{vm_unit} was stopped by systemctl; any use starts it again")
         }
+        (InstanceState::Stopped, None) => gave_up(sources).unwrap_or_default(),
         _ => String::new(),
     }
 }
 
-fn last_exit(sources: &Sources<'_>) -> Option<LastExit> {
-    let current = match sources.vm.map(|vm| &vm.command) {
+/// Why connections are reset.
+fn resting(sources: &Sources<'_>, vm: &VmStatus) -> String {
+    match latest_exit(sources) {
+        Some(exit) => format!("{}; connections are reset for a while", exit.words()),
+        None => vm.words.clone(),
+    }
+}
+
+/// Why its policy does not start it any more.
+fn gave_up(sources: &Sources<'_>) -> Option<String> {
+    let exit = sources.last_exit.filter(|exit| exit.follow_up.gave_up)?;
+    Some(format!(
+        "given up after {} restarts: {}",
+        exit.follow_up.restarts,
+        exit.words()
+    ))
+}
+
+/// When it starts by its policy, or connections start it again.
+fn next_start(sources: &Sources<'_>, unit: Option<&UnitState>) -> Option<u64> {
+    if let Some(next) = unit.and_then(|unit| unit.next_restart) {
+        return Some(next);
+    }
+    match sources.vm {
+        Some(vm) => vm.rests_until,
+        None if matches!(phase(unit), UnitPhase::Inactive | UnitPhase::Failed) => {
+            let rests_until = sources.last_exit?.follow_up.rests_until;
+            rests_until.filter(|&until| until > sources.now)
+        }
+        None => None,
+    }
+}
+
+/// How the command ended in this VM, else in the last one.
+fn latest_exit<'a>(sources: &Sources<'a>) -> Option<&'a CommandExit> {
+    match sources.vm.map(|vm| &vm.command) {
         Some(CommandState::Ended(exit)) => Some(exit),
-        _ => None,
-    };
-    let exit = current.or(sources.last_exit)?;
+        _ => sources.last_exit,
+    }
+}
+
+fn last_exit(sources: &Sources<'_>) -> Option<LastExit> {
+    let exit = latest_exit(sources)?;
     Some(LastExit {
         code: exit.code,
         signal: exit.signal,
@@ -163,6 +214,7 @@ fn last_exit(sources: &Sources<'_>) -> Option<LastExit> {
             .unwrap_or_default(),
         at_us: exit.at,
         oom: exit.oom,
+        gave_up: exit.follow_up.gave_up,
     })
 }
 

@@ -87,6 +87,7 @@ impl Work {
                 Action::FinishCreation => self.make(false, &report).await,
                 Action::Open => self.open().await,
                 Action::Launch(daemon) => self.launch(&daemon).await,
+                Action::Start => self.start_marked(&report).await,
                 Action::Stop(unit) => self.stop_unit(&unit).await,
                 Action::Limit => self.limit().await,
             };
@@ -159,7 +160,7 @@ impl Work {
             self.launch(&daemon.name).await?;
         }
         if start {
-            self.start_vm(report).await?;
+            self.start_marked(report).await?;
         }
         let run = self.shared.facts.started_at;
         self.intend(|record| {
@@ -172,7 +173,16 @@ impl Work {
 
     async fn start(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
         let completed = self.enable(report).await?;
-        Ok(self.start_vm(report).await?.or(completed))
+        self.intend(|record| record.stopped_at = None).await?;
+        Ok(self.start_marked(report).await?.or(completed))
+    }
+
+    /// Starts the VM for somebody who wants it: how its command ended before does
+    /// not count any more.
+    async fn start_marked(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
+        let (shared, handle) = (self.shared.clone(), self.handle.clone());
+        blocking(move || files::mark_start(&shared.host, &handle)).await?;
+        self.start_vm(report).await
     }
 
     async fn enable(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
@@ -196,7 +206,9 @@ impl Work {
             outcome = Outcome::Changed;
         }
         let record = self.record.borrow().clone();
-        let mut actions = reconcile::plan(&record, &units);
+        // Being enabled is no reason to start the VM, nor is a start held up by one.
+        let mut actions = reconcile::plan(&record, &units, self.shared.facts.started_at);
+        actions.retain(|action| *action != Action::Start);
         let ended = units.iter().filter(|state| deserves_another_start(state));
         actions.extend(ended.filter_map(|state| match &state.unit.kind {
             aegis_core::units::UnitKind::Daemon(name) => Some(Action::Launch(name.clone())),
@@ -212,7 +224,7 @@ impl Work {
                 Action::Limit => self.limit().await?,
                 // Those of other intents; this one is enabled, and an ephemeral
                 // instance whose VM is gone is the actor's to delete.
-                Action::FinishCreation | Action::Delete => Outcome::Unchanged,
+                Action::FinishCreation | Action::Delete | Action::Start => Outcome::Unchanged,
             };
         }
         self.note_made().await?;
@@ -224,6 +236,9 @@ impl Work {
         grace_secs: Option<u32>,
         report: &Reporter,
     ) -> Result<Outcome, InstanceError> {
+        // Written first: a crash after the stop must not let a policy start it again.
+        self.intend(|record| record.stopped_at = Some(now_us()))
+            .await?;
         report.says("stopping the guest");
         let vm = self.vm();
         let killing = async {

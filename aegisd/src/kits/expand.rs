@@ -3,6 +3,7 @@
 
 use aegis_bus::manager::SpecRequest;
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::{DEFAULT_MEMORY_MIB, InstanceDaemon, InstanceSpec, KitRef, SpecError};
 use serde_json::Value;
 
@@ -47,6 +48,7 @@ impl ExpandError {
 /// The kit is broken, or a value is not acceptable.
 pub fn expand(request: SpecRequest, kit: Option<&Kit>) -> Result<InstanceSpec, ExpandError> {
     let mut spec = InstanceSpec {
+        restart: request.restart.unwrap_or_default(),
         env: request.env,
         workdir: request.workdir,
         user: request.user,
@@ -74,9 +76,12 @@ pub fn expand(request: SpecRequest, kit: Option<&Kit>) -> Result<InstanceSpec, E
     if let Some(command) = request.command {
         spec.command = command;
     }
+    spec.terminal = request.terminal.unwrap_or_default() && !spec.command.is_empty();
     if spec.ephemeral {
         // It lives for one command that comes by exec, beside which nothing runs.
         spec.command.clear();
+        spec.terminal = false;
+        spec.restart = RestartPolicy::No;
         spec.daemons.clear();
     }
     if !spec.image.is_empty() {

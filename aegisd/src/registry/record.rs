@@ -59,6 +59,9 @@ pub struct Record {
     pub revisions: BTreeMap<String, u64>,
     /// The limits of the VM's unit are not yet what the spec says.
     pub limits_due: bool,
+    /// When the user stopped the VM and has not started it since, in microseconds
+    /// since 1970.
+    pub stopped_at: Option<u64>,
 }
 
 impl Record {
@@ -74,6 +77,7 @@ impl Record {
             made_in: None,
             revisions: BTreeMap::new(),
             limits_due: false,
+            stopped_at: None,
         }
     }
 

@@ -13,7 +13,7 @@ use super::{OpenError, RegistryError};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -41,6 +41,10 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
     ALTER TABLE instance ADD COLUMN revisions TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE instance ADD COLUMN limits_due INTEGER NOT NULL DEFAULT 0;
     UPDATE instance SET intent_since = created_at;
+",
+    "
+    -- Microseconds since 1970.
+    ALTER TABLE instance ADD COLUMN stopped_at INTEGER;
 ",
 ];
 
@@ -123,7 +127,7 @@ impl Store {
             .connection
             .prepare(
                 "SELECT handle, created_at, intent, spec, stopped_by_hand, made_in,
-                        intent_since, revisions, limits_due
+                        intent_since, revisions, limits_due, stopped_at
                  FROM instance ORDER BY folded",
             )
             .map_err(&failed)?;
@@ -163,8 +167,8 @@ impl Store {
         };
         let statement = format!(
             "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in,
-                                   intent_since, revisions, limits_due)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+                                   intent_since, revisions, limits_due, stopped_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
         );
         let values = params![
             record.handle.folded(),
@@ -177,6 +181,7 @@ impl Store {
             to_sql(record.intent_since),
             serde_json::to_string(&record.revisions).map_err(encode)?,
             record.limits_due,
+            record.stopped_at.map(to_sql),
         ];
         let write = || self.connection.execute(&statement, values);
         let written = step("registry.write", write);
@@ -225,6 +230,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
         intent_since: from_sql(row.get(6)?),
         revisions: serde_json::from_str(&revisions).map_err(json("revisions"))?,
         limits_due: row.get(8)?,
+        stopped_at: row.get::<_, Option<i64>>(9)?.map(from_sql),
     };
     record.spec.validate()?;
     Ok(record)
@@ -308,6 +314,7 @@ mod tests {
         made.intent_since = 8;
         made.revisions = [("memory".to_owned(), 3)].into();
         made.limits_due = true;
+        made.stopped_at = Some(10);
         Store::open(&path).unwrap().insert(&made).unwrap();
         assert_eq!(Store::open(&path).unwrap().load().unwrap().records, [made]);
         let mode = fs::metadata(&path).unwrap().permissions().mode();

@@ -177,6 +177,7 @@ mod tests {
             ],
             stop_timeout: Duration::from_secs(25),
             watchdog: Duration::from_secs(30),
+            restart: aegis_core::restart::RestartPolicy::OnFailure { most: None },
             limits: Limits::default(),
             confinement: Confinement::Waived,
             log: LogFields::default(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aegis_core::handle::Handle;
+use aegis_core::restart::RestartPolicy;
 
 /// A program and its arguments.
 ///
@@ -84,6 +85,8 @@ pub struct InstancePlan {
     pub stop_timeout: Duration,
     /// aegis-vmm shows that its loop turns at least this often.
     pub watchdog: Duration,
+    /// What follows an end of aegis-vmm that nobody asked for.
+    pub restart: RestartPolicy,
     pub limits: Limits,
     pub confinement: Confinement,
     pub log: LogFields,

@@ -101,7 +101,12 @@ impl FakeOwner {
                 }])),
                 Call::Exec(request) => {
                     self.settled().await;
-                    exec(id, stream.get_ref(), &request.argv);
+                    exec(id, stream.get_ref(), &request.argv, Answer::Exec);
+                    continue;
+                }
+                Call::Attach(_) => {
+                    self.settled().await;
+                    exec(id, stream.get_ref(), &["attached".into()], Answer::Attach);
                     continue;
                 }
             };
@@ -145,9 +150,11 @@ fn status(spec: &VmSpec) -> VmStatus {
             false => CommandState::Running { pid: 7 },
         },
         execs: 0,
+        attached: 0,
         connections: 0,
         revision: spec.revision,
         awake_because: Vec::new(),
+        rests_until: None,
     }
 }
 
@@ -159,7 +166,7 @@ async fn send(stream: &mut UnixStream, frame: &OwnerFrame) {
 }
 
 /// Answers with four descriptors, as if the command echoed its words.
-fn exec(id: u64, stream: &UnixStream, argv: &[String]) {
+fn exec(id: u64, stream: &UnixStream, argv: &[String], ok: Answer) {
     let (_, stdin) = std::io::pipe().unwrap();
     let (stdout, mut output) = std::io::pipe().unwrap();
     let (stderr, _) = std::io::pipe().unwrap();
@@ -170,11 +177,7 @@ fn exec(id: u64, stream: &UnixStream, argv: &[String]) {
         .unwrap();
     let descriptors: [OwnedFd; 4] = [stdin.into(), stdout.into(), stderr.into(), control.into()];
     let borrowed = descriptors.each_ref().map(AsFd::as_fd);
-    let frame = OwnerFrame::Answer {
-        id,
-        ok: Answer::Exec,
-        fds: 4,
-    };
+    let frame = OwnerFrame::Answer { id, ok, fds: 4 };
     let mut bytes = serde_json::to_vec(&frame).unwrap();
     bytes.push(b'\n');
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];

@@ -161,6 +161,7 @@ impl World {
             listen,
             stop_timeout: Duration::from_secs(10),
             watchdog: Duration::from_secs(30),
+            restart: aegis_core::restart::RestartPolicy::OnFailure { most: None },
             limits: Limits {
                 memory_max: Some(256 << 20),
                 tasks_max: Some(64),

@@ -73,6 +73,18 @@ pub trait Instance {
         options: &Dict,
     ) -> zbus::Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd)>;
 
+    /// Joins the terminal of the command. Waits for a VM that is being started, but
+    /// starts none. `options` is an [`AttachOptions`]; the descriptors are those of
+    /// `Exec`, with stderr at its end. A client that goes leaves the command as it is.
+    fn attach(&self, options: &Dict) -> zbus::Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd)>;
+
+    /// The guest's serial console: read-only descriptors, oldest file first.
+    fn open_console(&self, options: &Dict) -> zbus::Result<Vec<OwnedFd>>;
+
+    /// What of a spec is other than the instance has it: name, have, asked. `spec`
+    /// is a `SpecRequest`; what it does not name is not compared.
+    fn compare(&self, spec: &Dict) -> zbus::Result<Vec<(String, String, String)>>;
+
     /// The log of the command: read-only descriptors, oldest file first.
     fn open_logs(&self, options: &Dict) -> zbus::Result<Vec<OwnedFd>>;
 
@@ -146,6 +158,22 @@ pub trait Instance {
     /// Open exec sessions.
     #[zbus(property)]
     fn execs(&self) -> zbus::Result<u32>;
+    /// Clients on the command's terminal.
+    #[zbus(property)]
+    fn attached(&self) -> zbus::Result<u32>;
+    /// Whether the command runs on a terminal.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn terminal(&self) -> zbus::Result<bool>;
+    /// no, on-failure[:N], always or unless-stopped.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn restart_policy(&self) -> zbus::Result<String>;
+    /// How often the VM was started again by its restart policy.
+    #[zbus(property)]
+    fn restarts(&self) -> zbus::Result<u32>;
+    /// When the VM starts again by its policy, or is startable by connections again,
+    /// in microseconds since 1970; 0 if neither.
+    #[zbus(property)]
+    fn next_start(&self) -> zbus::Result<u64>;
     /// How the command last ended ([`LastExit`]); empty if it never did.
     #[zbus(property)]
     fn last_exit(&self) -> zbus::Result<Dict>;
@@ -216,6 +244,47 @@ impl DeleteOptions {
     }
 }
 
+/// The `options` of `Attach`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// The size of the caller's terminal.
+    pub size: Option<TerminalSize>,
+}
+
+impl AttachOptions {
+    /// The options as they travel.
+    pub fn to_dict(self) -> Dict {
+        let mut dict = Dict::new();
+        put_some(&mut dict, "tty", self.size.map(size_to_wire));
+        dict
+    }
+
+    /// Reads the options. A size beyond 65535 is cut to it, as a terminal would.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            size: reader.take_pair("tty")?.map(size_from_wire),
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+fn size_to_wire(size: TerminalSize) -> (u32, u32) {
+    (size.rows.into(), size.cols.into())
+}
+
+fn size_from_wire((rows, cols): (u32, u32)) -> TerminalSize {
+    let chars = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+    TerminalSize {
+        rows: chars(rows),
+        cols: chars(cols),
+    }
+}
+
 /// The `options` of `Exec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOptions {
@@ -235,10 +304,7 @@ impl ExecOptions {
         }
         put_some(&mut dict, "workdir", self.workdir.as_deref());
         put_some(&mut dict, "user", self.user.as_deref());
-        let tty = self
-            .tty
-            .map(|size| (u32::from(size.rows), u32::from(size.cols)));
-        put_some(&mut dict, "tty", tty);
+        put_some(&mut dict, "tty", self.tty.map(size_to_wire));
         dict
     }
 
@@ -248,15 +314,11 @@ impl ExecOptions {
     /// The first entry that is unknown or of the wrong type.
     pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
         let mut reader = DictReader::new("option", dict);
-        let chars = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
         let options = Self {
             env: reader.take("env")?.unwrap_or_default(),
             workdir: reader.take("workdir")?,
             user: reader.take("user")?,
-            tty: reader.take_pair("tty")?.map(|(rows, cols)| TerminalSize {
-                rows: chars(rows),
-                cols: chars(cols),
-            }),
+            tty: reader.take_pair("tty")?.map(size_from_wire),
         };
         reader.finish()?;
         Ok(options)
@@ -306,6 +368,10 @@ mod tests {
             grace_secs: Some(3),
         };
         assert_eq!(StopOptions::from_dict(stop.to_dict()).unwrap(), stop);
+        let attach = AttachOptions {
+            size: Some(TerminalSize { rows: 24, cols: 80 }),
+        };
+        assert_eq!(AttachOptions::from_dict(attach.to_dict()).unwrap(), attach);
         let delete = DeleteOptions { purge: true };
         assert_eq!(DeleteOptions::from_dict(delete.to_dict()).unwrap(), delete);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aegis_core::limits::ResourceLimits;
 use aegis_core::port::PortMapping;
+use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::{Accel, Workspace};
 use serde::{Deserialize, Serialize};
 use zbus::{OwnedObjectPath, Type};
@@ -136,6 +137,9 @@ pub struct SpecRequest {
     pub image: Option<String>,
     /// `Some` of nothing means no command, even where the kit has one.
     pub command: Option<Vec<String>>,
+    /// Run the command on a terminal that clients attach to.
+    pub terminal: Option<bool>,
+    pub restart: Option<RestartPolicy>,
     pub env: BTreeMap<String, String>,
     pub workdir: Option<String>,
     pub user: Option<String>,
@@ -158,6 +162,9 @@ impl SpecRequest {
         put_some(&mut dict, "kit", self.kit.as_deref());
         put_some(&mut dict, "image", self.image.as_deref());
         put_some(&mut dict, "command", self.command.clone());
+        put_some(&mut dict, "terminal", self.terminal);
+        let restart = self.restart.map(|policy| policy.to_string());
+        put_some(&mut dict, "restart", restart);
         if !self.env.is_empty() {
             put(&mut dict, "env", self.env.clone());
         }
@@ -202,6 +209,8 @@ impl SpecRequest {
             kit: reader.take("kit")?,
             image: reader.take("image")?,
             command: reader.take("command")?,
+            terminal: reader.take("terminal")?,
+            restart: reader.parse("restart")?,
             env: reader.take("env")?.unwrap_or_default(),
             workdir: reader.take("workdir")?,
             user: reader.take("user")?,
@@ -277,6 +286,8 @@ mod tests {
             kit: Some("agent".into()),
             image: Some(String::new()),
             command: Some(vec!["sh".into(), "-c".into(), "true".into()]),
+            terminal: Some(true),
+            restart: Some(RestartPolicy::OnFailure { most: Some(3) }),
             env: [("A".into(), "b".into())].into(),
             workdir: Some("/tmp".into()),
             user: Some("1000:1000".into()),

@@ -46,6 +46,10 @@ pub enum Call {
     /// Run a command in the guest. Answered with four descriptors: stdin (write),
     /// stdout (read), stderr (read), control (both, [`ExecEvent`] and [`ExecInput`]).
     Exec(ExecRequest),
+    /// Join the terminal of the instance's command; waits for a VM that starts.
+    /// Answered like [`Call::Exec`]; stderr is at its end at once. A client that
+    /// goes leaves the command as it is.
+    Attach(AttachRequest),
 }
 
 /// A frame from the owner.
@@ -74,6 +78,8 @@ pub enum Answer {
     Outcome(Outcome),
     /// The descriptors of an exec session came with this frame.
     Exec,
+    /// The descriptors of an attached client came with this frame.
+    Attach,
     Processes(Vec<Process>),
 }
 
@@ -120,6 +126,14 @@ pub struct ExecRequest {
     /// The size of the terminal to run it on; `None` means pipes.
     #[serde(default)]
     pub tty: Option<TerminalSize>,
+}
+
+/// A client that joins the terminal of the instance's command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// The size of the client's terminal; `None` if it has none.
+    #[serde(default)]
+    pub size: Option<TerminalSize>,
 }
 
 /// The size of a terminal in characters.
@@ -193,6 +207,9 @@ pub struct VmStatus {
     /// Open exec sessions.
     #[serde(default)]
     pub execs: u32,
+    /// Clients on the command's terminal.
+    #[serde(default)]
+    pub attached: u32,
     /// Open connections on exposed ports.
     #[serde(default)]
     pub connections: u32,
@@ -202,6 +219,10 @@ pub struct VmStatus {
     /// What keeps the VM awake, in words.
     #[serde(default)]
     pub awake_because: Vec<String>,
+    /// When connections start the VM again, while they do not, in microseconds
+    /// since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_until: Option<u64>,
 }
 
 /// What the machine is made of.
@@ -269,6 +290,67 @@ pub struct CommandExit {
     /// The guest ran out of memory.
     #[serde(default)]
     pub oom: bool,
+    #[serde(default)]
+    pub follow_up: FollowUp,
+}
+
+impl CommandExit {
+    /// Whether it is anything but an exit with code 0.
+    pub fn is_failure(&self) -> bool {
+        self.code != Some(0)
+    }
+
+    /// How the end reads in a sentence.
+    pub fn words(&self) -> String {
+        let how = match self {
+            Self {
+                fault: Some(fault), ..
+            } if fault.symbol == Symbol::VmEnded => {
+                format!("the command ended with its VM: {fault}")
+            }
+            Self {
+                fault: Some(fault), ..
+            } => format!("the command did not start: {fault}"),
+            Self {
+                code: Some(code), ..
+            } => format!("the command exited with {code}"),
+            Self {
+                signal: Some(signal),
+                ..
+            } => format!("signal {signal} killed the command"),
+            _ => "the command did not start".to_owned(),
+        };
+        match self.oom {
+            true => format!("{how}: the guest ran out of memory"),
+            false => how,
+        }
+    }
+}
+
+/// What follows the end of a command ([`crate::restart`]), and the counts that
+/// it followed from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowUp {
+    /// How often the policy has started it again since somebody did.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Ends in a row that came soon after their start.
+    #[serde(default)]
+    pub quick_ends: u32,
+    /// It failed as often as its policy allows.
+    #[serde(default)]
+    pub gave_up: bool,
+    /// No connection starts the VM before, in microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_until: Option<u64>,
+}
+
+/// `start.json`: when somebody last started the instance by name. Written by
+/// aegisd; ends before it count no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartMark {
+    /// In microseconds since 1970.
+    pub at: u64,
 }
 
 #[cfg(test)]

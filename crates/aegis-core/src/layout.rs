@@ -204,6 +204,11 @@ impl InstanceFiles {
     pub fn exit(&self) -> PathBuf {
         self.dir.join("exit.json")
     }
+
+    /// When somebody last started it ([`crate::control::StartMark`]).
+    pub fn start_mark(&self) -> PathBuf {
+        self.dir.join("start.json")
+    }
 }
 
 /// The longest path of a unix socket, in bytes: `sun_path` of unix(7) less its NUL.

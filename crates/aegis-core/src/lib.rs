@@ -15,6 +15,7 @@
 //! | [`kit`] | kit manifests |
 //! | [`layout`] | where everything lies on disk |
 //! | [`units`] | the names of units |
+//! | [`restart`] | what the end of a command leads to |
 //! | [`lifecycle`] | the life of a VM: states, admission, transitions |
 //! | [`state`] | what an instance is, derived from intent, unit and VM |
 //! | [`control`] | the control socket of a VM's owner |
@@ -30,6 +31,7 @@ pub mod layout;
 pub mod lifecycle;
 pub mod limits;
 pub mod port;
+pub mod restart;
 pub mod spec;
 pub mod state;
 pub mod units;

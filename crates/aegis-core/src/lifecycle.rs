@@ -11,6 +11,9 @@
 //!                             └──── Stop ────┘ │ MachineEnded
 //!                                              ▼
 //!                                            Ended ─► the process exits
+//!
+//!  Starting ── RestBegan ──► Resting ── Retry ──► Starting
+//!                               └─ Stop ─► Ended
 //! ```
 //!
 //! Two pure functions hold the rules: [`admit`] says what becomes of a request
@@ -34,16 +37,20 @@ pub enum VmState {
     Stopping,
     /// The start failed; the owner keeps the ports and will try again.
     Failed,
+    /// The command ended by itself a moment ago: connections are reset until the
+    /// back-off is over; a use by hand starts the VM.
+    Resting,
 }
 
 impl VmState {
     /// Every state.
-    pub const ALL: [VmState; 5] = [
+    pub const ALL: [VmState; 6] = [
         Self::Starting,
         Self::Running,
         Self::Paused,
         Self::Stopping,
         Self::Failed,
+        Self::Resting,
     ];
 }
 
@@ -54,8 +61,10 @@ pub enum Request {
     Pause,
     /// Let them run on.
     Resume,
-    /// Work for the guest: an exec, a connection. Wakes a paused VM.
+    /// Work for the guest that somebody asked for by hand: an exec. Wakes a paused VM.
     Use,
+    /// A connection on a port: as [`Request::Use`], but it starts no VM that rests.
+    Visit,
     /// End the VM in an orderly way.
     Stop,
 }
@@ -82,6 +91,8 @@ pub enum Denial {
     Stopping,
     #[error("the VM could not be started")]
     Failed,
+    #[error("the command of the instance ended a moment ago")]
+    Resting,
 }
 
 /// What happened to the machine or in the owner.
@@ -101,6 +112,8 @@ pub enum Event {
     StopBegan,
     /// The machine's process has ended.
     MachineEnded,
+    /// Instead of a start: the back-off after the command's end is not over.
+    RestBegan,
 }
 
 /// Where an event leads.
@@ -119,23 +132,32 @@ pub fn admit(state: VmState, request: Request) -> Admission {
     use Admission::{AlreadySo, Deny, Do, Wait};
     match (state, request) {
         (VmState::Starting, Request::Pause) => Deny(Denial::Starting),
-        (VmState::Starting, Request::Resume | Request::Use) => Wait,
+        (VmState::Starting, Request::Resume | Request::Use | Request::Visit) => Wait,
         (VmState::Starting, Request::Stop) => Do,
 
-        (VmState::Running, Request::Pause | Request::Use | Request::Stop) => Do,
+        (VmState::Running, Request::Pause | Request::Use | Request::Visit | Request::Stop) => Do,
         (VmState::Running, Request::Resume) => AlreadySo,
 
         (VmState::Paused, Request::Pause) => AlreadySo,
         // A use of a paused VM resumes it first; the owner does both.
-        (VmState::Paused, Request::Resume | Request::Use | Request::Stop) => Do,
+        (VmState::Paused, Request::Resume | Request::Use | Request::Visit | Request::Stop) => Do,
 
-        (VmState::Stopping, Request::Pause | Request::Resume | Request::Use) => {
+        (VmState::Stopping, Request::Pause | Request::Resume | Request::Use | Request::Visit) => {
             Deny(Denial::Stopping)
         }
         (VmState::Stopping, Request::Stop) => AlreadySo,
 
-        (VmState::Failed, Request::Pause | Request::Resume | Request::Use) => Deny(Denial::Failed),
+        (VmState::Failed, Request::Pause | Request::Resume | Request::Use | Request::Visit) => {
+            Deny(Denial::Failed)
+        }
         (VmState::Failed, Request::Stop) => Do,
+
+        (VmState::Resting, Request::Pause | Request::Resume | Request::Visit) => {
+            Deny(Denial::Resting)
+        }
+        // The owner begins the start that is waited for.
+        (VmState::Resting, Request::Use) => Wait,
+        (VmState::Resting, Request::Stop) => Do,
     }
 }
 
@@ -149,13 +171,14 @@ pub fn apply(state: VmState, event: Event) -> Next {
         (VmState::Running, Event::CpusStopped) => State(VmState::Paused),
         (VmState::Paused, Event::CpusResumed) => State(VmState::Running),
 
-        (VmState::Failed, Event::Retry) => State(VmState::Starting),
+        (VmState::Failed | VmState::Resting, Event::Retry) => State(VmState::Starting),
+        (VmState::Starting, Event::RestBegan) => State(VmState::Resting),
 
         (VmState::Starting | VmState::Running | VmState::Paused, Event::StopBegan) => {
             State(VmState::Stopping)
         }
-        // Nothing is left to stop after a failed start.
-        (VmState::Failed, Event::StopBegan) => Ended,
+        // Nothing is left to stop without a machine.
+        (VmState::Failed | VmState::Resting, Event::StopBegan) => Ended,
         (VmState::Running | VmState::Paused | VmState::Stopping, Event::MachineEnded) => Ended,
 
         // The orderly stop of a paused VM lets it run on first.
@@ -171,6 +194,22 @@ pub fn apply(state: VmState, event: Event) -> Next {
         }
         (VmState::Failed, Event::CpusStopped | Event::CpusResumed) => Unchanged,
         (
+            VmState::Resting,
+            Event::GuestReady
+            | Event::StartFailed
+            | Event::CpusStopped
+            | Event::CpusResumed
+            | Event::MachineEnded,
+        ) => Unchanged,
+        (
+            VmState::Running
+            | VmState::Paused
+            | VmState::Stopping
+            | VmState::Failed
+            | VmState::Resting,
+            Event::RestBegan,
+        ) => Unchanged,
+        (
             VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping,
             Event::Retry,
         ) => Unchanged,
@@ -183,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [Event; 7] = [
+    const EVENTS: [Event; 8] = [
         Event::GuestReady,
         Event::StartFailed,
         Event::Retry,
@@ -191,6 +230,7 @@ mod tests {
         Event::CpusResumed,
         Event::StopBegan,
         Event::MachineEnded,
+        Event::RestBegan,
     ];
 
     /// A world that keeps the rules of a real machine: it has a process or not,
@@ -208,7 +248,11 @@ mod tests {
             match event {
                 Event::GuestReady => self.process && self.state == Some(VmState::Starting),
                 Event::StartFailed => self.state == Some(VmState::Starting),
-                Event::Retry => self.state == Some(VmState::Failed),
+                Event::Retry => {
+                    matches!(self.state, Some(VmState::Failed | VmState::Resting))
+                }
+                // The owner decides before it launches anything.
+                Event::RestBegan => !self.process && self.state == Some(VmState::Starting),
                 Event::CpusStopped => self.process && self.cpus_run && self.admits(Request::Pause),
                 Event::CpusResumed => self.process && !self.cpus_run,
                 Event::StopBegan => self.admits(Request::Stop),
@@ -228,7 +272,7 @@ mod tests {
                 Event::CpusResumed => self.cpus_run = true,
                 Event::MachineEnded | Event::StartFailed => self.process = false,
                 Event::StopBegan => self.stop_asked = true,
-                Event::GuestReady | Event::Retry => {}
+                Event::GuestReady | Event::Retry | Event::RestBegan => {}
             }
             match apply(state, event) {
                 Next::State(next) => self.state = Some(next),
@@ -244,10 +288,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_history_keeps_the_invariants(choices in prop::collection::vec(0usize..7, 0..200)) {
+        fn every_history_keeps_the_invariants(rests: bool, choices in prop::collection::vec(0usize..8, 0..200)) {
             let mut world = World {
-                state: Some(VmState::Starting), process: true, cpus_run: true, stop_asked: false,
+                state: Some(VmState::Starting),
+                process: !rests,
+                cpus_run: !rests,
+                stop_asked: false,
             };
+            if rests {
+                world.step(Event::RestBegan);
+            }
             for choice in choices {
                 let event = EVENTS[choice];
                 if !world.can(event) { continue; }
@@ -255,7 +305,7 @@ mod tests {
                 match world.state {
                     Some(VmState::Paused) => prop_assert!(world.process && !world.cpus_run),
                     Some(VmState::Running) => prop_assert!(world.process && world.cpus_run),
-                    Some(VmState::Failed) => prop_assert!(!world.process),
+                    Some(VmState::Failed | VmState::Resting) => prop_assert!(!world.process),
                     Some(VmState::Stopping) => prop_assert!(world.stop_asked),
                     Some(VmState::Starting) => {}
                     None => prop_assert!(!world.process || world.stop_asked),
@@ -293,7 +343,16 @@ mod tests {
     #[test]
     fn work_is_never_refused_while_the_vm_can_still_run() {
         for state in [VmState::Starting, VmState::Running, VmState::Paused] {
-            assert!(!matches!(admit(state, Request::Use), Admission::Deny(_)));
+            for request in [Request::Use, Request::Visit] {
+                assert!(!matches!(admit(state, request), Admission::Deny(_)));
+            }
         }
+    }
+
+    #[test]
+    fn a_vm_that_rests_is_woken_by_hand_and_not_by_a_connection() {
+        assert_eq!(admit(VmState::Resting, Request::Use), Admission::Wait);
+        let denied = Admission::Deny(Denial::Resting);
+        assert_eq!(admit(VmState::Resting, Request::Visit), denied);
     }
 }

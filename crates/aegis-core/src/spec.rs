@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::label::{self, LabelError, Labels};
 use crate::limits::{LimitError, ResourceLimits};
 use crate::port::PortMapping;
+use crate::restart::RestartPolicy;
 
 /// Least memory of a guest in MiB: below it the kernel and the harness do not fit.
 pub const MIN_MEMORY_MIB: u32 = 64;
@@ -38,6 +39,12 @@ pub struct InstanceSpec {
     /// The command the guest runs after boot; empty means none.
     #[serde(default)]
     pub command: Vec<String>,
+    /// It runs on a terminal that clients attach to.
+    #[serde(default)]
+    pub terminal: bool,
+    /// What follows its end.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Where the command starts; `None` means the image's choice, else `/`.
@@ -82,6 +89,8 @@ impl Default for InstanceSpec {
             kit: None,
             image: String::new(),
             command: Vec::new(),
+            terminal: false,
+            restart: RestartPolicy::No,
             env: BTreeMap::new(),
             workdir: None,
             user: None,

@@ -47,6 +47,7 @@ impl InstanceState {
             (UnitPhase::Failed, _) => Self::Failed,
             (UnitPhase::Deactivating, _) => Self::Stopping,
             (UnitPhase::Activating | UnitPhase::Active, Some(VmState::Failed)) => Self::Failed,
+            (UnitPhase::Activating | UnitPhase::Active, Some(VmState::Resting)) => Self::Stopped,
             (UnitPhase::Activating, _) | (UnitPhase::Active, None | Some(VmState::Starting)) => {
                 Self::Starting
             }
@@ -132,6 +133,7 @@ mod tests {
             (false, U::Inactive, None, S::Disabled),
             (true, U::Activating, None, S::Starting),
             (true, U::Activating, Some(VmState::Failed), S::Failed),
+            (true, U::Activating, Some(VmState::Resting), S::Stopped),
             (true, U::Active, None, S::Starting),
             (true, U::Active, Some(VmState::Running), S::Running),
             (true, U::Active, Some(VmState::Paused), S::Paused),

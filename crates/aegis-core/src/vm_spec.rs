@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handle::Handle;
 use crate::port::PortMapping;
+use crate::restart::RestartPolicy;
 use crate::spec::Accel;
 
 /// What `aegis-vmm --spec FILE` reads.
@@ -26,6 +27,12 @@ pub struct VmSpec {
     /// The host folder shown at `/workspace`.
     pub workspace: Option<PathBuf>,
     pub command: Vec<String>,
+    /// The command runs on a terminal that clients attach to.
+    #[serde(default)]
+    pub terminal: bool,
+    /// What follows the end of the command.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     pub env: BTreeMap<String, String>,
     pub workdir: Option<String>,
     pub user: Option<String>,

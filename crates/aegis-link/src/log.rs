@@ -144,6 +144,37 @@ pub async fn write_record(
     stream.write_all(&bytes).await
 }
 
+/// Cuts bytes at newlines, and lines that are too long into parts.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    line: Vec<u8>,
+}
+
+impl Splitter {
+    /// Takes bytes from the front of `rest` up to the end of a line or part;
+    /// true with a part that goes on.
+    pub fn next_line(&mut self, rest: &mut &[u8]) -> Option<(Vec<u8>, bool)> {
+        let newline = rest.iter().position(|byte| *byte == b'\n');
+        let length = newline.unwrap_or(rest.len());
+        let room = MAX_LINE - self.line.len();
+        if length > room {
+            self.line.extend_from_slice(&rest[..room]);
+            *rest = &rest[room..];
+            return Some((std::mem::take(&mut self.line), true));
+        }
+        self.line.extend_from_slice(&rest[..length]);
+        *rest = &rest[length..];
+        newline?;
+        *rest = &rest[1..];
+        Some((std::mem::take(&mut self.line), false))
+    }
+
+    /// What is left without a newline.
+    pub fn finish(self) -> Vec<u8> {
+        self.line
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,5 +217,40 @@ mod tests {
             read_record(&mut wire.as_slice()).await,
             Err(LogError::Malformed)
         ));
+    }
+
+    fn split(chunks: &[&[u8]]) -> (Vec<(usize, bool)>, usize) {
+        let mut splitter = Splitter::default();
+        let mut lines = Vec::new();
+        for chunk in chunks {
+            let mut rest = *chunk;
+            while let Some((line, partial)) = splitter.next_line(&mut rest) {
+                lines.push((line.len(), partial));
+            }
+        }
+        (lines, splitter.finish().len())
+    }
+
+    #[test]
+    fn lines_are_cut_at_newlines_wherever_chunks_end() {
+        assert_eq!(
+            split(&[b"ab\n\ncd", b"e", b"\nf"]),
+            (vec![(2, false), (0, false), (3, false)], 1)
+        );
+    }
+
+    #[test]
+    fn a_line_of_exactly_the_longest_length_is_whole() {
+        let longest = [b'x'; MAX_LINE];
+        assert_eq!(split(&[&longest, b"\n"]), (vec![(MAX_LINE, false)], 0));
+        assert_eq!(
+            split(&[&longest, b"y\n"]),
+            (vec![(MAX_LINE, true), (1, false)], 0)
+        );
+        let long = vec![b'x'; MAX_LINE * 2 + 5];
+        assert_eq!(
+            split(&[&long]),
+            (vec![(MAX_LINE, true), (MAX_LINE, true)], 5)
+        );
     }
 }

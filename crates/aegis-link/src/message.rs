@@ -401,6 +401,9 @@ pub struct Stats {
     pub processes: u32,
     /// Exec sessions.
     pub sessions: u32,
+    /// Processes that the kernel killed for want of memory since it started.
+    #[serde(default)]
+    pub oom_kills: u32,
 }
 
 /// A process of the guest.

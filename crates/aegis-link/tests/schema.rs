@@ -89,6 +89,7 @@ fn samples() -> Vec<Message> {
             memory_available_kib: 3,
             processes: 4,
             sessions: 5,
+            oom_kills: 6,
         }),
         Reply::Processes {
             processes: vec![Process {

@@ -16,7 +16,8 @@ use aegis_core::port::PortMapping;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
+    AddressFamily, SockaddrLike, SockaddrStorage, accept, getsockname, getsockopt, setsockopt,
+    sockopt,
 };
 use tracing::warn;
 
@@ -210,6 +211,25 @@ impl Queues {
     /// Whether a connection waits anywhere.
     pub fn any_waits(&self) -> bool {
         self.port_waits() || waiting([self.control.as_fd()])
+    }
+
+    /// Resets the connections that wait on the ports.
+    pub fn reset_ports(&self) {
+        for port in &self.ports {
+            while let Ok(client) = accept(port.as_raw_fd()) {
+                // SAFETY: accept(2) made this descriptor for us just now.
+                #[allow(unsafe_code, reason = "nix gives a plain number")]
+                let client = unsafe { OwnedFd::from_raw_fd(client) };
+                let at_once = nix::libc::linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                };
+                // Without it the client sees an orderly end, which is all that is lost.
+                if let Err(error) = setsockopt(&client, sockopt::Linger, &at_once) {
+                    warn!("cannot reset a connection: {error}, ignoring");
+                }
+            }
+        }
     }
 
     /// Ends the connections that wait on the control socket. The process is about

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use aegis_core::control::CommandExit;
-use aegis_core::fault::{Fault, Symbol};
+use aegis_core::control::{CommandExit, FollowUp};
+use aegis_core::fault::Fault;
 use aegis_fault_points::around;
 use aegis_link::message::{CommandEnd, ProcessEnd};
 
@@ -14,7 +14,7 @@ use crate::guest;
 use crate::status::now_us;
 
 /// The record of an end that the guest reported just now.
-pub fn of(end: CommandEnd) -> CommandExit {
+pub fn of(end: CommandEnd, oom: bool) -> CommandExit {
     let (code, signal, fault) = match end {
         CommandEnd::Ended(ProcessEnd::Exited { code }) => (Some(code), None, None),
         CommandEnd::Ended(ProcessEnd::Signaled { signal }) => (None, Some(signal), None),
@@ -25,7 +25,20 @@ pub fn of(end: CommandEnd) -> CommandExit {
         signal,
         fault,
         at: now_us(),
+        oom,
+        follow_up: FollowUp::default(),
+    }
+}
+
+/// The record of a command whose VM was lost just now.
+pub fn lost(fault: Fault) -> CommandExit {
+    CommandExit {
+        code: None,
+        signal: None,
+        fault: Some(fault),
+        at: now_us(),
         oom: false,
+        follow_up: FollowUp::default(),
     }
 }
 
@@ -56,26 +69,6 @@ fn replace(path: &Path, exit: &CommandExit) -> io::Result<()> {
     )
 }
 
-/// How the end reads in a sentence.
-pub fn words(exit: &CommandExit) -> String {
-    match exit {
-        CommandExit {
-            fault: Some(Fault {
-                symbol, message, ..
-            }),
-            ..
-        } if *symbol != Symbol::Internal => format!("the command did not start: {message}"),
-        CommandExit {
-            code: Some(code), ..
-        } => format!("the command exited with {code}"),
-        CommandExit {
-            signal: Some(signal),
-            ..
-        } => format!("signal {signal} killed the command"),
-        _ => "the command did not start".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,7 +81,7 @@ mod tests {
             ProcessEnd::Exited { code: 3 },
             ProcessEnd::Signaled { signal: 9 },
         ] {
-            let exit = of(CommandEnd::Ended(end));
+            let exit = of(CommandEnd::Ended(end), false);
             write(path.clone(), exit.clone()).await.unwrap();
             let read: CommandExit = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
             assert_eq!(read, exit);

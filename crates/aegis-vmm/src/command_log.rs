@@ -82,6 +82,12 @@ impl CommandLog {
         Ok(Self { queue, writer })
     }
 
+    /// Where records go that come another way than by [`CommandLog::copy`]. To be
+    /// dropped before the log is closed.
+    pub fn queue(&self) -> mpsc::Sender<LogRecord> {
+        self.queue.clone()
+    }
+
     /// Copies a guest's log stream until it ends. A guest that breaks the format
     /// loses its log, nothing else.
     pub fn copy(&self, mut stream: LinkStream) -> impl Future<Output = ()> + Send + use<> {

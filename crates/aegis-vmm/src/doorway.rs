@@ -28,8 +28,17 @@ pub struct Visits {
     pub execs: u32,
     /// Connections on exposed ports, those that wait for the guest included.
     pub connections: u32,
+    /// Clients on the command's terminal, those that wait for it included.
+    pub attached: u32,
     /// Whether there ever was an exec.
     pub exec_seen: bool,
+}
+
+impl Visits {
+    /// Whether nobody is there.
+    pub fn nobody(&self) -> bool {
+        self.execs == 0 && self.connections == 0 && self.attached == 0
+    }
 }
 
 /// Whether connections are accepted.
@@ -45,6 +54,7 @@ pub enum Gate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Exec,
+    Attach,
     Connection,
 }
 
@@ -78,6 +88,12 @@ impl Doorway {
         self.visit(Purpose::Exec)
     }
 
+    /// A client comes to the command's terminal.
+    pub fn enter_terminal(self: &Arc<Self>) -> Visit {
+        self.lock().attached += 1;
+        self.visit(Purpose::Attach)
+    }
+
     /// Accepts a connection by `accept`, unless the gate is closed (`None`).
     pub fn poll_accept<T>(
         self: &Arc<Self>,
@@ -96,7 +112,7 @@ impl Doorway {
     /// Closes the gate if nobody is there and `queue_is_empty`; says whether it did.
     pub fn close_if_idle(&self, queue_is_empty: impl FnOnce() -> bool) -> bool {
         let visits = self.lock();
-        let idle = visits.execs == 0 && visits.connections == 0 && queue_is_empty();
+        let idle = visits.nobody() && queue_is_empty();
         if idle {
             self.gate.send_replace(Gate::Closed);
         }
@@ -140,6 +156,7 @@ impl Drop for Visit {
         let mut visits = self.doorway.lock();
         match self.purpose {
             Purpose::Exec => visits.execs -= 1,
+            Purpose::Attach => visits.attached -= 1,
             Purpose::Connection => visits.connections -= 1,
         }
         drop(visits);

@@ -15,12 +15,11 @@
 //! up, as a terminal would.
 
 pub mod control;
+pub mod ends;
 
 use std::convert::Infallible;
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,15 +27,13 @@ use aegis_core::control::ExecEvent;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_link::message::{ProcessEnd, Program, SessionId, TtySize};
 use aegis_link::{ExecSession, Handle, LinkStream};
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::doorway::Visit;
 use crate::guest;
-use control::{ControlReader, ControlWriter};
+use ends::Ends;
 
 /// Sessions at a time. Each holds four descriptors and three buffers here.
 pub const MAX_SESSIONS: usize = 128;
@@ -105,7 +102,8 @@ impl Slot {
         tty: Option<TtySize>,
         visit: Visit,
     ) -> io::Result<Vec<OwnedFd>> {
-        let (client, session) = Session::new(link)?;
+        let (client, ends) = Ends::make()?;
+        let session = Session { link, ends };
         tokio::spawn(async move {
             session.run(program, tty).await;
             drop(visit);
@@ -115,50 +113,23 @@ impl Slot {
     }
 }
 
-/// Our ends of one session.
+/// One session.
 #[derive(Debug)]
 struct Session {
     link: Handle,
-    stdin: pipe::Receiver,
-    stdout: pipe::Sender,
-    stderr: pipe::Sender,
-    reader: ControlReader,
-    writer: ControlWriter,
+    ends: Ends,
 }
 
 impl Session {
-    fn new(link: Handle) -> io::Result<(Vec<OwnedFd>, Self)> {
-        let (stdin, client_stdin) = pipe2(OFlag::O_CLOEXEC)?;
-        let (client_stdout, stdout) = pipe2(OFlag::O_CLOEXEC)?;
-        let (client_stderr, stderr) = pipe2(OFlag::O_CLOEXEC)?;
-        let (control, client_control) = StdUnixStream::pair()?;
-        let (reader, writer) = control::split(control)?;
-        let session = Self {
-            link,
-            stdin: pipe::Receiver::from_file(File::from(stdin))?,
-            stdout: pipe::Sender::from_file(File::from(stdout))?,
-            stderr: pipe::Sender::from_file(File::from(stderr))?,
-            reader,
-            writer,
-        };
-        let client = vec![
-            client_stdin,
-            client_stdout,
-            client_stderr,
-            client_control.into(),
-        ];
-        Ok((client, session))
-    }
-
     async fn run(self, program: Program, tty: Option<TtySize>) {
-        let Self {
-            link,
+        let Self { link, ends } = self;
+        let Ends {
             stdin,
             stdout,
             stderr,
             mut reader,
             mut writer,
-        } = self;
+        } = ends;
         // Dropping the call of a client that is gone resets its streams, which
         // hangs up what the guest may have started meanwhile.
         let started = tokio::select! {

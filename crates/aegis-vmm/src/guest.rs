@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use aegis_core::control::ExecRequest;
+use aegis_core::control::{ExecRequest, TerminalSize};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::vm_spec::VmSpec;
 use aegis_link::message::{
@@ -50,12 +50,26 @@ pub fn boot_order(spec: &VmSpec, hello: &Hello, share: Option<hypervisor::ShareK
             target: WORKSPACE.to_owned(),
             read_only: false,
         }),
-        command: (!spec.ephemeral && !spec.command.is_empty()).then(|| Program {
-            argv: spec.command.clone(),
-            env: spec.env.clone(),
-            workdir: spec.workdir.clone(),
-            user: spec.user.clone(),
-        }),
+        // One with a terminal is started by the terminal.
+        command: command(spec).filter(|_| !spec.terminal),
+    }
+}
+
+/// The instance's own command.
+pub fn command(spec: &VmSpec) -> Option<Program> {
+    (!spec.ephemeral && !spec.command.is_empty()).then(|| Program {
+        argv: spec.command.clone(),
+        env: spec.env.clone(),
+        workdir: spec.workdir.clone(),
+        user: spec.user.clone(),
+    })
+}
+
+/// A size in the terms of the link.
+pub fn tty_size(size: TerminalSize) -> TtySize {
+    TtySize {
+        rows: size.rows,
+        cols: size.cols,
     }
 }
 
@@ -69,11 +83,7 @@ pub fn program(spec: &VmSpec, request: ExecRequest) -> (Program, Option<TtySize>
         workdir: request.workdir.or_else(|| spec.workdir.clone()),
         user: request.user.or_else(|| spec.user.clone()),
     };
-    let tty = request.tty.map(|size| TtySize {
-        rows: size.rows,
-        cols: size.cols,
-    });
-    (program, tty)
+    (program, request.tty.map(tty_size))
 }
 
 /// A guest's fault in the words of our protocol. Its message is text of the guest,

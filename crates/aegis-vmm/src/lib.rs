@@ -11,6 +11,7 @@
 //! | [`doorway`] | who uses it, and whether connections are let in |
 //! | [`control`] | the control socket |
 //! | [`exec`] | exec sessions |
+//! | [`terminal`] | the terminal of the instance's command |
 //! | [`ports`] | connections on exposed ports |
 //! | [`guest`] | what the guest is told, and whether it answers |
 //! | [`command_log`], [`console`], [`command_exit`] | what the guest leaves in files |
@@ -44,3 +45,4 @@ pub mod rotated;
 pub mod runtime;
 pub mod share;
 pub mod status;
+pub mod terminal;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aegis_core::fault::chain;
+use aegis_core::restart::RESTART_STATUS;
 use aegis_core::vm_spec::VmSpec;
 use aegis_vmm::activation::{ActivationError, Listeners, MadeSocket};
 use aegis_vmm::hardening::{self, HardeningError};
@@ -53,6 +54,10 @@ enum Error {
     Serve(#[source] io::Error),
 }
 
+/// Something that is no VM's fault is wrong (`EX_SOFTWARE` of sysexits(3)). The
+/// unit tries again after this whatever the restart policy is: nothing has run.
+const CANNOT_BEGIN: u8 = 70;
+
 fn main() -> ExitCode {
     let options = Options::parse();
     // First of all, and before there is a second thread.
@@ -64,11 +69,12 @@ fn main() -> ExitCode {
     logging::start(spec.as_ref().ok().map(|spec| &spec.handle));
     match spec.and_then(|spec| own(spec, options.listen.as_deref())) {
         Ok(Verdict::Finished) => ExitCode::SUCCESS,
+        Ok(Verdict::Restart) => ExitCode::from(RESTART_STATUS),
         // The owner has said why.
         Ok(Verdict::Lost(_)) => ExitCode::FAILURE,
         Err(failure) => {
             error!("{}", chain(&failure));
-            ExitCode::FAILURE
+            ExitCode::from(CANNOT_BEGIN)
         }
     }
 }

@@ -8,20 +8,25 @@
 //!  Phase::Starting(future) ──► Phase::Up(machine, link) ──► Phase::Stopping(up, future)
 //!        ▲      │                                                │
 //!        │      ▼                                                ▼
-//!        └─ Phase::Failed(delay)              the process ends, or a new start for
+//!        └─ Phase::Failed(delay), Phase::Resting(delay)              the process ends, or a new start for
 //!                                             connections that came meanwhile
 //! ```
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`mailbox`] | what can be asked |
+//! | [`mailbox`], [`answers`] | what can be asked, and what is answered |
 //! | [`bring_up`] | from a spec to a guest that is ready |
 //! | [`up`] | the running VM and its ends |
 //! | [`report`] | what the status tells |
-//! | [`backoff`] | the delay between two starts |
+//! | [`aftermath`] | what follows the end of the command |
+//! | [`history`] | how the command ended before, and what follows its next end |
+//! | [`backoff`] | the delay between two starts that failed |
 
+mod aftermath;
+mod answers;
 pub mod backoff;
 pub mod bring_up;
+mod history;
 pub mod mailbox;
 mod report;
 pub mod up;
@@ -30,12 +35,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::control::{CommandState, Outcome, VmStatus};
+use aegis_core::control::{CommandState, VmStatus};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::lifecycle::{Admission, Denial, Event, Next, Request, VmState, admit, apply};
 use aegis_core::vm_spec::VmSpec;
-use aegis_link::message::CommandEnd;
-use aegis_link::{Handle, LinkError};
+use aegis_link::LinkError;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, Sleep, interval, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -43,12 +47,14 @@ use tracing::{error, info, warn};
 use crate::activation::Queues;
 use crate::doorway::Doorway;
 use crate::hypervisor::{Hypervisor, Machine, MachineEnd};
-use crate::status::StatusDoor;
-use crate::{command_exit, guest, notify};
+use crate::status::{StatusDoor, now_us};
+use crate::{guest, notify};
+use answers::Waiting;
 use backoff::Backoff;
 use bring_up::{StartError, bring_up};
+use history::History;
+use mailbox::Ask;
 pub use mailbox::OwnerHandle;
-use mailbox::{Ask, Reply, tell};
 use report::{facts, reasons};
 use up::{Up, UpEvent};
 
@@ -66,6 +72,9 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 pub enum Verdict {
     /// In order: by request, or because nobody needs the VM.
     Finished,
+    /// The command ended and its policy wants it again: the service manager
+    /// starts the VM after its delay.
+    Restart,
     /// The VM was lost; the service manager starts it again.
     Lost(Fault),
 }
@@ -83,6 +92,8 @@ pub struct Owner<H: Hypervisor> {
     /// connections and exec sessions.
     waiting: Vec<Waiting>,
     backoff: Backoff,
+    /// How the command ended before.
+    history: History,
     /// The instance's command has ended by itself.
     command_is_over: bool,
     /// When an ephemeral VM that nobody used ends.
@@ -102,6 +113,8 @@ enum Phase<M> {
         fault: Fault,
         retry: Pin<Box<Sleep>>,
     },
+    /// The back-off after the command's end is not over.
+    Resting(Pin<Box<Sleep>>),
     /// The machine is gone and the owner is about to be.
     Over,
 }
@@ -113,12 +126,8 @@ enum Then {
     End,
     /// Nobody needed the VM. Somebody may have come meanwhile.
     LookForVisitors,
-}
-
-#[derive(Debug)]
-enum Waiting {
-    Use(Reply<Handle>),
-    Resume(Reply<Outcome>),
+    /// The command is to be started again, by the service manager.
+    Restart,
 }
 
 /// What happens in a phase.
@@ -126,6 +135,7 @@ enum Happening<M> {
     Started(Result<Up<M>, StartError>),
     Up(UpEvent),
     RetryDue,
+    RestOver,
 }
 
 impl<H> Owner<H>
@@ -142,20 +152,25 @@ where
         queues: Queues,
     ) -> (Self, OwnerHandle) {
         let (handle, mailbox) = OwnerHandle::new();
-        let phase = starting(&spec, &hypervisor, &status);
-        let owner = Self {
+        let history = History::read(&spec.dir);
+        let mut owner = Self {
             spec,
             hypervisor,
             status,
             doorway,
             queues,
             mailbox,
-            phase,
+            phase: Phase::Over,
+            history,
             waiting: Vec::new(),
             backoff: Backoff::new(),
             command_is_over: false,
             unused_at: None,
         };
+        match owner.history.rest(now_us()) {
+            Some(_) => owner.start_or_rest(),
+            None => owner.phase = starting(&owner.spec, &owner.hypervisor, &owner.status),
+        }
         (owner, handle)
     }
 
@@ -197,6 +212,7 @@ where
                         self.start_anew();
                         None
                     }
+                    Happening::RestOver => self.rest_over(),
                     Happening::Up(event) => self.up_event(event).await,
                 },
             };
@@ -207,82 +223,15 @@ where
         }
     }
 
-    async fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Pause(reply) => {
-                let outcome = match admit(self.state(), Request::Pause) {
-                    Admission::Do => self.pause().await,
-                    Admission::AlreadySo => Ok(Outcome::Unchanged),
-                    Admission::Wait => Err(self.denied(Denial::Starting)),
-                    Admission::Deny(denial) => Err(self.denied(denial)),
-                };
-                tell(reply, outcome);
-            }
-            Ask::Resume(reply) => match admit(self.state(), Request::Resume) {
-                Admission::Do => {
-                    let outcome = self.resume().await;
-                    tell(reply, outcome);
-                }
-                Admission::AlreadySo => tell(reply, Ok(Outcome::Unchanged)),
-                Admission::Wait => self.wait(Waiting::Resume(reply)),
-                Admission::Deny(denial) => tell(reply, Err(self.denied(denial))),
-            },
-            Ask::Use(reply) => match admit(self.state(), Request::Use) {
-                Admission::Do | Admission::AlreadySo => {
-                    let link = self.awake_link().await;
-                    tell(reply, link);
-                }
-                Admission::Wait => self.wait(Waiting::Use(reply)),
-                Admission::Deny(denial) => tell(reply, Err(self.denied(denial))),
-            },
-        }
-    }
-
-    async fn awake_link(&mut self) -> Result<Handle, Fault> {
-        if self.state() == VmState::Paused {
-            self.resume().await?;
-        }
-        match &self.phase {
-            Phase::Up(up) => Ok(up.link.clone()),
-            _ => Err(self.denied(Denial::Stopping)),
-        }
-    }
-
-    async fn pause(&mut self) -> Result<Outcome, Fault> {
-        let Phase::Up(up) = &mut self.phase else {
-            return Err(self.denied(Denial::Stopping));
-        };
-        up.machine.pause().await?;
-        up.paused();
-        self.enter(Event::CpusStopped, "paused");
-        Ok(Outcome::Changed)
-    }
-
-    async fn resume(&mut self) -> Result<Outcome, Fault> {
-        let Phase::Up(up) = &mut self.phase else {
-            return Err(self.denied(Denial::Stopping));
-        };
-        up.machine.resume().await?;
-        up.resumed();
-        self.enter(Event::CpusResumed, "running");
-        Ok(Outcome::Changed)
-    }
-
-    /// Keeps a question until the VM runs, and forgets those nobody waits for.
-    fn wait(&mut self, waiting: Waiting) {
-        self.waiting.retain(|waiting| match waiting {
-            Waiting::Use(reply) => !reply.is_closed(),
-            Waiting::Resume(reply) => !reply.is_closed(),
-        });
-        self.waiting.push(waiting);
-    }
-
     fn started(&mut self, up: Up<H::Machine>) -> Option<Verdict> {
-        for waiting in self.waiting.drain(..) {
-            match waiting {
-                Waiting::Use(reply) => tell(reply, Ok(up.link.clone())),
-                Waiting::Resume(reply) => tell(reply, Ok(Outcome::Unchanged)),
-            }
+        let mut up = up;
+        if self.spec.terminal {
+            // Whoever waits to attach sees the program in the right size from the beginning.
+            let size = self.waiting.iter().find_map(|waiting| match waiting {
+                Waiting::Attach { size, .. } => *size,
+                Waiting::Use(_) | Waiting::Resume(_) => None,
+            });
+            up.start_terminal(&self.spec, size);
         }
         self.backoff = Backoff::new();
         if self.spec.ephemeral && !self.doorway.visits().exec_seen {
@@ -293,6 +242,7 @@ where
         self.enter_with(Event::GuestReady, "running", |status| {
             status.machine = Some(facts);
         });
+        self.answer_waiting();
         self.visits_changed()
     }
 
@@ -304,10 +254,7 @@ where
             delay.as_secs()
         );
         for waiting in self.waiting.drain(..) {
-            match waiting {
-                Waiting::Use(reply) => tell(reply, Err(fault.clone())),
-                Waiting::Resume(reply) => tell(reply, Err(fault.clone())),
-            }
+            waiting.refuse(fault.clone());
         }
         let words = format!("failed: {fault}; trying again in {} s", delay.as_secs());
         self.phase = Phase::Failed {
@@ -323,12 +270,15 @@ where
         match event {
             UpEvent::MachineEnded(end) => return self.machine_ended(&end).await,
             UpEvent::LinkOver(error) => self.link_over(&error),
-            UpEvent::CommandStarted { pid } => self.status.change(|status| {
-                if status.command == CommandState::None {
-                    status.command = CommandState::Running { pid };
-                }
-            }),
-            UpEvent::CommandEnded(end) => return self.command_ended(end).await,
+            UpEvent::CommandStarted { pid } => {
+                self.history.started();
+                self.status.change(|status| {
+                    if status.command == CommandState::None {
+                        status.command = CommandState::Running { pid };
+                    }
+                });
+            }
+            UpEvent::CommandEnded { end, oom } => return self.command_ended(end, oom).await,
             UpEvent::Silent(silent) => {
                 let words = if silent {
                     warn!("the guest does not answer");
@@ -356,26 +306,6 @@ where
         });
     }
 
-    async fn command_ended(&mut self, end: CommandEnd) -> Option<Verdict> {
-        if self.command_is_over || self.spec.ephemeral || self.spec.command.is_empty() {
-            return None;
-        }
-        self.command_is_over = true;
-        let exit = command_exit::of(end);
-        info!("{}", command_exit::words(&exit));
-        self.status
-            .change(|status| status.command = CommandState::Ended(exit.clone()));
-        if self.state() == VmState::Stopping {
-            // It ended because it was told to.
-            return None;
-        }
-        let path = self.spec.dir.join("exit.json");
-        if let Err(error) = command_exit::write(path.clone(), exit).await {
-            error!("cannot write {}: {error}, ignoring", path.display());
-        }
-        self.visits_changed()
-    }
-
     /// Publishes who uses the VM and ends it if nobody needs it any more.
     fn visits_changed(&mut self) -> Option<Verdict> {
         let visits = self.doorway.visits();
@@ -385,8 +315,9 @@ where
         );
         self.status.change(|status| {
             status.execs = visits.execs;
+            status.attached = visits.attached;
             status.connections = visits.connections;
-            status.awake_because = reasons(visits.execs, visits.connections, command_runs);
+            status.awake_because = reasons(visits, command_runs);
         });
         if self.spec.ephemeral {
             if visits.exec_seen {
@@ -414,11 +345,7 @@ where
         }
         self.doorway.close();
         for waiting in std::mem::take(&mut self.waiting) {
-            let fault = self.denied(Denial::Stopping);
-            match waiting {
-                Waiting::Use(reply) => tell(reply, Err(fault)),
-                Waiting::Resume(reply) => tell(reply, Err(fault)),
-            }
+            waiting.refuse(self.denied(Denial::Stopping));
         }
         if matches!(self.phase, Phase::Up(_)) {
             self.begin_stop(Then::End);
@@ -453,16 +380,23 @@ where
                 up.close().await;
                 self.enter(Event::MachineEnded, "stopped");
                 // From here on nothing is accepted but by the next VM.
-                if then == Then::LookForVisitors && self.queues.any_waits() {
-                    info!("somebody came meanwhile, starting anew");
-                    self.doorway.open();
-                    self.start_anew();
-                    return None;
+                match then {
+                    Then::LookForVisitors if self.queues.any_waits() => {
+                        self.doorway.open();
+                        self.start_or_rest();
+                        None
+                    }
+                    Then::LookForVisitors => Some(Verdict::Finished),
+                    Then::Restart => {
+                        // Those who came for this VM learn that it is over.
+                        self.queues.reset_ports();
+                        Some(Verdict::Restart)
+                    }
+                    Then::End => {
+                        self.queues.refuse_control();
+                        Some(Verdict::Finished)
+                    }
                 }
-                if then == Then::End {
-                    self.queues.refuse_control();
-                }
-                Some(Verdict::Finished)
             }
             Phase::Up(up) => {
                 up.close().await;
@@ -474,21 +408,10 @@ where
                 self.enter_with(Event::MachineEnded, &fault.message, |status| {
                     status.fault = Some(fault.clone());
                 });
-                Some(Verdict::Lost(fault))
+                Some(self.lost(fault).await)
             }
-            Phase::Starting(_) | Phase::Failed { .. } | Phase::Over => None,
+            Phase::Starting(_) | Phase::Failed { .. } | Phase::Resting(_) | Phase::Over => None,
         }
-    }
-
-    /// Begins the next start: after a failed one, or after a VM that has ended.
-    fn start_anew(&mut self) {
-        self.command_is_over = false;
-        self.phase = starting(&self.spec, &self.hypervisor, &self.status);
-        self.enter_with(Event::Retry, "starting", |status| {
-            status.state = VmState::Starting;
-            status.machine = None;
-            status.command = CommandState::None;
-        });
     }
 
     /// Lets sessions and connections tell their clients that the VM is over.
@@ -499,7 +422,7 @@ where
         let gone = async {
             loop {
                 let visits = self.doorway.visits();
-                if visits.execs == 0 && visits.connections == 0 {
+                if visits.nobody() {
                     return;
                 }
                 self.doorway.changed().await;
@@ -555,6 +478,10 @@ impl<M: Machine + 'static> Phase<M> {
             Self::Failed { retry, .. } => {
                 retry.await;
                 Happening::RetryDue
+            }
+            Self::Resting(over) => {
+                over.await;
+                Happening::RestOver
             }
             Self::Over => std::future::pending().await,
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use aegis_core::control::CommandState;
 use aegis_core::fault::Fault;
 use aegis_link::CallError;
 use aegis_link::message::Symbol;
@@ -24,6 +25,7 @@ use tracing::{debug, warn};
 use crate::activation::PortListener;
 use crate::doorway::{Doorway, Gate, Visit};
 use crate::owner::OwnerHandle;
+use crate::status::StatusWatch;
 
 /// Connections of all ports at a time; more wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 512;
@@ -50,16 +52,26 @@ pub struct PortServices {
     pub slots: Arc<Semaphore>,
     /// Until when a refusal means that a program has not begun to listen.
     pub warm: Instant,
+    pub status: StatusWatch,
 }
 
 impl PortServices {
-    pub fn new(owner: OwnerHandle, doorway: Arc<Doorway>) -> Self {
+    pub fn new(owner: OwnerHandle, doorway: Arc<Doorway>, status: StatusWatch) -> Self {
         Self {
             owner,
             doorway,
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             warm: Instant::now() + WARM_UP,
+            status,
         }
+    }
+}
+
+impl PortServices {
+    /// Whether a program may begin to listen that does not yet.
+    fn may_listen_yet(&self) -> bool {
+        let is_over = matches!(self.status.borrow().command, CommandState::Ended(_));
+        !is_over && Instant::now() < self.warm
     }
 }
 
@@ -97,9 +109,9 @@ pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()>
             |cx: &mut Context<'_>| services.doorway.poll_accept(|| listener.poll_accept(cx));
         match poll_fn(accept).await {
             Ok(Some(((client, _), visit))) => {
-                let (owner, warm) = (services.owner.clone(), services.warm);
+                let services = services.clone();
                 tokio::spawn(async move {
-                    serve_client(client, port.guest, owner, warm, visit).await;
+                    serve_client(client, port.guest, &services, visit).await;
                     drop(slot);
                 });
             }
@@ -118,11 +130,10 @@ pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()>
 async fn serve_client(
     mut client: TcpStream,
     guest: Option<u16>,
-    owner: OwnerHandle,
-    warm: Instant,
+    services: &PortServices,
     visit: Visit,
 ) {
-    if let Err(why) = carry(&mut client, guest, &owner, warm).await {
+    if let Err(why) = carry(&mut client, guest, services).await {
         debug!(
             error = &why as &dyn std::error::Error,
             "a connection was reset"
@@ -135,8 +146,7 @@ async fn serve_client(
 async fn carry(
     client: &mut TcpStream,
     guest: Option<u16>,
-    owner: &OwnerHandle,
-    warm: Instant,
+    services: &PortServices,
 ) -> Result<(), CarryError> {
     client.set_nodelay(true).map_err(CarryError::Prepare)?;
     // A client on another machine that vanishes must not keep the VM awake.
@@ -144,10 +154,11 @@ async fn carry(
         .map_err(|errno| CarryError::Prepare(errno.into()))?;
     let port = guest.ok_or(CarryError::UnknownPort)?;
     let mut stream = loop {
-        let link = owner.use_guest().await.map_err(CarryError::NoGuest)?;
+        let link = services.owner.visit_guest().await;
+        let link = link.map_err(CarryError::NoGuest)?;
         match link.dial(port).await {
             Ok(stream) => break stream,
-            Err(error) if is_refusal(&error) && Instant::now() < warm => {
+            Err(error) if is_refusal(&error) && services.may_listen_yet() => {
                 tokio::time::sleep(REDIAL).await;
             }
             Err(error) => return Err(CarryError::Dial(error)),

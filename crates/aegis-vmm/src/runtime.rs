@@ -50,7 +50,7 @@ where
         sessions: Sessions::new(),
         spec,
     };
-    let port_services = PortServices::new(handle, doorway);
+    let port_services = PortServices::new(handle, doorway, status.watch());
 
     // The set ends all servers with this function.
     let mut servers: JoinSet<io::Result<()>> = JoinSet::new();

@@ -31,9 +31,11 @@ impl StatusDoor {
             machine: None,
             command: CommandState::None,
             execs: 0,
+            attached: 0,
             connections: 0,
             revision,
             awake_because: Vec::new(),
+            rests_until: None,
         };
         Self {
             sender: watch::Sender::new(status),

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aegis_link::log::{LogRecord, MAX_LINE, Output, write_record};
+use aegis_link::log::{LogRecord, Output, Splitter, write_record};
 use aegis_link::message::{CommandEnd, Event, Fault, ProcessEnd, Program, Symbol};
 use aegis_link::{Handle, LinkStream};
 use nix::fcntl::OFlag;
@@ -140,80 +140,9 @@ async fn lines(from: impl AsyncRead + Unpin, output: Output, log: &Mutex<Log>, e
     }
 }
 
-/// Cuts bytes at newlines, and lines that are too long into parts.
-#[derive(Debug, Default)]
-struct Splitter {
-    line: Vec<u8>,
-}
-
-impl Splitter {
-    /// Takes bytes from the front of `rest` up to the end of a line or part;
-    /// true with a part that goes on.
-    fn next_line(&mut self, rest: &mut &[u8]) -> Option<(Vec<u8>, bool)> {
-        let newline = rest.iter().position(|byte| *byte == b'\n');
-        let length = newline.unwrap_or(rest.len());
-        let room = MAX_LINE - self.line.len();
-        if length > room {
-            self.line.extend_from_slice(&rest[..room]);
-            *rest = &rest[room..];
-            return Some((std::mem::take(&mut self.line), true));
-        }
-        self.line.extend_from_slice(&rest[..length]);
-        *rest = &rest[length..];
-        newline?;
-        *rest = &rest[1..];
-        Some((std::mem::take(&mut self.line), false))
-    }
-
-    /// What is left without a newline.
-    fn finish(self) -> Vec<u8> {
-        self.line
-    }
-}
-
 fn now_ns() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn split(chunks: &[&[u8]]) -> (Vec<(usize, bool)>, usize) {
-        let mut splitter = Splitter::default();
-        let mut lines = Vec::new();
-        for chunk in chunks {
-            let mut rest = *chunk;
-            while let Some((line, partial)) = splitter.next_line(&mut rest) {
-                lines.push((line.len(), partial));
-            }
-        }
-        (lines, splitter.finish().len())
-    }
-
-    #[test]
-    fn lines_are_cut_at_newlines_wherever_chunks_end() {
-        assert_eq!(
-            split(&[b"ab\n\ncd", b"e", b"\nf"]),
-            (vec![(2, false), (0, false), (3, false)], 1)
-        );
-    }
-
-    #[test]
-    fn a_line_of_exactly_the_longest_length_is_whole() {
-        let longest = [b'x'; MAX_LINE];
-        assert_eq!(split(&[&longest, b"\n"]), (vec![(MAX_LINE, false)], 0));
-        assert_eq!(
-            split(&[&longest, b"y\n"]),
-            (vec![(MAX_LINE, true), (1, false)], 0)
-        );
-        let long = vec![b'x'; MAX_LINE * 2 + 5];
-        assert_eq!(
-            split(&[&long]),
-            (vec![(MAX_LINE, true), (MAX_LINE, true)], 5)
-        );
-    }
 }

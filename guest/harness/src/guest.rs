@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::fd::Nonblocking;
 use crate::reaper::Reaper;
 use crate::session::Sessions;
-use crate::{boot, command, process, processes, stop};
+use crate::{boot, command, memory, process, processes, stop};
 
 /// How long the reply to Stop may take to reach the host before we go on.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
@@ -170,10 +170,11 @@ impl Guest {
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Stats {
             uptime_ms: uptime_ms(),
-            memory_total_kib: memory(&text, "MemTotal:"),
-            memory_available_kib: memory(&text, "MemAvailable:"),
+            memory_total_kib: memory::figure(&text, "MemTotal:"),
+            memory_available_kib: memory::figure(&text, "MemAvailable:"),
             processes: processes(&load),
             sessions: u32::try_from(self.sessions.count()).unwrap_or(u32::MAX),
+            oom_kills: memory::oom_kills(),
         }
     }
 }
@@ -222,19 +223,6 @@ fn uptime_ms() -> u64 {
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A figure of /proc/meminfo in KiB (proc_meminfo(5)).
-fn memory(text: &str, name: &str) -> u64 {
-    text.lines()
-        .find_map(|line| {
-            line.strip_prefix(name)?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        })
-        .unwrap_or(0)
-}
-
 /// The number of processes in /proc/loadavg (proc_loadavg(5), fourth field).
 fn processes(text: &str) -> u32 {
     text.split_whitespace()
@@ -249,10 +237,6 @@ mod tests {
 
     #[test]
     fn figures_are_found_in_the_kernel_s_text() {
-        let text = "MemTotal:         244272 kB\nMemFree: 1 kB\nMemAvailable:     233524 kB\n";
-        assert_eq!(memory(text, "MemTotal:"), 244_272);
-        assert_eq!(memory(text, "MemAvailable:"), 233_524);
-        assert_eq!(memory("", "MemTotal:"), 0);
         assert_eq!(processes("0.00 0.01 0.05 1/53 77\n"), 53);
         assert_eq!(processes(""), 0);
     }

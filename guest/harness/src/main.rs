@@ -17,9 +17,11 @@
 //! | [`early`], [`modules`], [`port`] | what has to be there before the link |
 //! | [`boot`] | turning a `Boot` message into a root file system |
 //! | [`guest`] | the loop that answers the host; who is in which phase |
+//! | [`memory`] | what the kernel says about memory |
 //! | [`reaper`] | every wait status of every process |
 //! | [`process`], [`users`], [`tty`] | starting one program |
 //! | [`session`], [`command`] | a program on streams; the program of the instance |
+//! | [`copy`] | what a copy runs in the guest: files as an archive |
 //! | [`stop`] | the end |
 //!
 //! A failure before the link is up is one line on the console that starts with
@@ -29,9 +31,11 @@
 mod boot;
 mod command;
 mod console;
+mod copy;
 mod early;
 mod fd;
 mod guest;
+mod memory;
 mod modules;
 mod network;
 mod port;
@@ -47,6 +51,12 @@ mod users;
 use std::convert::Infallible;
 
 fn main() {
+    // The same program is what a copy runs in the guest, whatever its image has.
+    if std::process::id() != 1
+        && let Some(code) = copy::run(std::env::args_os().skip(1))
+    {
+        std::process::exit(code);
+    }
     let Err(error) = run();
     console::boot_failed(&error);
     stop::reset_machine();

@@ -58,6 +58,12 @@ fn render(ui: Ui, view: &InstanceView) -> String {
         add_daemon(ui, &mut lines, daemon);
     }
     lines.add("Command", &shell_words(&view.command));
+    lines.detail(if view.terminal { "on a terminal" } else { "" });
+    if view.restart_policy != "no" {
+        lines.add("Restart", &view.restart_policy);
+    }
+    lines.add("Restarts", &count(view.restarts));
+    lines.add("Next start", &moment(view.next_start_us));
     lines.add("Ports", &view.ports.join(", "));
     let labels = view.labels.iter();
     let labels: Vec<_> = labels
@@ -71,6 +77,7 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     lines.add("Accelerator", &view.accel);
     lines.add("Kernel", &view.kernel);
     lines.add("Sessions", &count(view.execs));
+    lines.add("Attached", &count(view.attached));
     lines.add("QEMU", &labelled("pid ", &count(view.qemu_pid)));
     lines.add("Units", &view.unit);
     lines.detail(&view.socket_unit);
@@ -127,10 +134,17 @@ fn exit_words(exit: &LastExit) -> String {
         (None, Some(code)) => format!("code {code}"),
         (None, None) => "unknown".to_owned(),
     };
+    let mut notes = Vec::new();
     if exit.oom {
-        return format!("{how} (the guest ran out of memory)");
+        notes.push("the guest ran out of memory");
     }
-    how
+    if exit.gave_up {
+        notes.push("not started again: it failed as often as it may");
+    }
+    match notes.is_empty() {
+        true => how,
+        false => format!("{how} ({})", notes.join("; ")),
+    }
 }
 
 fn count(number: u32) -> String {
@@ -197,6 +211,7 @@ mod tests {
             failure: String::new(),
             at_us: 0,
             oom: true,
+            gave_up: false,
         };
         let mut dict = Dict::new();
         put(&mut dict, "Handle", "my-agent");

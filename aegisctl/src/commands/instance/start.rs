@@ -1,28 +1,39 @@
 //! `instance start`: a new instance, or one that exists.
+//!
+//! A command that was given by name runs on a terminal. Where we have one too, the
+//! client attaches while the VM starts, so that not a byte of it is missed.
 
 use aegis_bus::dict::Dict;
-use aegis_bus::instance::InstanceProxy;
+use aegis_bus::instance::{DeleteOptions, InstanceProxy};
 use aegis_bus::job::JobState;
 use aegis_bus::manager::{CreateOptions, SpecRequest};
 use aegis_bus::names;
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
+use aegis_core::restart::RestartPolicy;
 use serde_json::json;
 
 use super::{outcome_of, to_json};
 use crate::cli::Context;
 use crate::client::Client;
+use crate::commands::attach;
 use crate::exit_code;
-use crate::failure::Failure;
-use crate::flags::{MachineFlags, ProcessFlags};
+use crate::failure::{Difference, Failure};
+use crate::flags::{DetachFlags, MachineFlags, ProcessFlags};
 use crate::job::{self, JobWatch};
+use crate::session::{Session, Signals, Terminal, Wiring};
 use crate::ui::Progress;
 
 /// Start an instance; one that does not exist yet is made
 ///
-/// An instance keeps the settings it was made with: for one that exists give
-/// only its name. One that is disabled is enabled.
+/// An instance keeps the settings it was made with: asking for others is refused
+/// with the differences. One that is disabled is enabled. A command given after
+/// -- runs on a terminal; Ctrl-P Ctrl-Q detaches from it, `attach` returns to it.
 #[derive(Debug, clap::Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Args {
     /// Make it from this kit; explicit flags win over the kit's defaults
     #[arg(long)]
@@ -30,33 +41,42 @@ pub(crate) struct Args {
     /// Its name; without one AegisVM chooses
     #[arg(long)]
     name: Option<String>,
+    /// What follows the end of its command: no, on-failure[:N], always or unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<RestartPolicy>,
+    /// Delete the instance of that name first, with its disk and log; the daemons' config stays
+    #[arg(long, requires = "name")]
+    replace: bool,
     #[command(flatten)]
     machine: MachineFlags,
     #[command(flatten)]
     process: ProcessFlags,
+    /// Return at once; the command runs on
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    keys: DetachFlags,
+    /// Run the command without a terminal: nobody can attach, and its stderr stays apart
+    #[arg(long)]
+    no_terminal: bool,
     /// The command it runs after boot, and its arguments
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
-    let spec = args.spec()?;
-    let name = args.name.as_deref().unwrap_or_default();
+    if args.attaches() && !context.ui.wants_json() {
+        return start_attached(context, args).await;
+    }
     let progress = context.ui.progress("Starting the instance");
-    let start = async {
-        let client = context.aegisd().await?;
-        let (instance, started) = match find(&client, name).await? {
-            Some(instance) => {
-                args.refuse_settings(&instance)?;
-                let started = start_existing(&client, &instance, name, &progress).await?;
-                (instance, started)
-            }
-            None => create(&client, name, &spec, &progress).await?,
-        };
-        let view = client.view(&instance).await?;
-        Ok::<_, Failure>((client, view, started))
-    };
-    let (client, view, started) = progress.during(start).await?;
+    let started = progress.during(Box::pin(start(context, &args, &progress, None)));
+    let Launch {
+        client,
+        instance,
+        started,
+        ..
+    } = started.await?;
+    let view = progress.during(client.view(&instance)).await?;
     let outcome = match started {
         Started::Created => "created",
         Started::Existing(state) => outcome_of(state),
@@ -79,6 +99,46 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     Ok(exit_code::OK)
 }
 
+/// Starts the instance and carries its terminal.
+async fn start_attached(context: &Context, args: Args) -> Result<u8, Failure> {
+    let wiring = args.keys.wiring();
+    let mut signals = Signals::catch()?;
+    let progress = context.ui.progress("Starting the instance");
+    let starting = Box::pin(start(context, &args, &progress, Some(&wiring)));
+    let launch = tokio::select! {
+        biased;
+        // The intent is written: it starts without us.
+        signal = signals.next_end() => return Ok(exit_code::of_signal(signal as i32)),
+        launch = progress.during(starting) => launch?,
+    };
+    warn_of_logout(context, &launch.client).await;
+    let handle = launch.handle();
+    drop(progress);
+    let Some(session) = launch.session else {
+        return Ok(exit_code::OK);
+    };
+    let keys = "Ctrl-P Ctrl-Q detaches";
+    context.ui.note(&format!("attached to '{handle}'; {keys}"));
+    attach::carry(context, &handle, session, wiring, &mut signals).await
+}
+
+/// A start that succeeded.
+struct Launch {
+    client: Client,
+    instance: InstanceProxy<'static>,
+    started: Started,
+    /// For a start that attaches.
+    session: Option<Session>,
+}
+
+impl Launch {
+    /// Its name as it was made: handles are found without regard to case.
+    fn handle(&self) -> String {
+        let handle = names::instance_of(self.instance.inner().path());
+        handle.map(String::from).unwrap_or_default()
+    }
+}
+
 /// What had to be done.
 #[derive(Clone, Copy)]
 enum Started {
@@ -87,36 +147,94 @@ enum Started {
 }
 
 impl Args {
+    /// Whether the command's terminal becomes ours.
+    pub(crate) fn attaches(&self) -> bool {
+        let has_terminal = !self.command.is_empty() && !self.no_terminal;
+        has_terminal && !self.detach && Terminal::of_both().is_some()
+    }
+
     fn spec(&self) -> Result<SpecRequest, Failure> {
+        let command = (!self.command.is_empty()).then(|| self.command.clone());
         Ok(SpecRequest {
             kit: self.kit.clone(),
-            command: (!self.command.is_empty()).then(|| self.command.clone()),
+            terminal: command.is_some().then_some(!self.no_terminal),
+            command,
+            restart: self.restart,
             env: self.process.env()?,
             workdir: self.process.workdir.clone(),
             user: self.process.user.clone(),
             ..self.machine.to_spec()?
         })
     }
+}
 
-    /// An instance that exists keeps its settings; asking for others must not be ignored.
-    fn refuse_settings(&self, instance: &InstanceProxy<'_>) -> Result<(), Failure> {
-        let command = (!self.command.is_empty()).then_some("a command");
-        let kit = self.kit.is_some().then_some("--kit");
-        let flag = kit
-            .or_else(|| self.machine.given())
-            .or_else(|| self.process.given())
-            .or(command);
-        match flag {
-            None => Ok(()),
-            Some(flag) => {
-                // Its name as it was made: handles are found without regard to case.
-                let handle = names::instance_of(instance.inner().path());
-                Err(Failure::Exists {
-                    handle: handle.map(String::from).unwrap_or_default(),
-                    flag,
-                })
-            }
+/// Makes or starts the instance; attaches on the way where a wiring is given.
+async fn start(
+    context: &Context,
+    args: &Args,
+    progress: &Progress,
+    wiring: Option<&Wiring>,
+) -> Result<Launch, Failure> {
+    let spec = args.spec()?;
+    let name = args.name.as_deref().unwrap_or_default();
+    let client = context.aegisd().await?;
+    let found = match find(&client, name).await? {
+        Some(instance) if args.replace => {
+            replace(&client, &instance, name, progress).await?;
+            None
         }
+        Some(instance) => {
+            refuse_differences(&instance, name, &spec).await?;
+            Some(instance)
+        }
+        None => None,
+    };
+    let (instance, started, session) = match found {
+        Some(instance) => {
+            let starting = start_existing(&client, &instance, name, progress);
+            let (started, session) = with_terminal(&instance, wiring, name, starting).await?;
+            (instance, started, session)
+        }
+        None => create(&client, name, &spec, progress, wiring).await?,
+    };
+    Ok(Launch {
+        client,
+        instance,
+        started,
+        session,
+    })
+}
+
+/// Attaches while something starts. Why a start failed is more than that there is
+/// nothing to attach to.
+async fn with_terminal(
+    instance: &InstanceProxy<'static>,
+    wiring: Option<&Wiring>,
+    name: &str,
+    starting: impl Future<Output = Result<Started, Failure>>,
+) -> Result<(Started, Option<Session>), Failure> {
+    let Some(wiring) = wiring else {
+        return Ok((starting.await?, None));
+    };
+    let what = format!("attach to '{name}'");
+    tokio::pin!(starting);
+    let attaching = attach::open(instance, wiring, &what);
+    tokio::pin!(attaching);
+    tokio::select! {
+        // Asked first, so that aegisd knows of the start when it is asked to attach.
+        biased;
+        started = &mut starting => {
+            let started = started?;
+            Ok((started, Some(attaching.await?)))
+        }
+        session = &mut attaching => match session {
+            Ok(session) => Ok((starting.await?, Some(session))),
+            // The start may not have been known yet.
+            Err(_) => {
+                let started = starting.await?;
+                Ok((started, Some(attach::open(instance, wiring, &what).await?)))
+            }
+        },
     }
 }
 
@@ -129,6 +247,42 @@ async fn find(client: &Client, name: &str) -> Result<Option<InstanceProxy<'stati
         Err(failure) if failure.is(Symbol::NotFound) => Ok(None),
         Err(failure) => Err(failure),
     }
+}
+
+/// An instance that exists keeps its settings; asking for others must not be ignored.
+async fn refuse_differences(
+    instance: &InstanceProxy<'_>,
+    name: &str,
+    spec: &SpecRequest,
+) -> Result<(), Failure> {
+    let found = instance.compare(&spec.to_dict()).await;
+    let found = found.map_err(Failure::call(format!("start '{name}'")))?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let handle = names::instance_of(instance.inner().path());
+    let differences = found
+        .into_iter()
+        .map(|(name, have, asked)| Difference { name, have, asked });
+    Err(Failure::Differs {
+        handle: handle.map(String::from).unwrap_or_default(),
+        differences: differences.collect(),
+    })
+}
+
+/// Removes what has the name, as `instance delete` does.
+async fn replace(
+    client: &Client,
+    instance: &InstanceProxy<'static>,
+    name: &str,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let what = format!("replace '{name}'");
+    let options = DeleteOptions { purge: false }.to_dict();
+    let deleted = job::perform(client, &what, progress, async || {
+        instance.delete(&options).await
+    });
+    deleted.await.map(drop)
 }
 
 async fn start_existing(
@@ -156,7 +310,8 @@ async fn create(
     name: &str,
     spec: &SpecRequest,
     progress: &Progress,
-) -> Result<(InstanceProxy<'static>, Started), Failure> {
+    wiring: Option<&Wiring>,
+) -> Result<(InstanceProxy<'static>, Started, Option<Session>), Failure> {
     let what = match name {
         "" => "make an instance".to_owned(),
         name => format!("make the instance '{name}'"),
@@ -169,16 +324,20 @@ async fn create(
         .await;
     let (path, job) = created.map_err(Failure::call(what.as_str()))?;
     let instance = client.instance_at(path).await?;
-    match watch.wait(&job, &what, progress).await {
-        // The intent is written before anything is started: it is there, and aegisd carries on.
-        Err(failure) if failure.is_vanished() && !name.is_empty() => {
-            start_existing(client, &instance, name, progress).await?;
+    let starting = async {
+        match watch.wait(&job, &what, progress).await {
+            // The intent is written before anything is started: it is there, and aegisd carries on.
+            Err(failure) if failure.is_vanished() && !name.is_empty() => {
+                start_existing(client, &instance, name, progress).await?;
+            }
+            outcome => {
+                outcome?;
+            }
         }
-        outcome => {
-            outcome?;
-        }
-    }
-    Ok((instance, Started::Created))
+        Ok(Started::Created)
+    };
+    let (started, session) = with_terminal(&instance, wiring, name, starting).await?;
+    Ok((instance, started, session))
 }
 
 async fn warn_of_logout(context: &Context, client: &Client) {

@@ -267,6 +267,15 @@ impl Instance {
         ))
     }
 
+    #[zbus(out_args("differences"))]
+    async fn compare(&self, spec: Dict) -> Result<Vec<(String, String, String)>, BusFault> {
+        let asked = SpecRequest::from_dict(spec).map_err(Fault::from)?;
+        let memory = |mib: u32| format!("{mib} MiB");
+        let other = asked.memory_mib.filter(|mib| *mib != 256);
+        let differs = other.map(|mib| ("memory".into(), memory(256), memory(mib)));
+        Ok(differs.into_iter().collect())
+    }
+
     #[zbus(out_args("files"))]
     async fn open_logs(&self, _options: Dict) -> Vec<OwnedFd> {
         let logs = self.handles.with(|state| state.logs.clone());
@@ -416,6 +425,7 @@ impl Instance {
             failure: String::new(),
             at_us: 0,
             oom: false,
+            gave_up: false,
         };
         exit.to_dict()
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aegis_core::layout::Mode;
+use aegis_core::restart::RestartPolicy;
 use aegis_core::units;
 use zbus::Variant;
 
@@ -40,6 +41,12 @@ const BACKLOG: u32 = 4096;
 const TERMINATED: i32 = 143;
 /// A CPU quota is microseconds of CPU in a second.
 pub(super) const MICROS_PER_PERCENT: u64 = 10_000;
+/// aegis-vmm lost its VM.
+const LOST_STATUS: i32 = 1;
+/// The signals that end a process that went wrong or was killed, those of the
+/// watchdog and of want of memory among them (signal(7): ILL, TRAP, ABRT, BUS, FPE,
+/// KILL, SEGV, SYS).
+const CRASHES: [i32; 8] = [4, 5, 6, 7, 8, 9, 11, 31];
 /// The user of all units in system mode.
 const SERVICE_USER: &str = "aegis";
 
@@ -122,7 +129,8 @@ impl UnitMaker {
             ),
             ("SyslogIdentifier", "aegis-vmm".into()),
         ];
-        properties.extend(self.restart(VM_MAX_DELAY, VM_FIXED_DELAY));
+        properties.extend(vm_restart(plan.restart));
+        properties.extend(self.restart_delay(VM_MAX_DELAY, VM_FIXED_DELAY));
         properties.extend(log_fields(&unit, None, &plan.log));
         properties.extend(limits(&plan.limits));
         properties.extend(self.common(&unit, Profile::Vm, &plan.confinement, &[&plan.program])?);
@@ -169,7 +177,8 @@ impl UnitMaker {
             properties.push(("ExecStopPost", command(&unit, &[&ended])?));
         }
         // The shim waits where the delay cannot grow, so the manager need not.
-        properties.extend(self.restart(plan.restart_max_delay, FIRST_DELAY));
+        properties.push(("Restart", "on-failure".into()));
+        properties.extend(self.restart_delay(plan.restart_max_delay, FIRST_DELAY));
         properties.extend(log_fields(&unit, Some(&plan.daemon), &plan.log));
         properties.extend(limits(&plan.limits));
         let programs = [&plan.program, &plan.ended];
@@ -182,12 +191,9 @@ impl UnitMaker {
         self.version >= GROWING_DELAY_SINCE
     }
 
-    /// Restarts after failures, for ever; with a growing delay where the manager has it.
-    fn restart(&self, longest: Duration, fixed: Duration) -> Vec<Property> {
-        let mut properties: Vec<Property> = vec![
-            ("Restart", "on-failure".into()),
-            ("StartLimitIntervalUSec", 0u64.into()),
-        ];
+    /// Restarts for ever; with a growing delay where the manager has it.
+    fn restart_delay(&self, longest: Duration, fixed: Duration) -> Vec<Property> {
+        let mut properties: Vec<Property> = vec![("StartLimitIntervalUSec", 0u64.into())];
         if self.grows_delays() {
             properties.extend([
                 ("RestartUSec", micros(FIRST_DELAY).into()),
@@ -235,6 +241,27 @@ impl UnitMaker {
             );
         }
         Ok(properties)
+    }
+}
+
+/// Which ends of a VM's owner the manager starts it again after.
+///
+/// Without a policy a run that went wrong is not repeated. One that could not even
+/// begin is, whatever the policy says: the sockets trigger the unit for as long as
+/// a client waits, and the delay between restarts is all that makes that slow.
+fn vm_restart(policy: RestartPolicy) -> Vec<Property> {
+    match policy {
+        RestartPolicy::No => vec![
+            ("Restart", "on-failure".into()),
+            (
+                "RestartPreventExitStatus",
+                (vec![LOST_STATUS], CRASHES.to_vec()).into(),
+            ),
+        ],
+        RestartPolicy::OnFailure { .. } => vec![("Restart", "on-failure".into())],
+        RestartPolicy::Always | RestartPolicy::UnlessStopped => {
+            vec![("Restart", "always".into())]
+        }
     }
 }
 
@@ -373,6 +400,26 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_is_what_the_manager_does_after_an_end() {
+        for (policy, restart, prevented) in [
+            (RestartPolicy::No, "on-failure", true),
+            (
+                RestartPolicy::OnFailure { most: Some(3) },
+                "on-failure",
+                false,
+            ),
+            (RestartPolicy::Always, "always", false),
+            (RestartPolicy::UnlessStopped, "always", false),
+        ] {
+            let properties = vm_restart(policy);
+            assert_eq!(properties[0], ("Restart", restart.into()), "{policy}");
+            assert_eq!(properties.len() > 1, prevented, "{policy}");
+            let limit = properties.iter().any(|(name, _)| name.contains("Limit"));
+            assert!(!limit, "a socket's service has no start limit");
+        }
+    }
+
+    #[test]
     fn old_managers_are_not_asked_for_growing_delays() {
         let places = Places::new(Mode::User, 1000, Vec::new());
         let names = |version| {
@@ -380,7 +427,7 @@ mod tests {
                 version,
                 places: places.clone(),
             };
-            let properties = maker.restart(Duration::from_secs(60), FIRST_DELAY);
+            let properties = maker.restart_delay(Duration::from_secs(60), FIRST_DELAY);
             properties
                 .into_iter()
                 .map(|(name, _)| name)

@@ -39,6 +39,16 @@ pub struct InstanceView {
     pub slice: String,
     pub qemu_pid: u32,
     pub execs: u32,
+    /// Clients on the command's terminal.
+    pub attached: u32,
+    /// Whether the command runs on a terminal.
+    pub terminal: bool,
+    pub restart_policy: String,
+    /// How often the VM was started again by its restart policy.
+    pub restarts: u32,
+    /// When it starts again, or connections start it again, in microseconds since
+    /// 1970; 0 if neither.
+    pub next_start_us: u64,
     pub last_exit: Option<LastExit>,
     pub daemons: Vec<DaemonEntry>,
     /// Units that somebody stopped with the service manager's own tools, and when,
@@ -83,6 +93,11 @@ impl InstanceView {
             slice: reader.take("Slice")?.unwrap_or_default(),
             qemu_pid: reader.take("QemuPid")?.unwrap_or_default(),
             execs: reader.take("Execs")?.unwrap_or_default(),
+            attached: reader.take("Attached")?.unwrap_or_default(),
+            terminal: reader.take("Terminal")?.unwrap_or_default(),
+            restart_policy: reader.take("RestartPolicy")?.unwrap_or_default(),
+            restarts: reader.take("Restarts")?.unwrap_or_default(),
+            next_start_us: reader.take("NextStart")?.unwrap_or_default(),
             last_exit: LastExit::from_dict(last_exit)?,
             daemons: daemons
                 .into_iter()
@@ -124,6 +139,8 @@ pub struct LastExit {
     pub at_us: u64,
     /// The guest ran out of memory.
     pub oom: bool,
+    /// It failed as often as the restart policy allows.
+    pub gave_up: bool,
 }
 
 impl LastExit {
@@ -137,6 +154,7 @@ impl LastExit {
         }
         put(&mut dict, "at", self.at_us);
         put(&mut dict, "oom", self.oom);
+        put(&mut dict, "gave-up", self.gave_up);
         dict
     }
 
@@ -155,6 +173,7 @@ impl LastExit {
             failure: reader.take("failure")?.unwrap_or_default(),
             at_us: reader.take("at")?.unwrap_or_default(),
             oom: reader.take("oom")?.unwrap_or_default(),
+            gave_up: reader.take("gave-up")?.unwrap_or_default(),
         }))
     }
 }
@@ -171,6 +190,7 @@ mod tests {
             failure: String::new(),
             at_us: 5,
             oom: true,
+            gave_up: true,
         };
         let limits = ResourceLimits {
             cpu_quota: Some(200),

@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::control::{Answer, Call, CallFrame, ExecRequest, MAX_FRAME, OwnerFrame};
+use aegis_core::control::{
+    Answer, AttachRequest, Call, CallFrame, ExecRequest, MAX_FRAME, OwnerFrame,
+};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::vm_spec::VmSpec;
 use serde::Deserialize;
@@ -91,7 +93,8 @@ pub async fn serve(stream: UnixStream, services: Services) -> Result<(), Connect
                         | Call::Resume
                         | Call::Kill { .. }
                         | Call::Processes
-                        | Call::Exec(_) => {
+                        | Call::Exec(_)
+                        | Call::Attach(_) => {
                             waiting.spawn(answer(id, call, services.clone()));
                             continue;
                         }
@@ -124,6 +127,7 @@ fn read_call(frame: &[u8]) -> Result<Result<CallFrame, OwnerFrame>, ConnectionEr
         "kill",
         "processes",
         "exec",
+        "attach",
     ];
     let fault = if known.contains(&envelope.call.as_str()) {
         Fault::from_error(Symbol::InvalidArgument, &refused)
@@ -182,6 +186,9 @@ async fn answer(id: u64, call: Call, services: Services) -> Reply {
         Call::Exec(request) => exec(request, &services)
             .await
             .map(|fds| (Answer::Exec, fds)),
+        Call::Attach(request) => attach(request, &services)
+            .await
+            .map(|fds| (Answer::Attach, fds)),
         // Answered by the connection itself.
         Call::Status | Call::Watch => Ok((
             Answer::Status(Box::new(services.status.borrow().clone())),
@@ -216,6 +223,13 @@ async fn exec(request: ExecRequest, services: &Services) -> Result<Vec<OwnedFd>,
         .begin(link, program, tty, visit)
         .map_err(|error| Fault::from_error(Symbol::Internal, &error))?;
     Ok(client)
+}
+
+async fn attach(request: AttachRequest, services: &Services) -> Result<Vec<OwnedFd>, Fault> {
+    let size = request.size.map(guest::tty_size);
+    let visit = services.doorway.enter_terminal();
+    let terminal = services.owner.use_terminal(size).await?;
+    terminal.join(size, visit)
 }
 
 async fn write(

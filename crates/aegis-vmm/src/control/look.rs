@@ -60,7 +60,7 @@ async fn running_guest(services: &Services) -> Result<Handle, Fault> {
             Err(Fault::new(Symbol::WrongState, "the VM is paused")
                 .with_hint(format!("let it run on: aegisctl instance resume {handle}")))
         }
-        VmState::Starting | VmState::Stopping | VmState::Failed => {
+        VmState::Starting | VmState::Stopping | VmState::Failed | VmState::Resting => {
             Err(Fault::new(Symbol::WrongState, "the VM does not run"))
         }
     }

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use aegis_core::control::{ExecEvent, ExecInput};
 use aegis_link::Handle;
-use aegis_link::message::{SessionId, TtySize};
+use aegis_link::message::SessionId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tracing::warn;
+
+use crate::guest;
 
 /// The longest line of a client in bytes; the longest honest one has about 50.
 const MAX_LINE: usize = 4096;
@@ -111,13 +113,7 @@ pub async fn obey(reader: &mut ControlReader, link: &Handle, session: SessionId)
         while let Some(input) = requests.recv().await {
             let done = match input {
                 ExecInput::Signal(signal) => link.signal(session, signal).await,
-                ExecInput::Resize(size) => {
-                    let size = TtySize {
-                        rows: size.rows,
-                        cols: size.cols,
-                    };
-                    link.resize(session, size).await
-                }
+                ExecInput::Resize(size) => link.resize(session, guest::tty_size(size)).await,
             };
             if let Err(error) = done {
                 tracing::debug!("the guest refused a request of a session: {error}, ignoring");

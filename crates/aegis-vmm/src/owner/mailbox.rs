@@ -3,7 +3,10 @@
 use aegis_core::control::Outcome;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_link::Handle;
+use aegis_link::message::TtySize;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::terminal::TerminalHandle;
 
 /// Questions that may wait. Whoever finds it full waits to ask.
 const CAPACITY: usize = 64;
@@ -17,7 +20,24 @@ pub(super) enum Ask {
     Pause(Reply<Outcome>),
     Resume(Reply<Outcome>),
     /// The link to a guest that runs; resumes a paused VM, waits for one that starts.
-    Use(Reply<Handle>),
+    Use {
+        by: By,
+        reply: Reply<Handle>,
+    },
+    /// The terminal of the command, likewise.
+    Attach {
+        size: Option<TtySize>,
+        reply: Reply<TerminalHandle>,
+    },
+}
+
+/// Who uses the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// Somebody who asked for it.
+    Hand,
+    /// A connection on a port.
+    Connection,
 }
 
 /// Asks the owner. Cheap to clone.
@@ -53,7 +73,26 @@ impl OwnerHandle {
     /// # Errors
     /// Why there is no guest.
     pub async fn use_guest(&self) -> Result<Handle, Fault> {
-        self.ask(Ask::Use).await
+        let by = By::Hand;
+        self.ask(|reply| Ask::Use { by, reply }).await
+    }
+
+    /// The link to the guest for a connection, which starts no VM that rests.
+    ///
+    /// # Errors
+    /// Why there is no guest.
+    pub async fn visit_guest(&self) -> Result<Handle, Fault> {
+        let by = By::Connection;
+        self.ask(|reply| Ask::Use { by, reply }).await
+    }
+
+    /// The terminal of the command, once the guest runs. The caller's visit keeps
+    /// the VM up.
+    ///
+    /// # Errors
+    /// Why there is no guest, or no terminal.
+    pub async fn use_terminal(&self, size: Option<TtySize>) -> Result<TerminalHandle, Fault> {
+        self.ask(|reply| Ask::Attach { size, reply }).await
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Fault> {

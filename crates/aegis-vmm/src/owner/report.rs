@@ -2,10 +2,11 @@
 
 use aegis_core::control::MachineFacts;
 
+use crate::doorway::Visits;
 use crate::hypervisor::{self, Machine};
 
 /// What keeps a VM awake, in words.
-pub(super) fn reasons(execs: u32, connections: u32, command_runs: bool) -> Vec<String> {
+pub(super) fn reasons(visits: Visits, command_runs: bool) -> Vec<String> {
     let count = |number: u32, one: &str, many: &str| match number {
         0 => None,
         1 => Some(format!("1 {one}")),
@@ -13,8 +14,9 @@ pub(super) fn reasons(execs: u32, connections: u32, command_runs: bool) -> Vec<S
     };
     [
         command_runs.then(|| "its command runs".to_owned()),
-        count(execs, "exec session", "exec sessions"),
-        count(connections, "connection", "connections"),
+        count(visits.attached, "attached client", "attached clients"),
+        count(visits.execs, "exec session", "exec sessions"),
+        count(visits.connections, "connection", "connections"),
     ]
     .into_iter()
     .flatten()

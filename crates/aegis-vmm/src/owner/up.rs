@@ -4,8 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aegis_core::fault::{Fault, Symbol};
+use aegis_core::vm_spec::VmSpec;
 use aegis_fault_points::around_async;
-use aegis_link::message::{CommandEnd, Event};
+use aegis_link::message::{CommandEnd, Event, ProcessEnd, TtySize};
 use aegis_link::{Handle, Incoming, LinkError, LinkStream, Received};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -15,6 +17,7 @@ use tracing::warn;
 use crate::command_log::CommandLog;
 use crate::guest::{self, Pulse};
 use crate::hypervisor::{Machine, MachineEnd};
+use crate::terminal::{Terminal, TerminalEvent, TerminalHandle};
 
 /// How long a machine may outlive its guest's link before it is ended.
 const LINK_END_PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +34,9 @@ const _: () = assert!(STOP_SLACK.as_secs() + KILL_PATIENCE.as_secs() < 15);
 /// How long the rest of the command's output may take after the machine's end.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the guest may take to say how its memory is.
+const STATS_PATIENCE: Duration = Duration::from_secs(5);
+
 type EndFuture = Pin<Box<dyn Future<Output = MachineEnd>>>;
 
 /// A running or paused VM. Dropping it kills the guest.
@@ -43,6 +49,10 @@ pub struct Up<M> {
     pulse: Pulse,
     log: CommandLog,
     log_copy: Option<JoinHandle<()>>,
+    /// Where the command runs on one.
+    terminal: Option<Terminal>,
+    /// The end of the command, until it is known what the memory had to do with it.
+    judging: Option<Pin<Box<dyn Future<Output = UpEvent> + Send>>>,
     /// Removed with the machine.
     _scratch: TempDir,
 }
@@ -56,7 +66,11 @@ pub enum UpEvent {
     CommandStarted {
         pid: u32,
     },
-    CommandEnded(CommandEnd),
+    CommandEnded {
+        end: CommandEnd,
+        /// The guest ran out of memory while it ran.
+        oom: bool,
+    },
     /// The guest fell silent or speaks again.
     Silent(bool),
 }
@@ -98,6 +112,14 @@ impl<M: Machine + 'static> Up<M> {
                 silent = self.pulse.changed(), if cpus_run && link_is_up => {
                     return UpEvent::Silent(silent);
                 }
+                event = judged(&mut self.judging) => return event,
+                event = of_terminal(&mut self.terminal) => match event {
+                    TerminalEvent::Started { pid } => return UpEvent::CommandStarted { pid },
+                    TerminalEvent::Ended(end) => {
+                        self.judging = Some(Box::pin(judge(self.link.clone(), end)));
+                        continue;
+                    }
+                },
                 received = self.incoming.next(), if link_is_up => received,
             };
             match received {
@@ -142,8 +164,33 @@ impl<M: Machine + 'static> Up<M> {
         })
     }
 
+    /// Starts the command on a terminal.
+    pub fn start_terminal(&mut self, spec: &VmSpec, size: Option<TtySize>) {
+        if let Some(program) = guest::command(spec) {
+            let (link, log) = (self.link.clone(), self.log.queue());
+            self.terminal = Some(Terminal::start(link, program, size, log));
+        }
+    }
+
+    /// The way onto the command's terminal.
+    ///
+    /// # Errors
+    /// The command runs without one.
+    pub fn terminal(&self) -> Result<TerminalHandle, Fault> {
+        let terminal = self.terminal.as_ref().map(Terminal::handle);
+        terminal.ok_or_else(|| {
+            Fault::new(
+                Symbol::WrongState,
+                "the command of the instance runs without a terminal",
+            )
+        })
+    }
+
     /// Writes the rest of the command's output.
     pub async fn close(mut self) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.close(LOG_PATIENCE).await;
+        }
         if let Some(mut copy) = self.log_copy.take()
             && timeout(LOG_PATIENCE, &mut copy).await.is_err()
         {
@@ -171,7 +218,10 @@ impl<M: Machine + 'static> Up<M> {
         };
         match event {
             Event::CommandStarted { pid } => Some(UpEvent::CommandStarted { pid }),
-            Event::CommandEnded { end } => Some(UpEvent::CommandEnded(end)),
+            Event::CommandEnded { end } => {
+                self.judging = Some(Box::pin(judge(self.link.clone(), end)));
+                None
+            }
             Event::Log { .. } => {
                 self.take_log(stream);
                 None
@@ -204,6 +254,8 @@ impl<M> Up<M> {
             doom: None,
             log,
             log_copy: None,
+            terminal: None,
+            judging: None,
             _scratch: scratch,
         }
     }
@@ -215,6 +267,41 @@ impl<M> std::fmt::Debug for Up<M> {
             .field("pulse", &self.pulse)
             .finish_non_exhaustive()
     }
+}
+
+/// What happens on the terminal; nothing where there is none.
+async fn of_terminal(terminal: &mut Option<Terminal>) -> TerminalEvent {
+    match terminal {
+        Some(terminal) => terminal.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of the command, once it was judged.
+async fn judged(judging: &mut Option<Pin<Box<dyn Future<Output = UpEvent> + Send>>>) -> UpEvent {
+    match judging {
+        Some(future) => {
+            let event = future.await;
+            *judging = None;
+            event
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Asks the guest whether want of memory had to do with a failure.
+async fn judge(link: Handle, end: CommandEnd) -> UpEvent {
+    let may_be_oom = !matches!(
+        end,
+        CommandEnd::Ended(ProcessEnd::Exited { code: 0 }) | CommandEnd::Failed(_)
+    );
+    let oom = may_be_oom
+        && match timeout(STATS_PATIENCE, link.stats()).await {
+            Ok(Ok(stats)) => stats.oom_kills > 0,
+            // A guest that does not answer does not know.
+            Ok(Err(_)) | Err(_) => false,
+        };
+    UpEvent::CommandEnded { end, oom }
 }
 
 /// The machine of a guest whose link is over: it ends by itself after an orderly

@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 
 use aegis_link::message::{
     Boot, Booted, Call, CommandEnd, Event, Fault, Hello, Process, ProcessEnd, Reply, SessionId,
-    Symbol,
+    Stats, Symbol,
 };
 use aegis_link::{Handle, Incoming, LinkStream, Received, Responder, Role};
 use aegis_vmm::hypervisor::{EndCause, MachineEnd};
@@ -24,6 +24,10 @@ pub(crate) enum Seen {
     Boot(Box<Boot>),
     Signal(i32),
     Resize(u16, u16),
+    /// A session began, on a terminal of this size.
+    Exec {
+        tty: Option<(u16, u16)>,
+    },
     /// The streams of a session were reset.
     HangUp,
     Stop {
@@ -45,6 +49,8 @@ pub(crate) struct Script {
     /// With the first exec it is taken over: what it does then, before it falls
     /// silent.
     pub(crate) attack: Option<Attack>,
+    /// Processes that ended for want of memory.
+    pub(crate) oom_kills: u32,
 }
 
 /// What a guest does that was taken over, and the id of the exec it was told by.
@@ -153,6 +159,9 @@ impl Guest {
                     let fault = Fault::new(Symbol::CommandNotFound, "no such command: missing");
                     return responder.reply(Err(fault));
                 }
+                let tty = exec.tty.map(|size| (size.rows, size.cols));
+                // A world that is over has no more interest.
+                drop(self.seen.send(Seen::Exec { tty }));
                 let end = watch::Sender::new(None);
                 self.sessions
                     .insert(exec.session, Session { end: end.clone() });
@@ -219,7 +228,15 @@ impl Guest {
                 }
             }
             Call::SetTime { .. } | Call::Ping => responder.reply(done),
-            Call::Stats | Call::Unknown => drop(responder),
+            Call::Stats => responder.reply(Ok(Reply::Stats(Stats {
+                uptime_ms: 1,
+                memory_total_kib: 1,
+                memory_available_kib: 1,
+                processes: 1,
+                sessions: 0,
+                oom_kills: self.script.oom_kills,
+            }))),
+            Call::Unknown => drop(responder),
         }
     }
 
@@ -291,8 +308,13 @@ async fn run(
     match argv[0].as_str() {
         "cat" => {
             let mut buffer = vec![0; 32 * 1024];
+            let mut ended = end.subscribe();
             loop {
-                match stdio.read(&mut buffer).await {
+                let read = tokio::select! {
+                    read = stdio.read(&mut buffer) => read,
+                    _ = ended.wait_for(Option::is_some) => break,
+                };
+                match read {
                     Ok(0) => break,
                     Ok(length) => {
                         if stdio.write_all(&buffer[..length]).await.is_err() {

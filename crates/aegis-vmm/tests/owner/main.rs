@@ -7,6 +7,8 @@ mod fake_guest;
 mod hostile;
 mod look;
 mod raw_guest;
+mod restarts;
+mod terminal;
 mod world;
 
 use std::io::{BufRead, ErrorKind, Read, Write};

@@ -12,10 +12,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aegis_core::control::{
-    Answer, Call, CallFrame, ExecEvent, ExecInput, ExecRequest, OwnerFrame, VmStatus,
+    Answer, AttachRequest, Call, CallFrame, CommandExit, ExecEvent, ExecInput, ExecRequest,
+    OwnerFrame, StartMark, VmStatus,
 };
 use aegis_core::fault::Fault;
 use aegis_core::lifecycle::VmState;
+use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
 use aegis_core::vm_spec::VmSpec;
 use aegis_vmm::activation::Listeners;
@@ -46,6 +48,12 @@ pub(crate) struct Plan {
     pub(crate) script: Script,
     pub(crate) ephemeral: bool,
     pub(crate) command: Vec<String>,
+    pub(crate) terminal: bool,
+    pub(crate) restart: RestartPolicy,
+    /// How the command ended before.
+    pub(crate) exit: Option<CommandExit>,
+    /// When somebody last started it.
+    pub(crate) start: Option<StartMark>,
     /// Guest ports to expose.
     pub(crate) ports: Vec<u16>,
     /// So many launches fail before one succeeds.
@@ -60,6 +68,13 @@ impl World {
         for name in ["vmlinux", "initramfs", "base.squashfs"] {
             std::fs::write(guest_dir.join(name), b"").unwrap();
         }
+        let keep = |name: &str, json: String| std::fs::write(dir.path().join(name), json).unwrap();
+        if let Some(exit) = &plan.exit {
+            keep("exit.json", serde_json::to_string(exit).unwrap());
+        }
+        if let Some(start) = &plan.start {
+            keep("start.json", serde_json::to_string(start).unwrap());
+        }
         let spec = VmSpec {
             handle: "test".parse().unwrap(),
             memory_mib: 128,
@@ -69,6 +84,8 @@ impl World {
             disk: None,
             workspace: None,
             command: plan.command,
+            terminal: plan.terminal,
+            restart: plan.restart,
             env: [("FROM".to_owned(), "spec".to_owned())].into(),
             workdir: None,
             user: None,
@@ -159,6 +176,12 @@ impl World {
                 return picked;
             }
         }
+    }
+
+    /// What is written about the command's end.
+    pub(crate) fn exit(&self) -> CommandExit {
+        let json = std::fs::read(self.dir.path().join("exit.json")).unwrap();
+        serde_json::from_slice(&json).unwrap()
     }
 
     pub(crate) fn machine(&self) -> MachineEnder {
@@ -299,18 +322,28 @@ impl Client {
 
     pub(crate) fn exec(mut self, request: ExecRequest) -> Result<Exec, Fault> {
         match self.ask(Call::Exec(request))? {
-            Answer::Exec => {}
+            Answer::Exec => Ok(self.into_session()),
             other => panic!("{other:?}"),
         }
+    }
+
+    pub(crate) fn attach(mut self, request: AttachRequest) -> Result<Exec, Fault> {
+        match self.ask(Call::Attach(request))? {
+            Answer::Attach => Ok(self.into_session()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn into_session(self) -> Exec {
         let [stdin, stdout, stderr, control] = <[OwnedFd; 4]>::try_from(self.fds).unwrap();
         let control = UnixStream::from(control);
         control.set_read_timeout(Some(PATIENCE)).unwrap();
-        Ok(Exec {
+        Exec {
             stdin: stdin.into(),
             stdout: stdout.into(),
             stderr: stderr.into(),
             events: BufReader::new(control),
-        })
+        }
     }
 }
 

@@ -1,0 +1,50 @@
+//! The two sides of a client's descriptors.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use tokio::net::unix::pipe;
+
+use super::control::{self, ControlReader, ControlWriter};
+
+/// Our side.
+#[derive(Debug)]
+pub struct Ends {
+    pub stdin: pipe::Receiver,
+    pub stdout: pipe::Sender,
+    pub stderr: pipe::Sender,
+    pub reader: ControlReader,
+    pub writer: ControlWriter,
+}
+
+impl Ends {
+    /// Makes both sides; the client's is stdin, stdout, stderr, control.
+    ///
+    /// # Errors
+    /// When descriptors cannot be made.
+    pub fn make() -> io::Result<(Vec<OwnedFd>, Self)> {
+        let (stdin, client_stdin) = pipe2(OFlag::O_CLOEXEC)?;
+        let (client_stdout, stdout) = pipe2(OFlag::O_CLOEXEC)?;
+        let (client_stderr, stderr) = pipe2(OFlag::O_CLOEXEC)?;
+        let (control, client_control) = StdUnixStream::pair()?;
+        let (reader, writer) = control::split(control)?;
+        let ends = Self {
+            stdin: pipe::Receiver::from_file(File::from(stdin))?,
+            stdout: pipe::Sender::from_file(File::from(stdout))?,
+            stderr: pipe::Sender::from_file(File::from(stderr))?,
+            reader,
+            writer,
+        };
+        let client = vec![
+            client_stdin,
+            client_stdout,
+            client_stderr,
+            client_control.into(),
+        ];
+        Ok((client, ends))
+    }
+}
