@@ -186,6 +186,7 @@ impl Actor {
 
     /// Lives until the instance is removed or everybody who could ask is gone.
     pub(super) async fn run(mut self) {
+        remove_unfinished(&self.work).await;
         self.compare_config().await;
         self.follow_vm().await;
         let mut status = self.status.subscribe();
@@ -517,6 +518,16 @@ impl Actor {
             .shared
             .board
             .show_instance(&self.work.handle, view);
+    }
+}
+
+/// Clears up after an aegisd that died; nothing depends on it.
+async fn remove_unfinished(work: &Work) {
+    let (shared, record) = (work.shared.clone(), work.record.borrow().clone());
+    let removed = blocking(move || files::remove_unfinished(&shared.host, &record)).await;
+    if let Err(error) = removed {
+        let (handle, fault) = (&work.handle, error.fault());
+        tracing::warn!(instance = %handle, "{handle}: {fault}, ignoring");
     }
 }
 

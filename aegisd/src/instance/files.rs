@@ -145,6 +145,26 @@ pub(super) fn write_default_config(
     Ok(())
 }
 
+/// Removes specs that an earlier aegisd died over writing. The owner of a VM keeps
+/// its own unfinished files, which it may be writing at this moment.
+pub(super) fn remove_unfinished(host: &Host, record: &Record) -> Result<(), InstanceError> {
+    let files = host.layout.instance(&record.handle);
+    let daemons = record.spec.daemons.iter();
+    let specs = daemons.map(|daemon| files.daemon_spec(&daemon.name));
+    for spec in specs.chain([files.vm_spec()]) {
+        let fresh = unfinished(&spec);
+        if fresh.symlink_metadata().is_ok() {
+            effects::remove_file(&fresh).map_err(failed("remove", &fresh))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a file is written before it takes its place.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 /// Removes everything of an instance; goes on through failures and tells all.
 pub(super) fn remove(host: &Host, handle: &Handle, purge: bool) -> Vec<InstanceError> {
     let mut folders = vec![
@@ -250,7 +270,7 @@ fn make_file(host: &Host, path: &Path) -> Result<(), InstanceError> {
 /// Replaces a file in one step, so that a crash leaves the old or the new one.
 fn write_json(host: &Host, path: &Path, value: &impl Serialize) -> Result<(), InstanceError> {
     let bytes = encode(path, value)?;
-    let fresh = path.with_extension("new");
+    let fresh = unfinished(path);
     match effects::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(failed("remove", &fresh)(error));
@@ -400,6 +420,22 @@ mod tests {
         fs::write(&path, "mine").unwrap();
         write_default_config(&host, &handle, &manifest).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[test]
+    fn what_a_death_left_half_written_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(root.path());
+        write(&host, &record()).unwrap();
+        let files = host.layout.instance(&record().handle);
+        let left = files.dir().join("daemon-gateway.new");
+        let owners = files.dir().join("disk.img.new");
+        fs::write(&left, "{").unwrap();
+        fs::write(&owners, "x").unwrap();
+        remove_unfinished(&host, &record()).unwrap();
+        assert!(!left.exists());
+        assert!(owners.exists());
+        remove_unfinished(&host, &record()).unwrap();
     }
 
     #[test]
