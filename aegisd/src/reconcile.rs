@@ -33,7 +33,8 @@ pub enum Action {
     Start,
     /// Stop a unit that should not be.
     Stop(UnitId),
-    /// Give the VM's unit the limits it can have now.
+    /// Bring changed settings to the files, and to the VM's unit the limits it can
+    /// have now.
     Limit,
 }
 

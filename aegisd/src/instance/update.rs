@@ -59,7 +59,8 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
     {
         record.revisions.insert(name.to_owned(), next);
     }
-    record.limits_due |= plans::limits(old) != plans::limits(new);
+    // Labels are in the registry alone; everything else has to reach files and unit.
+    record.limits_due |= changed.contains(&true) || old.limits != new.limits;
     Ok(record)
 }
 
@@ -107,16 +108,17 @@ impl Work {
     }
 
     async fn carry_out(&self) -> Result<(), InstanceError> {
-        self.write_files().await?;
-        match self.record.borrow().limits_due {
-            true => {}
-            false => return Ok(()),
+        let due = self.record.borrow().limits_due;
+        match due {
+            true => self.limit().await.map(drop),
+            false => Ok(()),
         }
-        self.limit().await.map(drop)
     }
 
-    /// Gives the VM's unit the limits it can have now.
+    /// Brings changed settings to the files of the units, and to the VM's unit the
+    /// limits it can have now.
     pub(super) async fn limit(&self) -> Result<Outcome, InstanceError> {
+        self.write_files().await?;
         let units = self.shared.supervisor.list(Some(&self.handle)).await?;
         let record = self.record.borrow().clone();
         let vm = self.vm();

@@ -57,7 +57,8 @@ pub struct Record {
     /// its last change. Those with a higher one than the VM that runs was started
     /// with wait for its next start.
     pub revisions: BTreeMap<String, u64>,
-    /// The limits of the VM's unit are not yet what the spec says.
+    /// What was changed is not yet in the files of the units, or the limits of the
+    /// VM's unit are not yet what the spec says.
     pub limits_due: bool,
     /// When the user stopped the VM and has not started it since, in microseconds
     /// since 1970.

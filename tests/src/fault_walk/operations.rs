@@ -36,6 +36,8 @@ enum State {
     ConfigOfKit,
     /// Enabled with a changed config that the daemon has read.
     ConfigRead,
+    /// Enabled with the limits that follow from the guest.
+    Unlimited,
     /// Enabled with another limit, which the VM's unit has.
     Limited,
 }
@@ -112,7 +114,7 @@ pub(super) const ALL: [Operation; 16] = [
     ),
     of(
         "update",
-        State::Enabled,
+        State::Unlimited,
         "aegisctl instance update {} --cpu-quota 70",
         State::Limited,
     ),
@@ -240,10 +242,7 @@ impl State {
         };
         let line = match self {
             Self::Absent => "true",
-            Self::Enabled => {
-                "aegisctl instance stop {} && aegisctl instance enable {} \
-                 && aegisctl instance update {} --cpu-quota 0"
-            }
+            Self::Enabled => "aegisctl instance stop {} && aegisctl instance enable {}",
             Self::ConfigOfKit => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
                  && echo '{\"greeting\": \"hello\"}' >$AEGIS_KITS/{}/gateway.json"
@@ -256,6 +255,9 @@ impl State {
             }
             Self::ConfigRead => {
                 "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json"
+            }
+            Self::Unlimited => {
+                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0"
             }
             Self::Limited => "aegisctl instance update {} --cpu-quota 70",
         };
@@ -285,10 +287,8 @@ impl State {
         Ok(match self {
             Self::Absent => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
-            Self::Enabled => {
-                let rests = is_enabled && socket && daemon && !vm;
-                rests && !is_limited(seat)?
-            }
+            Self::Enabled => is_enabled && socket && daemon && !vm,
+            Self::Unlimited => is_enabled && socket && daemon && !vm && !is_limited(seat)?,
             Self::Limited => is_enabled && socket && daemon && !vm && is_limited(seat)?,
             Self::ConfigOfKit => is_enabled && socket && daemon && !vm && says(seat, "hello")?,
             Self::ConfigRead => is_enabled && socket && daemon && !vm && says(seat, "walk")?,
