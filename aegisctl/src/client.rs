@@ -9,6 +9,7 @@ use aegis_bus::instance::{InstanceProxy, InstanceView};
 use aegis_bus::kit::KitView;
 use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
+use aegis_bus::secrets::{SecretEntry, SecretsProxy};
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
 use zbus::fdo::{DBusProxy, ObjectManagerProxy, PropertiesProxy};
@@ -72,6 +73,22 @@ impl Client {
             .build()
             .await
             .map_err(Failure::call("talk to aegisd"))
+    }
+
+    pub(crate) async fn secrets_proxy(&self) -> Result<SecretsProxy<'static>, Failure> {
+        SecretsProxy::builder(&self.connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(Failure::call("talk to aegisd"))
+    }
+
+    /// All secrets, by name.
+    pub(crate) async fn secrets(&self) -> Result<Vec<SecretEntry>, Failure> {
+        let listed = self.secrets_proxy().await?.list().await;
+        let listed = listed.map_err(Failure::call("list the secrets"))?;
+        let entries = listed.into_iter().map(SecretEntry::from_dict);
+        Ok(entries.collect::<Result<_, _>>()?)
     }
 
     /// Every property of an instance at this moment.

@@ -17,6 +17,7 @@ mod kill;
 mod kit;
 mod logs;
 mod run;
+mod secret;
 mod stats;
 mod status;
 mod top;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Events(events::Args),
     #[command(subcommand)]
     Kit(kit::Command),
+    #[command(subcommand)]
+    Secret(secret::Command),
     Status(status::Args),
     Doctor(doctor::Args),
     Up(up::Args),
@@ -75,6 +78,7 @@ impl Command {
             Self::Wait(args) => wait::execute(context, args).await,
             Self::Events(args) => events::execute(context, args).await,
             Self::Kit(command) => command.execute(context).await,
+            Self::Secret(command) => command.execute(context).await,
             Self::Status(args) => status::execute(context, args).await,
             Self::Doctor(args) => doctor::execute(context, args).await,
             Self::Up(args) => up::execute(context, args).await,

@@ -9,6 +9,7 @@ use aegis_bus::dict::DictError;
 use aegis_bus::error::CallError;
 use aegis_core::control::ExecEvent;
 use aegis_core::fault::{Fault, Symbol, chain};
+use aegis_core::secret::SecretError;
 use aegis_core::spec::SpecError;
 use serde_json::{Value, json};
 
@@ -39,12 +40,24 @@ pub(crate) enum Failure {
     },
     #[error("systemd ended the job for {unit} as '{result}'")]
     UnitJob { unit: String, result: String },
-    #[error("the variable {0} is not in this environment")]
+    #[error("there is no secret {0}, and no variable {0} in this environment")]
     EnvMissing(String),
     #[error("the value of the variable {0} is not UTF-8")]
     EnvEncoding(String),
     #[error("cannot read the file of variables {path}")]
     EnvFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("a variable cannot have this secret")]
+    SecretName(#[source] SecretError),
+    #[error("this cannot be a secret")]
+    SecretValue(#[source] SecretError),
+    #[error("the variable {0} can have a secret only when the instance is made")]
+    SecretLater(String),
+    #[error("cannot read '{path}'")]
+    File {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -220,6 +233,9 @@ impl Failure {
                 | Self::Template(_)
                 | Self::CannotAsk
                 | Self::Signal(_)
+                | Self::SecretName(_)
+                | Self::SecretValue(_)
+                | Self::SecretLater(_)
                 | Self::Spec(_)
                 | Self::Path { .. }
                 | Self::Mode(_)
@@ -273,6 +289,9 @@ impl Failure {
             | Self::Template(_)
             | Self::CannotAsk
             | Self::Signal(_)
+            | Self::SecretName(_)
+            | Self::SecretValue(_)
+            | Self::SecretLater(_)
             | Self::Spec(_)
             | Self::Path { .. }
             | Self::Mode(_)
@@ -282,7 +301,7 @@ impl Failure {
             Self::CopyUsage(_) => "InvalidArgument",
             Self::Differs { .. } => "AlreadyExists",
             Self::Exec(fault) => fault.symbol.name(),
-            Self::Terminal { .. } | Self::Io { .. } => "InputOutput",
+            Self::Terminal { .. } | Self::Io { .. } | Self::File { .. } => "InputOutput",
             Self::BrokenPipe => "BrokenPipe",
         }
     }
@@ -298,9 +317,9 @@ impl Failure {
             Self::UnitJob { unit, .. } => Some(format!(
                 "journalctl -u {unit} says why (--user in user mode)"
             )),
-            Self::EnvMissing(name) => {
-                Some(format!("give the value: --env {name}=VALUE, or export it"))
-            }
+            Self::EnvMissing(name) => Some(format!(
+                "keep it: aegisctl secret set {name}; or export it here"
+            )),
             Self::EnvLine { source, .. } | Self::PruneStopped { source, .. } => source.hint(),
             Self::NothingToChange => {
                 Some("give at least one setting: aegisctl instance update --help".to_owned())
@@ -325,6 +344,10 @@ impl Failure {
                 "an instance's side is NAME:PATH; a local path with a colon begins with ./ or /"
                     .to_owned(),
             ),
+            Self::SecretLater(name) => Some(format!(
+                "give a value: --env {name}=VALUE; a new value of a secret needs no update: \
+                 aegisctl secret set"
+            )),
             Self::NoTerminal => Some("leave --tty out: the streams are passed on".to_owned()),
             _ => None,
         }

@@ -3,10 +3,9 @@
 mod env_file;
 mod resources;
 
-use std::collections::BTreeMap;
-use std::env::VarError;
 use std::path::{Path, PathBuf};
 
+use aegis_bus::dict::Dict;
 use aegis_bus::instance::ExecOptions;
 use aegis_bus::manager::SpecRequest;
 use aegis_core::control::TerminalSize;
@@ -14,6 +13,8 @@ use aegis_core::port::PortMapping;
 use aegis_core::spec::{Accel, Workspace};
 use clap::Args;
 
+use crate::cli::Context;
+use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::session::{DetachKeys, Terminal, USUAL_DETACH_KEYS, Wiring};
 
@@ -22,8 +23,8 @@ pub(crate) use resources::{LabelFlags, LimitChanges, LimitFlags};
 /// What the command in the guest starts with.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ProcessFlags {
-    /// Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    /// Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment
+    #[arg(short, long, value_name = "KEY[=VALUE|=secret.NAME]")]
     env: Vec<String>,
     /// Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it
     #[arg(long, value_name = "FILE")]
@@ -113,31 +114,42 @@ impl StreamFlags {
 }
 
 impl ProcessFlags {
-    /// The variables, with the caller's values where none was given.
-    pub(crate) fn env(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let mut env = BTreeMap::new();
+    /// The variables and where their values come from.
+    pub(crate) async fn environment(&self, context: &Context) -> Result<Environment, Failure> {
+        let mut texts = Vec::new();
         for path in &self.env_file {
-            env.extend(env_file::read(path)?);
+            texts.extend(env_file::read(path)?);
         }
-        env.extend(resolve_all(&self.env)?);
-        Ok(env)
+        texts.extend(self.env.iter().cloned());
+        Environment::resolve(context, &texts).await
     }
 
-    /// The options of an exec with these flags.
-    pub(crate) fn exec_options(&self, tty: Option<TerminalSize>) -> Result<ExecOptions, Failure> {
-        let mut env = self.env()?;
+    /// The options of an exec with these flags, and the same as they travel, with the
+    /// values that only go by descriptor.
+    pub(crate) async fn exec_options(
+        &self,
+        context: &Context,
+        tty: Option<TerminalSize>,
+    ) -> Result<(ExecOptions, Dict), Failure> {
+        let environment = self.environment(context).await?;
+        environment.note_values(context, "is used");
+        let mut env = environment.plain.clone();
         if tty.is_some()
             && let Ok(term) = std::env::var("TERM")
         {
             // The keys and colours of this terminal, as ssh(1) passes them on.
             env.entry("TERM".to_owned()).or_insert(term);
         }
-        Ok(ExecOptions {
+        let options = ExecOptions {
             env,
+            secrets: environment.secrets.clone(),
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             tty,
-        })
+        };
+        let mut dict = options.to_dict();
+        environment.pass(&mut dict)?;
+        Ok((options, dict))
     }
 }
 
@@ -156,26 +168,6 @@ impl MachineFlags {
             insecure: self.insecure,
             ..SpecRequest::default()
         })
-    }
-}
-
-/// Variables as `--env` takes them, with values of this environment where none was given.
-pub(crate) fn resolve_all(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    let resolve = |text: &String| resolve_env(text, |name| std::env::var(name));
-    texts.iter().map(resolve).collect()
-}
-
-fn resolve_env(
-    text: &str,
-    lookup: impl FnOnce(&str) -> Result<String, VarError>,
-) -> Result<(String, String), Failure> {
-    if let Some((name, value)) = text.split_once('=') {
-        return Ok((name.to_owned(), value.to_owned()));
-    }
-    match lookup(text) {
-        Ok(value) => Ok((text.to_owned(), value)),
-        Err(VarError::NotPresent) => Err(Failure::EnvMissing(text.to_owned())),
-        Err(VarError::NotUnicode(_)) => Err(Failure::EnvEncoding(text.to_owned())),
     }
 }
 
@@ -209,22 +201,6 @@ pub(crate) fn parse_memory(text: &str) -> Result<u32, MemoryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn variables_come_with_a_value_or_from_here() {
-        let none = |_: &str| Err(VarError::NotPresent);
-        let here = |_: &str| Ok("v".to_owned());
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(resolve_env("A=b=c", none).unwrap(), pair("A", "b=c"));
-        assert_eq!(resolve_env("A=", none).unwrap(), pair("A", ""));
-        assert_eq!(resolve_env("A", here).unwrap(), pair("A", "v"));
-        let failure = resolve_env("A", none).unwrap_err();
-        assert_eq!(failure.exit_code(true), crate::exit_code::USAGE);
-        assert_eq!(
-            failure.message(),
-            "the variable A is not in this environment"
-        );
-    }
 
     #[test]
     fn a_slash_makes_a_path() {

@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod commands;
 mod duration;
+mod environment;
 mod exit_code;
 mod failure;
 mod flags;

@@ -121,6 +121,11 @@ impl Ui {
         }
     }
 
+    /// Asks for something on the terminal; the answer is read elsewhere.
+    pub(crate) fn prompt(text: &str) {
+        Self::to_stderr(text);
+    }
+
     /// Says why a command failed: `error: what: why (Symbol)` and `hint:`.
     pub(crate) fn failure(self, failure: &Failure) {
         if self.json {

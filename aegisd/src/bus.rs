@@ -3,7 +3,7 @@
 //!
 //! | module | what it serves |
 //! |---|---|
-//! | [`manager`], [`instance`], [`kit`], [`job`] | one interface each |
+//! | [`manager`], [`instance`], [`kit`], [`job`], [`secrets`] | one interface each |
 //! | [`objects`] | the objects that come and go, and every signal |
 
 pub mod instance;
@@ -11,6 +11,7 @@ pub mod job;
 pub mod kit;
 pub mod manager;
 pub mod objects;
+pub mod secrets;
 
 use std::sync::Arc;
 
@@ -49,6 +50,11 @@ pub async fn publish(
     let manager = manager::ManagerObject::new(engine.clone());
     server
         .at(ROOT_PATH, manager)
+        .await
+        .map_err(ServeError::Publish)?;
+    let secrets = secrets::SecretsObject::new(engine.clone());
+    server
+        .at(ROOT_PATH, secrets)
         .await
         .map_err(ServeError::Publish)?;
     let mut publisher = objects::Publisher::new(connection.clone(), engine.clone());

@@ -1,7 +1,8 @@
 //! aegisd as a process: from the command line to the end.
 //!
 //! ```text
-//!  folders, lock ─► bus, service manager ─► registry ─► engine ─► objects ─► name ─► READY
+//!  folders, lock ─► bus, service manager ─► registry ─► engine ─► sockets, objects
+//!      ─► name ─► READY
 //! ```
 //!
 //! The name comes last: who finds aegisd on the bus finds all of it.
@@ -19,11 +20,14 @@ use rustix::fs::{FlockOperation, flock};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api;
 use crate::bus::{self, ServeError};
+use crate::credentials;
 use crate::effects;
 use crate::engine::{Engine, EngineError};
 use crate::host::{Host, HostError};
 use crate::registry::{Registry, RegistryError};
+use crate::sockets::{SocketError, Sockets};
 use crate::supervisor::SupervisorError;
 use crate::supervisor::systemd::Systemd;
 
@@ -57,6 +61,8 @@ pub enum DaemonError {
     Supervisor(#[from] SupervisorError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error("aegisd has not all of its sockets")]
+    Sockets(#[from] SocketError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("the connection to the message bus broke")]
@@ -104,6 +110,10 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
     let path = host.layout.registry();
     let registry = open(&path).await;
     let engine = Engine::start(host, supervisor, registry).await?;
+    let sockets = Sockets::take(&engine.shared().host.layout)?;
+    // Units that are being started wait for these.
+    tokio::spawn(credentials::serve(sockets.credentials, engine.clone()));
+    tokio::spawn(api::doors::serve(sockets.doors, engine.clone()));
     let mut publisher = bus::publish(&connection, &engine).await?;
     bus::take_name(&connection).await?;
     tell(&[

@@ -15,6 +15,7 @@ use aegis_bus::job::JobState;
 use aegis_bus::manager::{CreateOptions, SpecRequest};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
+use aegis_core::secret::SecretEnv;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ use crate::kits::Catalog;
 use crate::kits::expand::{ExpandError, expand};
 use crate::kits::watcher::{self, Changed};
 use crate::registry::{Loaded, Record, Registry, RegistryError};
+use crate::secrets::Vault;
+use crate::secrets::key::FileKey;
 use crate::supervisor::state::{Change, UnitState};
 use crate::supervisor::{Supervisor, SupervisorError, UnitId};
 
@@ -86,8 +89,10 @@ impl Engine {
         let dirs = (host.kit_dirs.clone(), host.program_dirs.clone());
         let catalog = Arc::new(Catalog::new(dirs.0, dirs.1, board.clone()));
         catalog.refresh();
+        let keys = Arc::new(FileKey::new(host.layout.secrets_key()));
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
+                vault: Vault::new(registry.clone(), keys),
                 host,
                 supervisor,
                 facts,
@@ -190,8 +195,8 @@ impl Engine {
         found.ok_or_else(|| InstanceError::Unknown(handle.to_owned()))
     }
 
-    /// Makes an instance; an empty name lets the engine choose one. `owner` is
-    /// who keeps an ephemeral instance alive.
+    /// Makes an instance; an empty name lets the engine choose one. `values` are the
+    /// secrets that become its own, `owner` is who keeps an ephemeral instance alive.
     ///
     /// # Errors
     /// What was asked for cannot be; nothing is left then. What fails later is
@@ -200,6 +205,7 @@ impl Engine {
         &self,
         name: &str,
         request: SpecRequest,
+        values: SecretEnv,
         options: CreateOptions,
         owner: Option<String>,
     ) -> Result<(Handle, JobId), InstanceError> {
@@ -209,7 +215,9 @@ impl Engine {
         }
         let record = self.record_for(name, request).await?;
         files::check(&self.shared.host, &record)?;
-        self.shared.registry.insert(record.clone()).await?;
+        // Before anything is started: all secrets are there, encrypted, readable.
+        let own = self.shared.vault.prepare(&record, values).await?;
+        self.shared.registry.insert(record.clone(), own).await?;
         let handle = record.handle.clone();
         let (instance, job) = Instance::create(&self.shared, record, options.start);
         if options.foreground_owner {

@@ -56,6 +56,7 @@ use aegis_core::control::{
 };
 use aegis_core::handle::Handle;
 use aegis_core::layout::InstanceFiles;
+use aegis_core::secret::{SecretEnv, SecretSource};
 use aegis_core::spec;
 use rustix::fd::OwnedFd;
 use tokio::sync::{Notify, mpsc, watch};
@@ -65,6 +66,7 @@ use crate::host::Host;
 use crate::jobs::{Job, Jobs, Outcome};
 use crate::kits::Catalog;
 use crate::registry::{Intent, Record, Registry};
+use crate::secrets::Vault;
 use crate::supervisor::state::{Change, Facts, UnitState};
 use crate::supervisor::{Supervisor, SupervisorError, UnitId, Usage};
 use crate::vm::{self, VmError};
@@ -86,6 +88,7 @@ pub struct Shared {
     /// What the service manager said about itself at aegisd's start.
     pub facts: Facts,
     pub registry: Registry,
+    pub vault: Vault,
     pub board: Arc<Board>,
     pub jobs: Jobs,
     pub catalog: Arc<Catalog>,
@@ -286,6 +289,16 @@ impl Instance {
         &self.handle
     }
 
+    /// It as it is wanted.
+    pub fn record(&self) -> Record {
+        self.record.borrow().clone()
+    }
+
+    /// The VM as its owner last told; `None` while there is none.
+    pub fn seen(&self) -> Option<VmStatus> {
+        self.status.borrow().clone()
+    }
+
     /// Whether it lives for one command.
     pub fn is_ephemeral(&self) -> bool {
         self.record.borrow().spec.ephemeral
@@ -416,18 +429,41 @@ impl Instance {
         change(&self.control_socket(), call).await
     }
 
+    /// The values for the variables of one command.
+    ///
+    /// # Errors
+    /// One is missing or cannot be decrypted.
+    pub async fn secrets(
+        &self,
+        sources: &BTreeMap<String, SecretSource>,
+        passed: &SecretEnv,
+    ) -> Result<SecretEnv, InstanceError> {
+        Ok(self.shared.vault.env_for(sources, passed).await?)
+    }
+
     /// Runs a command in the guest, waking the VM if need be. Returns stdin,
     /// stdout, stderr and control; nothing of the session passes aegisd.
     ///
     /// # Errors
     /// It is disabled, or the VM does not start.
-    pub async fn exec(&self, request: ExecRequest) -> Result<Vec<OwnedFd>, InstanceError> {
+    pub async fn exec(
+        &self,
+        mut request: ExecRequest,
+        secrets: SecretEnv,
+    ) -> Result<Vec<OwnedFd>, InstanceError> {
         if request.argv.is_empty() {
             return Err(InstanceError::EmptyExec);
         }
+        let revealed = secrets.iter().map(|(name, value)| (name, value.reveal()));
+        let revealed = revealed.map(|(name, value)| (name.clone(), value.to_owned()));
+        request.env.extend(revealed);
         let (workdir, user) = (request.workdir.as_deref(), request.user.as_deref());
         spec::validate_program(&request.argv, &request.env, workdir, user)?;
         self.check_usable()?;
+        // A VM that would start without its secrets is not woken for nothing.
+        if self.status.borrow().is_none() {
+            self.shared.vault.env_of(&self.record()).await?;
+        }
         let (answer, descriptors) = vm::call(&self.control_socket(), Call::Exec(request)).await?;
         match answer {
             Answer::Exec if descriptors.len() == EXEC_DESCRIPTORS => {

@@ -8,6 +8,7 @@
 //!  clients ──D-Bus──► bus ──► engine ──► instance (actors) ──► reconcile (what to do)
 //!                      ▲        │              │
 //!                      └─ board ◄──────────────┼──► registry     what is wanted
+//!                                              ├──► secrets      values, encrypted
 //!                                              ├──► supervisor   what runs
 //!                                              ├──► vm           a VM's owner, on its socket
 //!                                              └──► kits         manifests and programs
@@ -17,6 +18,9 @@
 //! |---|---|
 //! | [`daemon`] | the process: start, readiness, end |
 //! | [`bus`] | D-Bus, an adapter and nothing else |
+//! | [`api`] | HTTP for the daemons of an instance, an adapter too |
+//! | [`credentials`] | the credentials of units |
+//! | [`sockets`] | aegisd's own listening sockets |
 //! | [`board`] | what clients can see, and its one way out |
 //! | [`engine`] | all instances together |
 //! | [`instance`] | one instance: its actor and its operations |
@@ -25,6 +29,7 @@
 //! | [`kits`] | kit manifests, specs made from them, changes of both |
 //! | `effects` | changes outside of aegisd, each with its fault points |
 //! | [`checks`] | whether the host can do what is needed |
+//! | [`secrets`] | secrets: keys, sealing, giving them out |
 //! | [`registry`] | what users want, on disk |
 //! | [`supervisor`] | the service manager |
 //! | [`vm`] | the client of a VM's owner |
@@ -35,9 +40,11 @@
     allow(clippy::disallowed_methods, reason = "tests make files as they like")
 )]
 
+pub mod api;
 pub mod board;
 pub mod bus;
 pub mod checks;
+pub mod credentials;
 pub mod daemon;
 mod effects;
 pub mod engine;
@@ -47,6 +54,8 @@ pub mod jobs;
 pub mod kits;
 pub mod reconcile;
 pub mod registry;
+pub mod secrets;
+pub mod sockets;
 pub mod supervisor;
 #[cfg(test)]
 mod testing;

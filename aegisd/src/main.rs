@@ -6,6 +6,7 @@ use aegis_core::fault::chain;
 use aegis_core::layout::Mode;
 use clap::Parser;
 use rustix::fs::Mode as FileMode;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -43,6 +44,12 @@ fn main() -> ExitCode {
     // Process-wide, so before there is a second thread.
     rustix::process::umask(FileMode::RWXG | FileMode::RWXO);
     log();
+    // Secrets pass through this memory: no core file, and no other program of this
+    // user looks into it.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::error!("cannot forbid memory dumps: {error}");
+        return ExitCode::FAILURE;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Nothing here computes; more threads would only cost memory.
         .worker_threads(2)

@@ -27,6 +27,8 @@ pub enum Action {
     Delete,
     /// Make its group and sockets.
     Open,
+    /// Make the API socket of its daemons.
+    Listen,
     /// Make and start a daemon, by its name.
     Launch(String),
     /// Start the VM: its restart policy wants it in each run of the service manager.
@@ -82,6 +84,12 @@ fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
                     actions.push(Action::Launch(name.clone()));
                 }
             }
+            aegis_core::units::UnitKind::ApiSocket => {
+                let lost = found.is_none_or(|state| state.active == Active::Failed);
+                if lost && !by_hand {
+                    actions.push(Action::Listen);
+                }
+            }
             _ => {
                 let lost = found.is_none_or(|state| state.active == Active::Failed);
                 // A socket cannot be made while its service runs.
@@ -120,7 +128,10 @@ fn limits_wait(record: &Record, units: &[UnitState]) -> bool {
 pub fn wanted(record: &Record) -> Vec<UnitId> {
     let daemons = record.spec.daemons.iter();
     let daemons = daemons.map(|daemon| UnitId::daemon(&record.handle, &daemon.name));
+    // Only daemons use it, and it is there before the first of them looks.
+    let api = (!record.spec.daemons.is_empty()).then(|| UnitId::api_socket(&record.handle));
     std::iter::once(UnitId::sockets(&record.handle))
+        .chain(api)
         .chain(daemons)
         .collect()
 }
@@ -241,6 +252,10 @@ mod tests {
         unit_state(UnitId::vm(&handle()), active)
     }
 
+    fn api(active: Active) -> UnitState {
+        unit_state(UnitId::api_socket(&handle()), active)
+    }
+
     fn gateway(active: Active) -> UnitState {
         unit_state(UnitId::daemon(&handle(), "gateway"), active)
     }
@@ -249,12 +264,27 @@ mod tests {
     fn an_enabled_instance_is_completed_and_then_left_alone() {
         let record = record(Intent::Enabled);
         let launch = Action::Launch("gateway".into());
-        assert_eq!(plan(&record, &[], 1), [Action::Open, launch.clone()]);
-        assert_eq!(plan(&record, &[socket(Active::Active)], 1), [launch]);
-        let whole = [socket(Active::Active), gateway(Active::Active)];
+        assert_eq!(
+            plan(&record, &[], 1),
+            [Action::Open, Action::Listen, launch.clone()]
+        );
+        let sockets = [socket(Active::Active), api(Active::Active)];
+        assert_eq!(plan(&record, &sockets, 1), [launch]);
+        let lost = [
+            socket(Active::Active),
+            api(Active::Failed),
+            gateway(Active::Active),
+        ];
+        assert_eq!(plan(&record, &lost, 1), [Action::Listen]);
+        let whole = [
+            socket(Active::Active),
+            api(Active::Active),
+            gateway(Active::Active),
+        ];
         assert_eq!(plan(&record, &whole, 1), []);
         let asleep = [
             socket(Active::Active),
+            api(Active::Active),
             gateway(Active::Activating),
             vm(Active::Inactive),
         ];
@@ -264,10 +294,15 @@ mod tests {
     #[test]
     fn a_failed_socket_is_made_again_but_not_under_a_running_vm() {
         let record = record(Intent::Enabled);
-        let failed = [socket(Active::Failed), gateway(Active::Active)];
+        let failed = [
+            socket(Active::Failed),
+            api(Active::Active),
+            gateway(Active::Active),
+        ];
         assert_eq!(plan(&record, &failed, 1), [Action::Open]);
         let running = [
             socket(Active::Failed),
+            api(Active::Active),
             gateway(Active::Active),
             vm(Active::Active),
         ];
@@ -280,7 +315,11 @@ mod tests {
         assert_eq!(
             plan(
                 &record,
-                &[socket(Active::Active), gateway(Active::Failed)],
+                &[
+                    socket(Active::Active),
+                    api(Active::Active),
+                    gateway(Active::Failed)
+                ],
                 1
             ),
             []
@@ -301,6 +340,7 @@ mod tests {
         let stray = UnitId::daemon(&handle(), "stray");
         let units = [
             socket(Active::Active),
+            api(Active::Active),
             gateway(Active::Active),
             unit_state(stray.clone(), Active::Active),
         ];
@@ -366,7 +406,11 @@ mod tests {
     #[test]
     fn a_policy_starts_the_vm_once_in_each_run_of_the_manager() {
         let mut record = record(Intent::Enabled);
-        let whole = [socket(Active::Active), gateway(Active::Active)];
+        let whole = [
+            socket(Active::Active),
+            api(Active::Active),
+            gateway(Active::Active),
+        ];
         for (policy, stopped_at, start) in [
             (RestartPolicy::No, None, false),
             (RestartPolicy::OnFailure { most: None }, None, false),
@@ -387,6 +431,7 @@ mod tests {
         }
         let running = [
             socket(Active::Active),
+            api(Active::Active),
             gateway(Active::Active),
             vm(Active::Active),
         ];
@@ -397,10 +442,11 @@ mod tests {
     #[test]
     fn a_unit_missing_in_the_same_run_was_stopped_by_hand() {
         let mut same = record(Intent::Enabled);
-        assert!(adopt_unseen(&mut same, &[socket(Active::Active)], 1));
+        let units = [socket(Active::Active), api(Active::Active)];
+        assert!(adopt_unseen(&mut same, &units, 1));
         let name = "aegis-kit-web:gateway.service".to_owned();
         assert_eq!(same.stopped_by_hand, [(name, UNSEEN)].into());
-        assert!(!adopt_unseen(&mut same, &[socket(Active::Active)], 1));
+        assert!(!adopt_unseen(&mut same, &units, 1));
         let mut rebooted = same.clone();
         assert!(adopt_unseen(&mut rebooted, &[], 2));
         assert!(rebooted.stopped_by_hand.is_empty());

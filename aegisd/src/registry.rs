@@ -12,9 +12,11 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`record`] | one instance as it is wanted |
+//! | [`secrets`] | secrets, as ciphertext |
 //! | `store` | the tables: migrations, reading, writing |
 
 pub mod record;
+pub mod secrets;
 mod store;
 
 use std::path::{Path, PathBuf};
@@ -22,9 +24,11 @@ use std::thread;
 
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
+use aegis_core::secret::SecretName;
 use tokio::sync::{mpsc, oneshot};
 
 pub use record::{Intent, Record};
+pub use secrets::{KeptSecret, Owner};
 use store::Store;
 pub use store::{Loaded, Quarantined, SCHEMA_VERSION};
 
@@ -68,6 +72,13 @@ pub enum RegistryError {
     /// The handle is taken, perhaps in another case or by an unreadable record.
     #[error("there is an instance '{0}' already")]
     Taken(String),
+    #[error("there is no secret '{0}'")]
+    NoSecret(String),
+    #[error("the secret '{name}' is used by {}", .users.join(", "))]
+    SecretInUse {
+        name: SecretName,
+        users: Vec<String>,
+    },
     /// The thread that owns it has ended.
     #[error("the registry is closed")]
     Closed,
@@ -103,6 +114,11 @@ impl RegistryError {
             Self::Open { source, .. } if source.is_full() => {
                 fault(Symbol::NoSpace).with_hint("free some space on the disk of the registry")
             }
+            Self::NoSecret(name) => fault(Symbol::SecretNotFound)
+                .with_hint(format!("set it: aegisctl secret set {name}")),
+            Self::SecretInUse { name, .. } => fault(Symbol::SecretInUse).with_hint(format!(
+                "delete the instances first; or 'aegisctl secret delete --force {name}', and their next start fails"
+            )),
             Self::Open { .. } => fault(Symbol::RegistryFailed)
                 .with_hint("check the owner and the permissions of the file and its folder"),
             Self::Sql { source, .. } if is_full(source) => {
@@ -163,12 +179,13 @@ impl Registry {
         self.call(|store| store.load()).await
     }
 
-    /// Writes a new record.
+    /// Writes a new record and the secrets that are the instance's own.
     ///
     /// # Errors
     /// [`RegistryError::Taken`] where the name is in use without regard to case.
-    pub async fn insert(&self, record: Record) -> Result<(), RegistryError> {
-        self.call(move |store| store.insert(&record)).await
+    /// [`RegistryError::NoSecret`] where the record names one that is not there.
+    pub async fn insert(&self, record: Record, own: Vec<KeptSecret>) -> Result<(), RegistryError> {
+        self.call(move |store| store.insert(&record, &own)).await
     }
 
     /// Writes a record in place of the one of that handle.
@@ -185,6 +202,56 @@ impl Registry {
     /// It cannot be written.
     pub async fn remove(&self, handle: Handle) -> Result<(), RegistryError> {
         self.call(move |store| store.remove(&handle)).await
+    }
+
+    /// Writes a secret in place of the one of that name.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn set_secret(&self, owner: Owner, secret: KeptSecret) -> Result<(), RegistryError> {
+        self.call(move |store| store.set_secret(&owner, &secret))
+            .await
+    }
+
+    /// All secrets of an owner.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn secrets(&self, owner: Owner) -> Result<Vec<KeptSecret>, RegistryError> {
+        self.call(move |store| store.secrets(&owner)).await
+    }
+
+    /// The secret of a name.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoSecret`].
+    pub async fn secret(&self, owner: Owner, name: String) -> Result<KeptSecret, RegistryError> {
+        self.call(move |store| match store.secret(&owner, &name)? {
+            Some(secret) => Ok(secret),
+            None => Err(RegistryError::NoSecret(name)),
+        })
+        .await
+    }
+
+    /// Forgets a secret; returns the instances that used it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoSecret`], or [`RegistryError::SecretInUse`] unless forced.
+    pub async fn delete_secret(
+        &self,
+        name: SecretName,
+        force: bool,
+    ) -> Result<Vec<String>, RegistryError> {
+        self.call(move |store| store.delete_secret(&name, force))
+            .await
+    }
+
+    /// The instances that use a secret.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub async fn secret_users(&self, name: SecretName) -> Result<Vec<String>, RegistryError> {
+        self.call(move |store| store.secret_users(&name)).await
     }
 
     async fn call<T: Send + 'static>(

@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 pub use error::SupervisorError;
-pub use plan::{DaemonPlan, InstancePlan, Limits};
+pub use plan::{DaemonPlan, DoorPlan, InstancePlan, Limits};
 pub use state::{Change, Facts, UnitState, Usage};
 
 /// One unit of ours: an instance and what the unit is for.
@@ -78,6 +78,22 @@ impl UnitId {
         }
     }
 
+    /// The API socket of an instance's daemons.
+    pub fn api_socket(handle: &Handle) -> Self {
+        Self {
+            handle: handle.clone(),
+            kind: UnitKind::ApiSocket,
+        }
+    }
+
+    /// What brings the API socket to aegisd.
+    pub fn door(handle: &Handle) -> Self {
+        Self {
+            handle: handle.clone(),
+            kind: UnitKind::Door,
+        }
+    }
+
     /// The unit's name as systemd has it and people read it.
     pub fn name(&self) -> String {
         match &self.kind {
@@ -85,6 +101,8 @@ impl UnitId {
             UnitKind::Socket => units::socket(&self.handle),
             UnitKind::Vm => units::vm(&self.handle),
             UnitKind::Daemon(daemon) => units::daemon(&self.handle, daemon),
+            UnitKind::ApiSocket => units::api_socket(&self.handle),
+            UnitKind::Door => units::door(&self.handle),
         }
     }
 
@@ -161,6 +179,12 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// [`SupervisorError::NoUserNamespaces`] where confinement is impossible and
     /// the plan does not waive it.
     async fn open(&self, plan: &InstancePlan) -> Result<Outcome, SupervisorError>;
+
+    /// Makes the API socket of an instance listen, with its door loaded behind it.
+    ///
+    /// # Errors
+    /// As [`Supervisor::open`].
+    async fn listen(&self, plan: &DoorPlan) -> Result<Outcome, SupervisorError>;
 
     /// Creates and starts an instance daemon, in place of an ended or failed one
     /// of that name. A running one is left as it is; `restart` does not read the

@@ -52,6 +52,9 @@ _aegis() {
             aegis,run)
                 cmd="aegis__subcmd__run"
                 ;;
+            aegis,secret)
+                cmd="aegis__subcmd__secret"
+                ;;
             aegis,stats)
                 cmd="aegis__subcmd__stats"
                 ;;
@@ -118,6 +121,21 @@ _aegis() {
             aegis__subcmd__kit,ls)
                 cmd="aegis__subcmd__kit__subcmd__list"
                 ;;
+            aegis__subcmd__secret,delete)
+                cmd="aegis__subcmd__secret__subcmd__delete"
+                ;;
+            aegis__subcmd__secret,list)
+                cmd="aegis__subcmd__secret__subcmd__list"
+                ;;
+            aegis__subcmd__secret,ls)
+                cmd="aegis__subcmd__secret__subcmd__list"
+                ;;
+            aegis__subcmd__secret,rm)
+                cmd="aegis__subcmd__secret__subcmd__delete"
+                ;;
+            aegis__subcmd__secret,set)
+                cmd="aegis__subcmd__secret__subcmd__set"
+                ;;
             *)
                 ;;
         esac
@@ -125,7 +143,7 @@ _aegis() {
 
     case "${cmd}" in
         aegis)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events kit status doctor up down version"
+            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events kit secret status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -808,6 +826,66 @@ _aegis() {
                     return 0
                     ;;
                 -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__secret)
+            opts="-q -h --system --json --quiet --help set list ls delete rm"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__secret__subcmd__delete)
+            opts="-f -q -h --force --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__secret__subcmd__list)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__secret__subcmd__set)
+            opts="-q -h --from-file --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -43,6 +43,7 @@ complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "kill" -d 'Send a 
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "wait" -d 'Wait until instances are stopped, or as --condition says'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "events" -d 'Show what happens to instances and kits from now on, until Ctrl-C'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "kit" -d 'Show kits'
+complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "secret" -d 'Keep values that instances use and nobody sees'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "doctor" -d 'Check whether this host has what AegisVM needs'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "up" -d 'Start aegisd, now and at every login (in system mode: at boot)'
@@ -57,7 +58,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s l -l label -d 
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; by default one CPU more than the guest has' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l tasks-max -d 'Most processes and threads on this host' -r
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s e -l env -d 'Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s u -l user -d 'Run as this user of the guest' -r
@@ -99,7 +100,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; by default one CPU more than the guest has' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l tasks-max -d 'Most processes and threads on this host' -r
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s e -l env -d 'Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s u -l user -d 'Run as this user of the guest' -r
@@ -131,7 +132,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l tasks-max -d 'Most processes and threads on this host; 0: the default' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s l -l label -d 'Note a label on it, to find it by --filter; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l label-remove -d 'Remove a label' -r
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s e -l env -d 'Set a variable of the instance\'s command and of later execs; without =VALUE it is taken from this environment, where it must exist' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s e -l env -d 'Set a variable of the instance\'s command and of later execs' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l env-remove -d 'Remove a variable' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
@@ -199,7 +200,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s e -l env -d 'Set a variable in the guest; without =VALUE it is taken from this environment, where it must exist' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s u -l user -d 'Run as this user of the guest' -r
@@ -299,6 +300,43 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -l json -d 'Print data, and errors, as JSON'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -f -a "set" -d 'Keep a value under a name'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -f -a "list" -d 'List the secrets, without their values'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -f -a "ls" -d 'List the secrets, without their values'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -f -a "delete" -d 'Forget a secret'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -f -a "rm" -d 'Forget a secret'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l from-file -d 'Read the value from this file; - is stdin' -r -F
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l user
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l json -d 'Print data, and errors, as JSON'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -l user
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -l user
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -s f -l force -d 'Even if instances use it; their next start fails'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -l user
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -l json -d 'Print data, and errors, as JSON'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -s f -l force -d 'Even if instances use it; their next start fails'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -l user
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -l json -d 'Print data, and errors, as JSON'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -l json -d 'Print data, and errors, as JSON'

@@ -41,7 +41,7 @@ const MAY_BE_UNSAFE: [&str; 3] = ["crates/aegis-vmm", "crates/aegis-shim", "gues
 /// layer and of lower ones; from [`LOWEST`] on those of a layer do not know each other.
 const AEGISD_LAYERS: [&[&str]; 5] = [
     &["daemon"],
-    &["bus"],
+    &["api", "bus", "credentials"],
     &[
         "board",
         "checks",
@@ -50,9 +50,10 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "jobs",
         "kits",
         "reconcile",
+        "secrets",
         "vm",
     ],
-    &["registry", "supervisor", "host"],
+    &["registry", "supervisor", "host", "sockets"],
     &["effects"],
 ];
 

@@ -13,15 +13,20 @@ const SYSTEM_EXPOSURE: u32 = 30;
 fn units_are_understood(systemd: Systemd) -> Result<()> {
     let machine = Machine::shared(systemd)?;
     for (user, mode) in [(User::Root, "system"), (User::Alice, "user")] {
-        let line = format!(
-            "systemd-analyze --{mode} verify --man=no /usr/lib/systemd/{mode}/aegisd.service"
-        );
-        let output = machine.run(user, &line)?;
-        assert_eq!(
-            (output.text(), output.error_text()),
-            (String::new(), String::new()),
-            "{mode}"
-        );
+        for unit in [
+            "aegisd.service",
+            "aegisd.socket",
+            "aegisd-credentials.socket",
+        ] {
+            let line =
+                format!("systemd-analyze --{mode} verify --man=no /usr/lib/systemd/{mode}/{unit}");
+            let output = machine.run(user, &line)?;
+            assert_eq!(
+                (output.text(), output.error_text()),
+                (String::new(), String::new()),
+                "{unit} in {mode} mode"
+            );
+        }
     }
     let line = format!(
         "systemd-analyze security --offline=yes --threshold={SYSTEM_EXPOSURE} --no-pager \

@@ -25,7 +25,7 @@ pub(crate) struct Args {
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
     let wiring = args.streams.wiring()?;
-    let options = args.process.exec_options(wiring.size())?.to_dict();
+    let (_, options) = args.process.exec_options(context, wiring.size()).await?;
     let mut signals = Signals::catch()?;
     let progress = context.ui.progress(&format!("Waking '{}'", args.name));
     let open = async {

@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use aegis_bus::instance::{DeleteOptions, ExecOptions, InstanceProxy};
+use aegis_bus::dict::Dict;
+use aegis_bus::instance::{DeleteOptions, InstanceProxy};
 use aegis_bus::manager::{CreateOptions, SpecRequest};
 use aegis_bus::names;
 use aegis_core::fault::Symbol;
@@ -47,7 +48,7 @@ pub(crate) struct Args {
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
     let wiring = args.streams.wiring()?;
-    let options = args.process.exec_options(wiring.size())?;
+    let (options, exec) = args.process.exec_options(context, wiring.size()).await?;
     // In the spec too, so that what no guest could take is refused before there is one.
     let spec = SpecRequest {
         ephemeral: true,
@@ -67,7 +68,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let opened = tokio::select! {
         biased;
         signal = signals.next_end() => Err(Ok(exit_code::of_signal(signal as i32))),
-        session = progress.during(machine.open(&args.command, &options, &progress)) => session.map_err(Err),
+        session = progress.during(machine.open(&args.command, &exec, &progress)) => session.map_err(Err),
     };
     drop(progress);
     let cleanup = context.ui.progress("Removing the microVM");
@@ -136,14 +137,14 @@ impl Machine {
     async fn open(
         &mut self,
         command: &[String],
-        options: &ExecOptions,
+        options: &Dict,
         progress: &Progress,
     ) -> Result<Session, Failure> {
         self.watch
             .wait(&self.job, "start the microVM", progress)
             .await?;
         let argv: Vec<_> = command.iter().map(String::as_str).collect();
-        let descriptors = self.instance.exec(&argv, &options.to_dict()).await;
+        let descriptors = self.instance.exec(&argv, options).await;
         Ok(descriptors
             .map_err(Failure::call("run the command"))?
             .into())

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Stdin};
 
 use aegis_core::control::TerminalSize;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
 
 use crate::failure::Failure;
@@ -66,6 +66,32 @@ impl Drop for Raw {
     fn drop(&mut self) {
         // A terminal that is gone needs no mode.
         tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.0).ok();
+    }
+}
+
+/// The terminal on stdin without echo, for what nobody should see. Dropped, it gets
+/// back the mode it had.
+#[derive(Debug)]
+pub(crate) struct Quiet(Termios);
+
+impl Quiet {
+    /// Stops the echo of what is typed.
+    pub(crate) fn stdin() -> Result<Self, Failure> {
+        let failed = |what| move |source| Failure::Terminal { what, source };
+        let before = tcgetattr(io::stdin()).map_err(failed("read the mode of"))?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO);
+        // The newline at the end of the value is echoed: what follows starts a line.
+        quiet.local_flags.insert(LocalFlags::ECHONL);
+        tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &quiet).map_err(failed("set the mode of"))?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no mode.
+        tcsetattr(io::stdin(), SetArg::TCSANOW, &self.0).ok();
     }
 }
 

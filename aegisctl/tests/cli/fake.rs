@@ -16,11 +16,13 @@ use zbus::fdo::{ObjectManager, RequestNameFlags};
 
 use instance::Instance;
 use manager::Manager;
+use secrets::Secrets;
 
 mod guest;
 mod instance;
 mod job;
 mod manager;
+mod secrets;
 mod systemd;
 
 /// What a test shares with the fake.
@@ -37,6 +39,8 @@ struct State {
     calls: Vec<String>,
     logs: Vec<PathBuf>,
     lingering: bool,
+    /// Values in clear, by name.
+    secrets: BTreeMap<String, String>,
     flaked: bool,
     /// What `Stats` takes for the time.
     clock_us: u64,
@@ -61,6 +65,10 @@ impl Handles {
             .keys()
             .cloned()
             .collect()
+    }
+
+    pub(crate) fn secret(&self, name: &str) -> Option<String> {
+        self.with(|state| state.secrets.get(name).cloned())
     }
 
     /// The files `OpenLogs` opens.
@@ -113,9 +121,13 @@ async fn publish(address: &str, handles: &Handles) -> Connection {
     let manager = Manager {
         handles: handles.clone(),
     };
+    let secrets = Secrets {
+        handles: handles.clone(),
+    };
     let connection = zbus::connection::Builder::address(address)
         .serve_at(names::ROOT_PATH, ObjectManager)
         .serve_at(names::ROOT_PATH, manager)
+        .serve_at(names::ROOT_PATH, secrets)
         .build()
         .await
         .unwrap();

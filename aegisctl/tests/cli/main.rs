@@ -15,5 +15,6 @@ mod instances;
 mod logs;
 mod schema;
 mod schemas;
+mod secrets;
 mod sessions;
 mod verbs;

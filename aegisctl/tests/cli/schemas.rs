@@ -37,7 +37,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 23] = [
+const DOCUMENTS: [(&str, &str); 26] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -62,6 +62,9 @@ const DOCUMENTS: [(&str, &str); 23] = [
     ("instance stop new", "outcome.json"),
     ("wait new", "wait.json"),
     ("instance delete new", "outcome.json"),
+    ("secret set KEY --from-file /proc/version", "secret.json"),
+    ("secret list", "secret-list.json"),
+    ("secret delete KEY", "secret.json"),
     ("status", "status.json"),
     ("version", "version.json"),
 ];

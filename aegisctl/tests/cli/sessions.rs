@@ -213,14 +213,18 @@ fn environment_directory_and_user_are_passed_on() {
         .env("B", "2")
         .output()
         .unwrap();
-    Outcome::from(outcome).expect(0, "1 2\n/\nnobody\n", "");
+    Outcome::from(outcome).expect(
+        0,
+        "1 2\n/\nnobody\n",
+        "note: B is no secret: its value of this environment is used\n",
+    );
     bench
         .run(&["exec", "web", "--env", "B", "--", "true"])
         .expect(
             2,
             "",
-            "error: the variable B is not in this environment (InvalidArgument)\n\
-         hint: give the value: --env B=VALUE, or export it\n",
+            "error: there is no secret B, and no variable B in this environment (InvalidArgument)\n\
+         hint: keep it: aegisctl secret set B; or export it here\n",
         );
 }
 

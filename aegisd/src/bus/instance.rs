@@ -16,6 +16,7 @@ use aegis_core::handle::Handle;
 use zbus::{OwnedFd, OwnedObjectPath};
 
 use super::manager::{failed, refused};
+use super::secrets::passed_values;
 use crate::engine::Engine;
 use crate::instance::{Instance, InstanceError, Operation, now_us};
 use crate::jobs::Outcome;
@@ -129,12 +130,15 @@ impl InstanceObject {
     async fn exec(
         &self,
         argv: Vec<String>,
-        options: Dict,
+        mut options: Dict,
     ) -> Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd), BusFault> {
+        let values = passed_values(&mut options).await?;
         let options = ExecOptions::from_dict(options).map_err(refused)?;
+        let instance = self.instance()?;
+        let secrets = instance.secrets(&options.secrets, &values).await;
         let request = options.into_request(argv);
-        let descriptors = self.instance()?.exec(request).await.map_err(failed)?;
-        session(descriptors)
+        let descriptors = instance.exec(request, secrets.map_err(failed)?).await;
+        session(descriptors.map_err(failed)?)
     }
 
     #[zbus(out_args("stdin", "stdout", "stderr", "control"))]

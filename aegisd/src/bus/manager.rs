@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, fdo};
 
+use super::secrets::passed_values;
 use crate::checks;
 use crate::engine::Engine;
 use crate::instance::InstanceError;
@@ -35,17 +36,18 @@ impl ManagerObject {
     async fn create_instance(
         &self,
         handle: String,
-        spec: Dict,
+        mut spec: Dict,
         options: Dict,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(OwnedObjectPath, OwnedObjectPath), BusFault> {
+        let values = passed_values(&mut spec).await?;
         let request = SpecRequest::from_dict(spec).map_err(refused)?;
         let options = CreateOptions::from_dict(options).map_err(refused)?;
         let owner = header.sender().map(ToString::to_string);
         let created = self
             .engine
-            .create(&handle, request, options, owner.clone())
+            .create(&handle, request, values, options, owner.clone())
             .await;
         let (handle, job) = created.map_err(failed)?;
         if let Some(owner) = owner.filter(|_| options.foreground_owner) {

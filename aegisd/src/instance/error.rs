@@ -9,6 +9,7 @@ use aegis_core::handle::Handle;
 
 use crate::kits::expand::ExpandError;
 use crate::registry::RegistryError;
+use crate::secrets::SecretsError;
 use crate::supervisor::SupervisorError;
 use crate::supervisor::error::JobEnd;
 use crate::vm::VmError;
@@ -83,6 +84,8 @@ pub enum InstanceError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
     Supervisor(#[from] SupervisorError),
     #[error(transparent)]
     Vm(#[from] VmError),
@@ -152,6 +155,7 @@ impl InstanceError {
             Self::EndedEarly => fault(Symbol::VmEnded),
             Self::Expand(error) => error.fault(),
             Self::Registry(error) => error.fault(),
+            Self::Secrets(error) => error.fault(),
             Self::Supervisor(error) => supervisor_fault(error),
             Self::Vm(error) => error.fault(),
             Self::Several(errors) => {

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use aegis_core::control::StartMark;
+use aegis_core::credential::Credential;
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
 use aegis_core::kit::Manifest;
@@ -28,7 +29,7 @@ use crate::registry::Record;
 /// what the guest may write at most, not what is taken at once.
 const DISK_SIZE: u64 = 8 << 30;
 /// Largest config file and exit record that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+pub(crate) const MAX_FILE: u64 = 1 << 20;
 /// Seconds between SIGTERM and SIGKILL at an orderly stop in the guest.
 pub(crate) const GRACE_SECS: u64 = 10;
 
@@ -79,6 +80,7 @@ pub(super) fn write(host: &Host, record: &Record) -> Result<(), InstanceError> {
         make_dir(host, &host.layout.workspace(name))?;
     }
     if !record.spec.daemons.is_empty() {
+        make_dir(host, &host.layout.api_runtime(handle))?;
         make_dir(host, &host.layout.daemon_config(handle))?;
     }
     let names = Names::of(host, record);
@@ -170,6 +172,7 @@ pub(super) fn remove(host: &Host, handle: &Handle, purge: bool) -> Vec<InstanceE
     let mut folders = vec![
         host.layout.vm_runtime(handle),
         host.layout.names(handle),
+        host.layout.api_runtime(handle),
         host.layout.instance(handle).dir().to_owned(),
     ];
     if purge {
@@ -192,8 +195,8 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
     let layout = &host.layout;
     let instances = layout.instances();
     let workspaces = layout.workspace("");
-    let sockets = layout.runtime.join("vm");
-    let names = layout.runtime.join("names");
+    let sockets = ["vm", "api", "names"].map(|name| layout.runtime.join(name));
+    let doors = layout.doors();
     let kits = layout.kits();
     let mode = if host.unit_owner.is_some() {
         0o711
@@ -205,8 +208,10 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
         &instances,
         &workspaces,
         &layout.runtime,
-        &sockets,
-        &names,
+        &sockets[0],
+        &sockets[1],
+        &sockets[2],
+        &doors,
         &kits,
     ] {
         if folder.is_dir() {
@@ -222,7 +227,7 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
 /// Opens a file below a folder for reading. What is below is in the hands of the
 /// units, so no link is followed and no pipe waited for. (openat2(2) would do it
 /// in one step, but the seccomp filter of `RestrictSUIDSGID=` forbids it.)
-pub(super) fn open_inside(folder: &Path, name: &Path) -> io::Result<File> {
+pub(crate) fn open_inside(folder: &Path, name: &Path) -> io::Result<File> {
     let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut at: OwnedFd = File::open(folder)?.into();
     let mut parts = name.components().peekable();
@@ -327,6 +332,8 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         terminal: spec.terminal,
         restart: spec.restart,
         env: spec.env.clone(),
+        needs_secrets: !spec.secrets.is_empty(),
+        credential: Credential::default(),
         workdir: spec.workdir.clone(),
         user: spec.user.clone(),
         ports: spec.ports.clone(),
@@ -351,13 +358,16 @@ fn daemon_spec(host: &Host, names: &Names, record: &Record, daemon: &InstanceDae
     for (name, value) in given {
         env.entry(name.to_owned()).or_insert(value);
     }
+    let socket = host.layout.api_socket(&record.handle);
     env.insert("AEGIS_INSTANCE".to_owned(), record.handle.to_string());
+    env.insert("AEGIS_SOCKET".to_owned(), socket.display().to_string());
     DaemonSpec {
         instance: record.handle.clone(),
         name: daemon.name.clone(),
         program: names.plain(&daemon.program),
         args: daemon.args.clone(),
         env,
+        needs_secrets: !record.spec.secrets.is_empty(),
         workdir: config,
         state_dir: names.plain(&daemon_state_dir(host, &record.handle, &daemon.name)),
         restart_max_delay_ms: daemon.restart_max_delay_ms,

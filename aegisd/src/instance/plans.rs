@@ -10,7 +10,8 @@ use super::names::{Names, target};
 use crate::host::Host;
 use crate::registry::Record;
 use crate::supervisor::plan::{
-    Confinement, DaemonPlan, InstancePlan, Limits, Listen, LogFields, Program, Reach, Readiness,
+    Confinement, DaemonPlan, DoorPlan, InstancePlan, Limits, Listen, LogFields, Program, Reach,
+    Readiness,
 };
 
 /// What the guest's grace leaves aegis-vmm for unmounting and ending QEMU.
@@ -66,6 +67,7 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         stop_timeout: STOP_TIMEOUT,
         watchdog: WATCHDOG,
         restart: spec.restart,
+        credentials: Some(layout.credentials_socket()),
         limits: limits(spec),
         confinement: confinement(record, reach),
         log: log(record),
@@ -137,7 +139,8 @@ pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> D
         spec.display().to_string(),
     ];
     let named = names.plain(&daemon.program);
-    let mut read_only = vec![names.plain(&host.libexec), spec, named];
+    let api = names.plain(&host.layout.api_runtime(&record.handle));
+    let mut read_only = vec![names.plain(&host.libexec), spec, api, named];
     // The program may be a link into a folder that would stay hidden. A name of
     // ours leads to what it is in the end.
     let target = target(daemon);
@@ -159,9 +162,31 @@ pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> D
         readiness: Readiness::Started,
         restart_max_delay: Duration::from_millis(daemon.restart_max_delay_ms),
         stop_timeout: DAEMON_STOP,
+        credentials: Some(host.layout.credentials_socket()),
         limits: Limits::default(),
         confinement: confinement(record, reach),
         log: log(record),
+    }
+}
+
+/// The API socket of an instance's daemons.
+pub(super) fn door(host: &Host, record: &Record) -> DoorPlan {
+    let names = Names::of(host, record);
+    let aegisd = names.plain(&host.layout.door_socket());
+    let words = ["door", "--to"].map(str::to_owned);
+    let words = words.into_iter().chain([aegisd.display().to_string()]);
+    let reach = Reach {
+        read_only: vec![
+            names.plain(&host.libexec),
+            names.plain(&host.layout.doors()),
+        ],
+        writable: Vec::new(),
+    };
+    DoorPlan {
+        handle: record.handle.clone(),
+        socket: host.layout.api_socket(&record.handle),
+        program: program(host, &names, "aegis-shim", words),
+        confinement: confinement(record, reach),
     }
 }
 

@@ -34,6 +34,10 @@ impl Work {
             }
             Some(VmState::Starting) | None => {}
         }
+        // Told here, where somebody waits for the reason; the unit itself is told
+        // when it asks.
+        let record = self.record.borrow().clone();
+        self.shared.vault.env_of(&record).await?;
         report.says("starting the VM");
         let failure = match self.guest_ready(first.as_ref(), report).await {
             Ok(outcome) => return Ok(outcome),

@@ -43,6 +43,10 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
         }
     }
     edit(&mut spec.labels, request.labels, &request.remove_labels);
+    // A plain value takes the place of a secret one.
+    spec.secrets.retain(|variable, _| {
+        !request.remove_env.contains(variable) && !request.env.contains_key(variable)
+    });
     edit(&mut spec.env, request.env, &request.remove_env);
     spec.validate()?;
     let next = before.revision() + 1;
@@ -50,7 +54,7 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
     let changed = [
         old.memory_mib != new.memory_mib,
         old.cpus != new.cpus,
-        old.env != new.env,
+        (&old.env, &old.secrets) != (&new.env, &new.secrets),
     ];
     for (name, _) in AT_START
         .into_iter()

@@ -86,6 +86,7 @@ impl Work {
                 }
                 Action::FinishCreation => self.make(false, &report).await,
                 Action::Open => self.open().await,
+                Action::Listen => self.listen().await,
                 Action::Launch(daemon) => self.launch(&daemon).await,
                 Action::Start => self.start_marked(&report).await,
                 Action::Stop(unit) => self.stop_unit(&unit).await,
@@ -155,6 +156,9 @@ impl Work {
         report.says("opening its sockets");
         self.open().await?;
         let daemons = self.record.borrow().spec.daemons.clone();
+        if !daemons.is_empty() {
+            self.listen().await?;
+        }
         for daemon in daemons {
             report.says(&format!("starting {}", daemon.label));
             self.launch(&daemon.name).await?;
@@ -219,6 +223,7 @@ impl Work {
             outcome = Outcome::Changed;
             match action {
                 Action::Open => self.open().await?,
+                Action::Listen => self.listen().await?,
                 Action::Launch(daemon) => self.launch(&daemon).await?,
                 Action::Stop(unit) => self.stop_unit(&unit).await?,
                 Action::Limit => self.limit().await?,
@@ -349,6 +354,13 @@ impl Work {
         let record = self.write_files().await?;
         let plan = plans::instance(&self.shared.host, &record);
         Ok(outcome(self.shared.supervisor.open(&plan).await?))
+    }
+
+    /// Has the API socket of the daemons listen.
+    async fn listen(&self) -> Result<Outcome, InstanceError> {
+        let record = self.write_files().await?;
+        let plan = plans::door(&self.shared.host, &record);
+        Ok(outcome(self.shared.supervisor.listen(&plan).await?))
     }
 
     async fn launch(&self, daemon: &str) -> Result<Outcome, InstanceError> {

@@ -50,6 +50,7 @@ pub fn expand(request: SpecRequest, kit: Option<&Kit>) -> Result<InstanceSpec, E
     let mut spec = InstanceSpec {
         restart: request.restart.unwrap_or_default(),
         env: request.env,
+        secrets: request.secrets,
         workdir: request.workdir,
         user: request.user,
         memory_mib: request.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),

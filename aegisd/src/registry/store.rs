@@ -9,11 +9,12 @@ use aegis_fault_points::around;
 use rusqlite::{Connection, Row, ffi, params};
 
 use super::record::{Intent, Record};
+use super::secrets::{self, KeptSecret, Owner};
 use super::{OpenError, RegistryError};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -46,6 +47,18 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
     -- Microseconds since 1970.
     ALTER TABLE instance ADD COLUMN stopped_at INTEGER;
 ",
+    "
+    CREATE TABLE secret (
+        -- Empty for everybody's, else the folded handle of the instance it belongs to.
+        owner           TEXT NOT NULL,
+        name            TEXT NOT NULL,
+        -- As aegisd's secrets/seal.rs writes it.
+        ciphertext      BLOB NOT NULL,
+        -- Microseconds since 1970.
+        updated_at      INTEGER NOT NULL,
+        PRIMARY KEY (owner, name)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// What is in the registry.
@@ -66,7 +79,7 @@ pub struct Quarantined {
 
 #[derive(Debug)]
 pub(super) struct Store {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 #[expect(
@@ -145,55 +158,75 @@ impl Store {
         Ok(loaded)
     }
 
-    pub(super) fn insert(&mut self, record: &Record) -> Result<(), RegistryError> {
-        self.write("INSERT", record).map_err(|error| match error {
+    /// Writes a new record and the secrets of its own, or nothing.
+    pub(super) fn insert(
+        &mut self,
+        record: &Record,
+        own: &[KeptSecret],
+    ) -> Result<(), RegistryError> {
+        let taken = |error| match error {
             RegistryError::Sql { source, .. }
                 if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) =>
             {
                 RegistryError::Taken(record.handle.to_string())
             }
             other => other,
+        };
+        around("registry.write", failed_write, || {
+            let both = self.connection.transaction().map_err(sql("write"))?;
+            write(&both, "INSERT", record).map_err(taken)?;
+            secrets::give(&both, record, own)?;
+            both.commit().map_err(sql("write"))
         })
     }
 
     pub(super) fn update(&mut self, record: &Record) -> Result<(), RegistryError> {
-        self.write("REPLACE", record)
-    }
-
-    fn write(&mut self, verb: &str, record: &Record) -> Result<(), RegistryError> {
-        let encode = |source| RegistryError::Encode {
-            handle: record.handle.clone(),
-            source,
-        };
-        let statement = format!(
-            "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in,
-                                   intent_since, revisions, limits_due, stopped_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
-        );
-        let values = params![
-            record.handle.folded(),
-            record.handle.as_str(),
-            to_sql(record.created_at),
-            word(record.intent).map_err(encode)?,
-            serde_json::to_string(&record.spec).map_err(encode)?,
-            serde_json::to_string(&record.stopped_by_hand).map_err(encode)?,
-            record.made_in.map(to_sql),
-            to_sql(record.intent_since),
-            serde_json::to_string(&record.revisions).map_err(encode)?,
-            record.limits_due,
-            record.stopped_at.map(to_sql),
-        ];
-        let write = || self.connection.execute(&statement, values);
-        let written = step("registry.write", write);
-        written.map(drop).map_err(sql("write"))
+        around("registry.write", failed_write, || {
+            write(&self.connection, "REPLACE", record)
+        })
     }
 
     pub(super) fn remove(&mut self, handle: &Handle) -> Result<(), RegistryError> {
-        let forget = "DELETE FROM instance WHERE folded = ?1";
-        let remove = || self.connection.execute(forget, [handle.folded()]);
-        let removed = step("registry.remove", remove);
-        removed.map(drop).map_err(sql("write"))
+        let folded = Owner::Instance(handle.clone()).key();
+        let removed = step("registry.remove", || {
+            let both = self.connection.transaction()?;
+            both.execute("DELETE FROM secret WHERE owner = ?1", [&folded])?;
+            both.execute("DELETE FROM instance WHERE folded = ?1", [&folded])?;
+            both.commit()
+        });
+        removed.map_err(sql("write"))
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the place the registry is changed in; callers are a step"
+)]
+fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), RegistryError> {
+    let encode = |source| RegistryError::Encode {
+        handle: record.handle.clone(),
+        source,
+    };
+    let statement = format!(
+        "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in,
+                               intent_since, revisions, limits_due, stopped_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+    );
+    let values = params![
+        record.handle.folded(),
+        record.handle.as_str(),
+        to_sql(record.created_at),
+        word(record.intent).map_err(encode)?,
+        serde_json::to_string(&record.spec).map_err(encode)?,
+        serde_json::to_string(&record.stopped_by_hand).map_err(encode)?,
+        record.made_in.map(to_sql),
+        to_sql(record.intent_since),
+        serde_json::to_string(&record.revisions).map_err(encode)?,
+        record.limits_due,
+        record.stopped_at.map(to_sql),
+    ];
+    let written = connection.execute(&statement, values);
+    written.map(drop).map_err(sql("write"))
 }
 
 /// Why one record cannot be read.
@@ -259,11 +292,11 @@ fn read_stopped(text: &str) -> Result<BTreeMap<String, u64>, serde_json::Error> 
 }
 
 /// SQLite's integers are signed; microseconds since 1970 fit for 290,000 years.
-fn to_sql(time: u64) -> i64 {
+pub(super) fn to_sql(time: u64) -> i64 {
     i64::try_from(time).unwrap_or(i64::MAX)
 }
 
-fn from_sql(time: i64) -> u64 {
+pub(super) fn from_sql(time: i64) -> u64 {
     u64::try_from(time).unwrap_or_default()
 }
 
@@ -286,7 +319,14 @@ fn as_sqlite_says(error: &io::Error) -> ffi::Error {
     })
 }
 
-fn sql(operation: &'static str) -> impl Fn(rusqlite::Error) -> RegistryError {
+/// A change that failed before it reached SQLite.
+#[expect(clippy::needless_pass_by_value, reason = "it is what around() gives")]
+pub(super) fn failed_write(error: io::Error) -> RegistryError {
+    let source = rusqlite::Error::SqliteFailure(as_sqlite_says(&error), None);
+    sql("write")(source)
+}
+
+pub(super) fn sql(operation: &'static str) -> impl Fn(rusqlite::Error) -> RegistryError {
     move |source| RegistryError::Sql { operation, source }
 }
 
@@ -315,7 +355,7 @@ mod tests {
         made.revisions = [("memory".to_owned(), 3)].into();
         made.limits_due = true;
         made.stopped_at = Some(10);
-        Store::open(&path).unwrap().insert(&made).unwrap();
+        Store::open(&path).unwrap().insert(&made, &[]).unwrap();
         assert_eq!(Store::open(&path).unwrap().load().unwrap().records, [made]);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -351,11 +391,11 @@ mod tests {
     fn names_are_unique_without_regard_to_case() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(&folder.path().join("registry.db")).unwrap();
-        store.insert(&record("web")).unwrap();
-        let error = store.insert(&record("WEB")).unwrap_err();
+        store.insert(&record("web"), &[]).unwrap();
+        let error = store.insert(&record("WEB"), &[]).unwrap_err();
         assert!(matches!(error, RegistryError::Taken(_)));
         store.remove(&"Web".parse().unwrap()).unwrap();
-        store.insert(&record("WEB")).unwrap();
+        store.insert(&record("WEB"), &[]).unwrap();
     }
 
     #[test]
@@ -363,13 +403,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("registry.db");
         let mut store = Store::open(&path).unwrap();
-        store.insert(&record("good")).unwrap();
+        store.insert(&record("good"), &[]).unwrap();
         for (handle, column, value) in [
             ("bad-spec", "spec", "{"),
             ("bad-intent", "intent", "dreaming"),
             ("bad-value", "spec", r#"{"memory_mib":1,"cpus":1}"#),
         ] {
-            store.insert(&record(handle)).unwrap();
+            store.insert(&record(handle), &[]).unwrap();
             let spoil = format!("UPDATE instance SET {column} = ?1 WHERE handle = ?2");
             store.connection.execute(&spoil, [value, handle]).unwrap();
         }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | group | none: all jobs whose label begins with the instance's |
 //! | open | `launchctl bootstrap` of [`vm_job`]; its sockets listen from then on |
+//! | listen | `launchctl bootstrap` of [`door_job`] |
 //! | launch | `launchctl bootstrap` of [`daemon_job`] |
 //! | start, restart | `launchctl kickstart`, with `-k` |
 //! | stop of a VM | `launchctl kill SIGTERM`; the job stays, so its sockets do |
@@ -26,7 +27,7 @@ use aegis_core::units::UnitKind;
 use plist::{Dictionary, Value};
 
 use super::plan::{Listen, Program};
-use super::{Capabilities, DaemonPlan, InstancePlan, UnitId};
+use super::{Capabilities, DaemonPlan, DoorPlan, InstancePlan, UnitId};
 
 /// What launchd can do.
 pub const CAPABILITIES: Capabilities = Capabilities {
@@ -56,7 +57,8 @@ pub fn label(unit: &UnitId) -> Option<String> {
     match &unit.kind {
         UnitKind::Vm => Some(format!("org.aegisvm.vm:{}", unit.handle)),
         UnitKind::Daemon(daemon) => Some(format!("org.aegisvm.kit:{}:{daemon}", unit.handle)),
-        UnitKind::Slice | UnitKind::Socket => None,
+        UnitKind::Door => Some(format!("org.aegisvm.api:{}", unit.handle)),
+        UnitKind::Slice | UnitKind::Socket | UnitKind::ApiSocket => None,
     }
 }
 
@@ -88,6 +90,18 @@ pub fn daemon_job(plan: &DaemonPlan, logs: &Path) -> Dictionary {
     job.insert("RunAtLoad".into(), true.into());
     job.insert("ThrottleInterval".into(), THROTTLE_SECONDS.into());
     job.insert("ExitTimeOut".into(), plan.stop_timeout.as_secs().into());
+    job
+}
+
+/// The job of an instance's door: started by the first connection to the API
+/// socket. `logs` gets its stderr.
+pub fn door_job(plan: &DoorPlan, logs: &Path) -> Dictionary {
+    let name = format!("org.aegisvm.api:{}", plan.handle);
+    let mut job = common(&name, &plan.program, logs);
+    let mut named = Dictionary::new();
+    let listen = Listen::Unix(plan.socket.clone());
+    named.insert("aegis".into(), Value::Array(vec![socket(&listen)]));
+    job.insert("Sockets".into(), Value::Dictionary(named));
     job
 }
 
@@ -178,6 +192,7 @@ mod tests {
             stop_timeout: Duration::from_secs(25),
             watchdog: Duration::from_secs(30),
             restart: aegis_core::restart::RestartPolicy::OnFailure { most: None },
+            credentials: None,
             limits: Limits::default(),
             confinement: Confinement::Waived,
             log: LogFields::default(),
@@ -195,6 +210,7 @@ mod tests {
             readiness: Readiness::Started,
             restart_max_delay: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(20),
+            credentials: None,
             limits: Limits::default(),
             confinement: Confinement::Waived,
             log: LogFields::default(),

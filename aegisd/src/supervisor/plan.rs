@@ -87,9 +87,22 @@ pub struct InstancePlan {
     pub watchdog: Duration,
     /// What follows an end of aegis-vmm that nobody asked for.
     pub restart: RestartPolicy,
+    /// The socket that answers with the unit's credential at each start.
+    pub credentials: Option<PathBuf>,
     pub limits: Limits,
     pub confinement: Confinement,
     pub log: LogFields,
+}
+
+/// The API socket of an instance's daemons, and the program behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorPlan {
+    pub handle: Handle,
+    /// Belongs to the user of the units; a stale file of that name is replaced.
+    pub socket: PathBuf,
+    /// aegis-shim, which brings the listening socket to aegisd.
+    pub program: Program,
+    pub confinement: Confinement,
 }
 
 /// When a daemon counts as started.
@@ -121,6 +134,8 @@ pub struct DaemonPlan {
     pub restart_max_delay: Duration,
     /// How long it may take to stop before every process is killed.
     pub stop_timeout: Duration,
+    /// The socket that answers with the unit's credential at each start.
+    pub credentials: Option<PathBuf>,
     pub limits: Limits,
     pub confinement: Confinement,
     pub log: LogFields,

@@ -5,6 +5,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | `bind` | which address keeps sockets from listening |
 //! | `connection` | the way to the manager's bus |
 //! | `manager` | the calls |
 //! | `jobs` | waiting for what a call began, and why it failed |
@@ -12,6 +13,7 @@
 //! | `units` | units as properties |
 //! | `sandbox` | what confines them |
 //! | `trial` | whether the sandbox can be had here |
+//! | `version` | which features there are |
 //! | `query` | properties as [`UnitState`] |
 
 mod bind;
@@ -23,6 +25,7 @@ mod sandbox;
 mod signals;
 mod trial;
 mod units;
+mod version;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,7 +48,7 @@ use self::units::UnitMaker;
 use super::plan::Confinement;
 use super::state::{Active, ProcessEnd};
 use super::{
-    Capabilities, Change, DaemonPlan, Facts, InstancePlan, Limits, Outcome, Supervisor,
+    Capabilities, Change, DaemonPlan, DoorPlan, Facts, InstancePlan, Limits, Outcome, Supervisor,
     SupervisorError, UnitId, UnitState, Usage,
 };
 
@@ -88,7 +91,7 @@ impl Systemd {
         };
         let manager = Manager::new(&connection).await.map_err(unreachable)?;
         let version = manager.version().await.map_err(unreachable)?;
-        let version = major_version(&version);
+        let version = version::major_version(&version);
         if version < OLDEST_VERSION {
             return Err(SupervisorError::TooOld {
                 version,
@@ -288,6 +291,29 @@ impl Supervisor for Systemd {
         }
     }
 
+    async fn listen(&self, plan: &DoorPlan) -> Result<Outcome, SupervisorError> {
+        let (socket, door) = (UnitId::api_socket(&plan.handle), UnitId::door(&plan.handle));
+        if self
+            .state(&socket)
+            .await?
+            .is_some_and(|state| is_up(&state))
+        {
+            return Ok(Outcome::Unchanged);
+        }
+        // A socket unit cannot start while its service runs; this one holds nothing
+        // that a client would not ask for again.
+        self.stop(&door).await?;
+        for unit in [&socket, &door] {
+            self.reset_failed(&unit.name()).await?;
+        }
+        self.check_confinement(&door, &plan.confinement)?;
+        let service = self.maker.door(plan)?;
+        let auxiliary = vec![(door.name(), service)];
+        self.create(&socket, &self.maker.api_socket(plan), auxiliary)
+            .await?;
+        Ok(Outcome::Changed)
+    }
+
     async fn launch(&self, plan: &DaemonPlan) -> Result<Outcome, SupervisorError> {
         let unit = UnitId::daemon(&plan.handle, &plan.daemon);
         match self.state(&unit).await? {
@@ -470,22 +496,4 @@ fn is_up(state: &UnitState) -> bool {
 
 fn is_managers(end: ProcessEnd) -> bool {
     matches!(end, ProcessEnd::Code(code) if code >= FIRST_MANAGER_CODE)
-}
-
-/// The leading number of `Manager.Version`, e.g. `257.13-1~deb13u1`.
-fn major_version(text: &str) -> u32 {
-    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_of_distributions_are_read() {
-        assert_eq!(major_version("257.13-1~deb13u1"), 257);
-        assert_eq!(major_version("252.39-1~deb12u2"), 252);
-        assert_eq!(major_version("v258~rc1"), 0);
-    }
 }

@@ -11,7 +11,7 @@ use aegis_core::layout::Mode;
 use aegis_core::units::UnitKind;
 use aegis_core::vm_spec::VmSpec;
 use aegisd::supervisor::error::SupervisorError;
-use aegisd::supervisor::plan::{DaemonPlan, InstancePlan, Listen};
+use aegisd::supervisor::plan::{DaemonPlan, DoorPlan, InstancePlan, Listen};
 use aegisd::supervisor::state::{Active, Change, Facts, RunResult, UnitState};
 use aegisd::supervisor::{Capabilities, Limits, Outcome, Supervisor, UnitId, Usage};
 use async_trait::async_trait;
@@ -151,7 +151,7 @@ impl FakeSupervisor {
                     listener.abort();
                 }
             }
-            UnitKind::Slice | UnitKind::Daemon(_) => {}
+            UnitKind::Slice | UnitKind::Daemon(_) | UnitKind::ApiSocket | UnitKind::Door => {}
         }
         inner.units.remove(unit).is_some()
     }
@@ -250,6 +250,16 @@ impl Supervisor for FakeSupervisor {
         let spec = plan.program.arguments.last().map(PathBuf::from).unwrap();
         self.lock().specs.insert(plan.handle.clone(), spec);
         self.set(&sockets, Active::Active);
+        Ok(Outcome::Changed)
+    }
+
+    async fn listen(&self, plan: &DoorPlan) -> Result<Outcome, SupervisorError> {
+        let socket = UnitId::api_socket(&plan.handle);
+        if self.lock().units.contains_key(&socket) {
+            return Ok(Outcome::Unchanged);
+        }
+        self.set(&UnitId::door(&plan.handle), Active::Inactive);
+        self.set(&socket, Active::Active);
         Ok(Outcome::Changed)
     }
 

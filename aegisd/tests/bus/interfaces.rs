@@ -31,7 +31,8 @@ async fn the_interfaces_are_as_committed() {
     let (instance, job) = created.unwrap();
     let root = zbus::OwnedObjectPath::try_from(names::ROOT_PATH).unwrap();
     for (path, interface) in [
-        (root, names::MANAGER),
+        (root.clone(), names::MANAGER),
+        (root, names::SECRETS),
         (instance, names::INSTANCE),
         (names::kit_path("k"), names::KIT),
         (job, names::JOB),

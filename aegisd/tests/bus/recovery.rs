@@ -24,7 +24,7 @@ async fn killed_with(world: &World, intent: Intent, ephemeral: bool) {
         intent,
         ..Record::new(handle(), spec, 1)
     };
-    world.registry().insert(record).await.unwrap();
+    world.registry().insert(record, Vec::new()).await.unwrap();
 }
 
 #[tokio::test]

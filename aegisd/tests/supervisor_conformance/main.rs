@@ -11,6 +11,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests make files as they like")]
 
+mod credentials;
 mod daemons;
 mod reloads;
 mod sandbox;

@@ -162,6 +162,7 @@ impl World {
             stop_timeout: Duration::from_secs(10),
             watchdog: Duration::from_secs(30),
             restart: aegis_core::restart::RestartPolicy::OnFailure { most: None },
+            credentials: None,
             limits: Limits {
                 memory_max: Some(256 << 20),
                 tasks_max: Some(64),
@@ -182,6 +183,7 @@ impl World {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+            needs_secrets: false,
             workdir: self.dir.clone(),
             state_dir: self.dir.clone(),
             restart_max_delay_ms: 1600,
@@ -204,6 +206,7 @@ impl World {
             readiness: Readiness::Started,
             restart_max_delay: Duration::from_millis(spec.restart_max_delay_ms),
             stop_timeout: Duration::from_secs(10),
+            credentials: None,
             limits: Limits::default(),
             confinement: self.reach(),
             log: LogFields {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use aegis_core::control::{ExecRequest, TerminalSize};
+use aegis_core::secret::SecretSource;
 use zbus::{OwnedFd, OwnedObjectPath};
 
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
+use crate::secrets::{put_sources, take_sources};
 
 mod daemon;
 pub mod filter;
@@ -289,6 +291,9 @@ fn size_from_wire((rows, cols): (u32, u32)) -> TerminalSize {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOptions {
     pub env: BTreeMap<String, String>,
+    /// Variables whose values are secrets; those of the caller's own travel by the
+    /// descriptor [`crate::secrets::VALUES`].
+    pub secrets: BTreeMap<String, SecretSource>,
     pub workdir: Option<String>,
     pub user: Option<String>,
     /// Run it on a terminal of this size.
@@ -302,6 +307,7 @@ impl ExecOptions {
         if !self.env.is_empty() {
             put(&mut dict, "env", self.env.clone());
         }
+        put_sources(&mut dict, &self.secrets);
         put_some(&mut dict, "workdir", self.workdir.as_deref());
         put_some(&mut dict, "user", self.user.as_deref());
         put_some(&mut dict, "tty", self.tty.map(size_to_wire));
@@ -316,6 +322,7 @@ impl ExecOptions {
         let mut reader = DictReader::new("option", dict);
         let options = Self {
             env: reader.take("env")?.unwrap_or_default(),
+            secrets: take_sources(&mut reader)?,
             workdir: reader.take("workdir")?,
             user: reader.take("user")?,
             tty: reader.take_pair("tty")?.map(size_from_wire),
@@ -324,7 +331,7 @@ impl ExecOptions {
         Ok(options)
     }
 
-    /// The request for the VM's owner.
+    /// The request for the VM's owner, without the secrets.
     pub fn into_request(self, argv: Vec<String>) -> ExecRequest {
         ExecRequest {
             argv,
@@ -344,6 +351,7 @@ mod tests {
     fn exec_options_travel_whole() {
         let options = ExecOptions {
             env: [("A".into(), "b".into())].into(),
+            secrets: [("B".into(), SecretSource::Own)].into(),
             workdir: Some("/".into()),
             user: Some("nobody".into()),
             tty: Some(TerminalSize { rows: 24, cols: 80 }),

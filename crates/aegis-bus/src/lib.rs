@@ -4,7 +4,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`names`] | bus name, interface names, object paths |
-//! | [`manager`], [`instance`], [`kit`], [`job`] | one interface each: its proxy and its values |
+//! | [`manager`], [`instance`], [`kit`], [`job`], [`secrets`] | one interface each: its proxy and its values |
 //! | [`prune`] | which instances are left over |
 //! | [`dict`] | reading and writing `a{sv}` |
 //! | [`error`] | faults as D-Bus errors and back |
@@ -22,3 +22,4 @@ pub mod kit;
 pub mod manager;
 pub mod names;
 pub mod prune;
+pub mod secrets;

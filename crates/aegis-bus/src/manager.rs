@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use aegis_core::limits::ResourceLimits;
 use aegis_core::port::PortMapping;
 use aegis_core::restart::RestartPolicy;
+use aegis_core::secret::SecretSource;
 use aegis_core::spec::{Accel, Workspace};
 use serde::{Deserialize, Serialize};
 use zbus::{OwnedObjectPath, Type};
 
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
+use crate::secrets::{put_sources, take_sources};
 
 /// The manager, at the root path.
 #[zbus::proxy(
@@ -141,6 +143,9 @@ pub struct SpecRequest {
     pub terminal: Option<bool>,
     pub restart: Option<RestartPolicy>,
     pub env: BTreeMap<String, String>,
+    /// Variables whose values are secrets; those of the instance's own travel by the
+    /// descriptor [`crate::secrets::VALUES`].
+    pub secrets: BTreeMap<String, SecretSource>,
     pub workdir: Option<String>,
     pub user: Option<String>,
     /// Guest memory in MiB.
@@ -168,6 +173,7 @@ impl SpecRequest {
         if !self.env.is_empty() {
             put(&mut dict, "env", self.env.clone());
         }
+        put_sources(&mut dict, &self.secrets);
         put_some(&mut dict, "workdir", self.workdir.as_deref());
         put_some(&mut dict, "user", self.user.as_deref());
         put_some(&mut dict, "memory", self.memory_mib);
@@ -212,6 +218,7 @@ impl SpecRequest {
             terminal: reader.take("terminal")?,
             restart: reader.parse("restart")?,
             env: reader.take("env")?.unwrap_or_default(),
+            secrets: take_sources(&mut reader)?,
             workdir: reader.take("workdir")?,
             user: reader.take("user")?,
             memory_mib: reader.take("memory")?,
@@ -289,6 +296,11 @@ mod tests {
             terminal: Some(true),
             restart: Some(RestartPolicy::OnFailure { most: Some(3) }),
             env: [("A".into(), "b".into())].into(),
+            secrets: [
+                ("B".into(), SecretSource::Own),
+                ("C".into(), SecretSource::Named("c".parse().unwrap())),
+            ]
+            .into(),
             workdir: Some("/tmp".into()),
             user: Some("1000:1000".into()),
             memory_mib: Some(512),

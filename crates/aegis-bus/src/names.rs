@@ -15,6 +15,8 @@ pub const INSTANCE: &str = "org.aegisvm.Aegis1.Instance";
 pub const KIT: &str = "org.aegisvm.Aegis1.Kit";
 /// The Job interface.
 pub const JOB: &str = "org.aegisvm.Aegis1.Job";
+/// The Secrets interface.
+pub const SECRETS: &str = "org.aegisvm.Aegis1.Secrets";
 /// What every error name of ours begins with.
 pub const ERROR_PREFIX: &str = "org.aegisvm.Aegis1.Error.";
 

@@ -20,6 +20,10 @@ pub struct DaemonSpec {
     /// The whole environment of the daemon but for what the unit's sandbox
     /// itself sets (`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`).
     pub env: BTreeMap<String, String>,
+    /// The instance has secrets, which the unit's credential adds to `env`: the daemon
+    /// starts only with it. Where there are none it starts whatever is the matter.
+    #[serde(default)]
+    pub needs_secrets: bool,
     /// Where it starts: its config folder.
     pub workdir: PathBuf,
     /// Where the shim keeps its back-off record where the manager has none.

@@ -71,6 +71,14 @@ symbols! {
     RegistryFailed,
     /// The registry was written by a newer version.
     RegistryTooNew,
+    /// No secret of that name.
+    SecretNotFound,
+    /// An instance uses the secret.
+    SecretInUse,
+    /// The key that a secret was encrypted with is lost.
+    SecretKeyLost,
+    /// Secrets cannot be encrypted or decrypted.
+    SecretsFailed,
     /// The disk is full.
     NoSpace,
     /// Neither the project's kernel nor a distribution kernel is installed.

@@ -154,6 +154,37 @@ impl Layout {
         self.runtime.join("names").join(handle.as_str())
     }
 
+    /// What secrets are encrypted with.
+    pub fn secrets_key(&self) -> PathBuf {
+        self.home.join("secrets.key")
+    }
+
+    /// Where the service manager asks aegisd for the credentials of units.
+    pub fn credentials_socket(&self) -> PathBuf {
+        self.runtime.join("credentials.sock")
+    }
+
+    /// The folder of aegisd's own socket. Doors see this folder and nothing beside
+    /// it: a file that is bound by itself would be lost when the socket is made anew.
+    pub fn doors(&self) -> PathBuf {
+        self.runtime.join("doors")
+    }
+
+    /// aegisd's own socket, to which doors bring the sockets they stand for.
+    pub fn door_socket(&self) -> PathBuf {
+        self.doors().join("aegisd.sock")
+    }
+
+    /// The folder of an instance's API socket, which its daemons see.
+    pub fn api_runtime(&self, handle: &Handle) -> PathBuf {
+        self.runtime.join("api").join(handle.as_str())
+    }
+
+    /// The API socket of an instance's daemons (`AEGIS_SOCKET`).
+    pub fn api_socket(&self, handle: &Handle) -> PathBuf {
+        self.api_runtime(handle).join("api.sock")
+    }
+
     /// The control socket of an instance's VM.
     pub fn control_socket(&self, handle: &Handle) -> PathBuf {
         self.vm_runtime(handle).join("control.sock")

@@ -9,6 +9,7 @@
 //! | [`handle`] | the name of an instance |
 //! | [`spec`] | what a user asked for: the instance spec |
 //! | [`vm_spec`], [`daemon_spec`] | what a unit's program reads at its start |
+//! | [`secret`], [`credential`] | secrets, and how a unit is given them |
 //! | [`port`] | exposed ports |
 //! | [`label`] | what users note on instances |
 //! | [`limits`] | what a VM may use of the host |
@@ -19,10 +20,13 @@
 //! | [`lifecycle`] | the life of a VM: states, admission, transitions |
 //! | [`state`] | what an instance is, derived from intent, unit and VM |
 //! | [`control`] | the control socket of a VM's owner |
+//! | [`door`] | how an API socket is brought to aegisd |
 //! | [`fault`] | errors that cross a process boundary |
 
 pub mod control;
+pub mod credential;
 pub mod daemon_spec;
+pub mod door;
 pub mod fault;
 pub mod handle;
 pub mod kit;
@@ -32,6 +36,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod port;
 pub mod restart;
+pub mod secret;
 pub mod spec;
 pub mod state;
 pub mod units;

@@ -15,6 +15,7 @@ use crate::label::{self, LabelError, Labels};
 use crate::limits::{LimitError, ResourceLimits};
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
+use crate::secret::SecretSource;
 
 /// Least memory of a guest in MiB: below it the kernel and the harness do not fit.
 pub const MIN_MEMORY_MIB: u32 = 64;
@@ -47,6 +48,9 @@ pub struct InstanceSpec {
     pub restart: RestartPolicy,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Variables whose values are secrets. They win over `env`; the values are not here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Where the command starts; `None` means the image's choice, else `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -92,6 +96,7 @@ impl Default for InstanceSpec {
             terminal: false,
             restart: RestartPolicy::No,
             env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             workdir: None,
             user: None,
             memory_mib: DEFAULT_MEMORY_MIB,
@@ -215,6 +220,9 @@ impl InstanceSpec {
         validate_program(&self.command, &self.env, workdir, user)?;
         label::validate(&self.labels)?;
         self.limits.validate()?;
+        self.secrets
+            .keys()
+            .try_for_each(|name| validate_env_name(name))?;
         for (index, port) in self.ports.iter().enumerate() {
             if self.ports[..index]
                 .iter()
@@ -307,12 +315,21 @@ fn is_user(text: &str) -> bool {
 /// The first name or value that execve(2) could not carry.
 pub fn validate_env(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
     for (name, value) in env {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(SpecError::EnvName(name.clone()));
-        }
+        validate_env_name(name)?;
         if value.contains('\0') {
             return Err(SpecError::EnvValue(name.clone()));
         }
+    }
+    Ok(())
+}
+
+/// Checks the name of an environment variable.
+///
+/// # Errors
+/// When execve(2) could not carry it.
+pub fn validate_env_name(name: &str) -> Result<(), SpecError> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(SpecError::EnvName(name.to_owned()));
     }
     Ok(())
 }

@@ -22,6 +22,10 @@ pub enum UnitKind {
     Vm,
     /// An instance daemon.
     Daemon(String),
+    /// The socket unit of the daemons' API socket.
+    ApiSocket,
+    /// aegis-shim, which brings the API socket to aegisd.
+    Door,
 }
 
 /// `aegis-ESCAPED.slice`, below `aegis.slice`.
@@ -54,6 +58,16 @@ pub fn daemon(handle: &Handle, daemon: &str) -> String {
     format!("aegis-kit-{handle}:{daemon}.service")
 }
 
+/// `aegis-api-HANDLE.socket`
+pub fn api_socket(handle: &Handle) -> String {
+    format!("aegis-api-{handle}.socket")
+}
+
+/// `aegis-api-HANDLE.service`
+pub fn door(handle: &Handle) -> String {
+    format!("aegis-api-{handle}.service")
+}
+
 /// The instance and kind a unit name stands for; `None` if it is not ours.
 pub fn parse(unit: &str) -> Option<(Handle, UnitKind)> {
     let kind_of = |text: &str, kind| text.parse().ok().map(|handle| (handle, kind));
@@ -62,6 +76,12 @@ pub fn parse(unit: &str) -> Option<(Handle, UnitKind)> {
             return kind_of(text, UnitKind::Socket);
         }
         return kind_of(rest.strip_suffix(".service")?, UnitKind::Vm);
+    }
+    if let Some(rest) = unit.strip_prefix("aegis-api-") {
+        if let Some(text) = rest.strip_suffix(".socket") {
+            return kind_of(text, UnitKind::ApiSocket);
+        }
+        return kind_of(rest.strip_suffix(".service")?, UnitKind::Door);
     }
     if let Some(rest) = unit.strip_prefix("aegis-kit-") {
         let (handle, daemon) = rest.strip_suffix(".service")?.split_once(':')?;
@@ -88,6 +108,14 @@ mod tests {
                 Some((handle.clone(), UnitKind::Socket))
             );
             assert_eq!(parse(&vm(&handle)), Some((handle.clone(), UnitKind::Vm)));
+            assert_eq!(
+                parse(&api_socket(&handle)),
+                Some((handle.clone(), UnitKind::ApiSocket))
+            );
+            assert_eq!(
+                parse(&door(&handle)),
+                Some((handle.clone(), UnitKind::Door))
+            );
             let kind = UnitKind::Daemon("gateway".into());
             assert_eq!(parse(&daemon(&handle, "gateway")), Some((handle, kind)));
         }

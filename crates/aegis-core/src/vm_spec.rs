@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::credential::Credential;
 use crate::handle::Handle;
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
@@ -34,6 +35,13 @@ pub struct VmSpec {
     #[serde(default)]
     pub restart: RestartPolicy,
     pub env: BTreeMap<String, String>,
+    /// The instance has secrets, so the VM starts only with the unit's credential.
+    /// One that has none starts whatever is the matter with them.
+    #[serde(default)]
+    pub needs_secrets: bool,
+    /// The secrets. They come with the unit's credential and are never in the file.
+    #[serde(skip)]
+    pub credential: Credential,
     pub workdir: Option<String>,
     pub user: Option<String>,
     pub ports: Vec<PortMapping>,
@@ -50,6 +58,18 @@ pub struct VmSpec {
     pub revision: u64,
     /// Seconds between SIGTERM and SIGKILL at an orderly stop.
     pub grace_secs: u64,
+}
+
+impl VmSpec {
+    /// The environment of whatever runs in the guest, secrets included.
+    pub fn full_env(&self) -> BTreeMap<String, String> {
+        let mut env = self.env.clone();
+        let revealed = |(name, value): (&String, &crate::secret::SecretText)| {
+            (name.clone(), value.reveal().to_owned())
+        };
+        env.extend(self.credential.env.iter().map(revealed));
+        env
+    }
 }
 
 /// A writable layer.

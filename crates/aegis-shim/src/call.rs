@@ -14,12 +14,14 @@ pub(crate) enum Call {
     },
     /// Record how the daemon's run ended.
     Ended { back_off: PathBuf },
+    /// Bring the inherited socket to aegisd's.
+    Door { to: PathBuf },
 }
 
 /// Why a command line makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
-    #[error("the first argument must be 'daemon' or 'ended', not {0:?}")]
+    #[error("the first argument must be 'daemon', 'ended' or 'door', not {0:?}")]
     Verb(OsString),
     #[error("the argument {0:?} is unknown")]
     Unknown(OsString),
@@ -36,11 +38,12 @@ impl Call {
     /// The first argument that does not fit.
     pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Self, CallError> {
         let verb = words.next().unwrap_or_default();
-        let (mut spec, mut back_off) = (None, None);
+        let (mut spec, mut back_off, mut to) = (None, None, None);
         while let Some(word) = words.next() {
             let (name, place) = match word.to_str() {
                 Some("--spec") => ("--spec", &mut spec),
                 Some("--back-off") => ("--back-off", &mut back_off),
+                Some("--to") => ("--to", &mut to),
                 _ => return Err(CallError::Unknown(word)),
             };
             *place = Some(PathBuf::from(words.next().ok_or(CallError::NoValue(name))?));
@@ -52,6 +55,9 @@ impl Call {
             }),
             Some("ended") => Ok(Self::Ended {
                 back_off: back_off.ok_or(CallError::Missing("--back-off"))?,
+            }),
+            Some("door") => Ok(Self::Door {
+                to: to.ok_or(CallError::Missing("--to"))?,
             }),
             _ => Err(CallError::Verb(verb)),
         }
@@ -67,7 +73,8 @@ mod tests {
     }
 
     #[test]
-    fn both_calls_are_read() {
+    fn every_call_is_read() {
+        assert_eq!(parse("door --to /s"), Ok(Call::Door { to: "/s".into() }));
         assert_eq!(
             parse("daemon --spec /s --back-off /b"),
             Ok(Call::Daemon {

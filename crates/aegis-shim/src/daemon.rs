@@ -1,7 +1,8 @@
 //! Becoming the daemon.
 //!
 //! ```text
-//! read the spec ─► wait out the back-off ─► note the start ─► give up privileges ─► exec
+//! read the spec ─► wait out the back-off ─► note the start ─► read the secrets
+//!     ─► give up privileges ─► exec
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use aegis_core::credential::{Credential, CredentialError};
 use aegis_core::daemon_spec::DaemonSpec;
+use aegis_core::secret::SecretEnv;
+use zeroize::Zeroizing;
 
 use crate::privileges::{self, PrivilegeError};
 use crate::record::{self, RecordError};
@@ -33,6 +37,20 @@ pub(crate) enum DaemonError {
         path: PathBuf,
         #[source]
         source: serde_json::Error,
+    },
+    #[error("the service manager gave daemon '{daemon}' no credential")]
+    NoCredential { daemon: String },
+    #[error("cannot read the credential {path}")]
+    ReadCredential {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("daemon '{daemon}' cannot have its secrets")]
+    Credential {
+        daemon: String,
+        #[source]
+        source: CredentialError,
     },
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -95,6 +113,7 @@ pub(crate) fn become_daemon(
     if let Some(path) = back_off {
         wait(path, Duration::from_millis(spec.restart_max_delay_ms))?;
     }
+    let secrets = secrets(&spec)?;
     std::env::set_current_dir(&spec.workdir).map_err(|source| DaemonError::Workdir {
         daemon: spec.name.clone(),
         path: spec.workdir.clone(),
@@ -108,11 +127,34 @@ pub(crate) fn become_daemon(
     let source = Command::new(&spec.program)
         .args(&spec.args)
         .env_clear()
-        .envs(environment(&spec.env, taken))
+        .envs(environment(&spec.env, taken, &secrets))
         .exec();
     Err(DaemonError::Exec {
         daemon: spec.name,
         program: spec.program,
+        source,
+    })
+}
+
+/// The secrets from the credential of the unit. The memory they were read into is
+/// overwritten; what is handed to exec goes with this program.
+fn secrets(spec: &DaemonSpec) -> Result<SecretEnv, DaemonError> {
+    if !spec.needs_secrets {
+        return Ok(SecretEnv::new());
+    }
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let folder = folder.ok_or_else(|| DaemonError::NoCredential {
+        daemon: spec.name.clone(),
+    })?;
+    let path = Credential::file(Path::new(&folder));
+    let text = std::fs::read(&path).map_err(|source| DaemonError::ReadCredential {
+        path: path.clone(),
+        source,
+    })?;
+    let text = Zeroizing::new(text);
+    let env = Credential::read(&text).and_then(Credential::into_env);
+    env.map_err(|source| DaemonError::Credential {
+        daemon: spec.name.clone(),
         source,
     })
 }
@@ -147,14 +189,18 @@ fn announce(status: &str, wait: Duration) {
 #[cfg(not(target_os = "linux"))]
 fn announce(_status: &str, _wait: Duration) {}
 
-/// The spec's environment, and what the unit adds to it; the spec wins.
+/// The spec's environment, and what the unit adds to it: the spec wins over the
+/// unit, and secrets over both.
 fn environment(
     spec: &BTreeMap<String, String>,
     unit: impl Iterator<Item = (&'static str, OsString)>,
+    secrets: &SecretEnv,
 ) -> BTreeMap<OsString, OsString> {
     let mut all: BTreeMap<OsString, OsString> =
         unit.map(|(name, value)| (name.into(), value)).collect();
     all.extend(spec.iter().map(|(name, value)| (name.into(), value.into())));
+    let revealed = secrets.iter().map(|(name, value)| (name, value.reveal()));
+    all.extend(revealed.map(|(name, value)| (name.into(), value.into())));
     all
 }
 
@@ -163,13 +209,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_spec_wins_over_the_unit() {
-        let spec = BTreeMap::from([("NOTIFY_SOCKET".to_owned(), String::new())]);
+    fn the_spec_wins_over_the_unit_and_secrets_over_both() {
+        let spec = BTreeMap::from([
+            ("NOTIFY_SOCKET".to_owned(), String::new()),
+            ("KEY".to_owned(), "plain".to_owned()),
+        ]);
+        let secrets = SecretEnv::from([("KEY".to_owned(), "secret".to_owned().into())]);
         let unit = [
             ("NOTIFY_SOCKET", "/run/x".into()),
             ("WATCHDOG_USEC", "1".into()),
         ];
-        let all = environment(&spec, unit.into_iter());
+        let all = environment(&spec, unit.into_iter(), &secrets);
+        assert_eq!(all[&OsString::from("KEY")], "secret");
         assert_eq!(all[&OsString::from("NOTIFY_SOCKET")], "");
         assert_eq!(all[&OsString::from("WATCHDOG_USEC")], "1");
     }

@@ -1,4 +1,4 @@
-//! aegis-shim: what the units of instance daemons start.
+//! aegis-shim: what the units of instance daemons and doors start.
 //!
 //! A unit's own text is readable by everyone and read again at every reload of
 //! the service manager, so it names only this program and a spec file. The shim
@@ -7,6 +7,7 @@
 //! ```text
 //! aegis-shim daemon --spec FILE [--back-off FILE]    becomes the daemon
 //! aegis-shim ended --back-off FILE                   records how its run ended
+//! aegis-shim door --to SOCKET                        brings an API socket to aegisd
 //! ```
 //!
 //! The second call and `--back-off` exist for managers whose delay between
@@ -18,12 +19,14 @@
 //! | [`back_off`] | how long to wait after failures, pure |
 //! | [`record`] | the back-off between two runs, on disk |
 //! | [`daemon`] | becoming the daemon |
+//! | [`door`] | standing for an API socket |
 //! | [`privileges`] | what the daemon must not have |
 //! | [`signals`] | a clean slate of signals |
 
 mod back_off;
 mod call;
 mod daemon;
+mod door;
 mod privileges;
 mod record;
 mod signals;
@@ -32,6 +35,7 @@ use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use aegis_core::fault::chain;
 use call::Call;
 
 fn main() -> ExitCode {
@@ -48,6 +52,10 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => end(&error, OURS),
         },
+        Call::Door { to } => match door::stand(&to) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => end(&error, OURS),
+        },
     }
 }
 
@@ -58,15 +66,13 @@ const OURS: u8 = 125;
 
 /// Says why on stderr, which is the journal's, and gives the exit code.
 fn end(error: &dyn Error, code: u8) -> ExitCode {
-    let mut line = format!("aegis-shim: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line.push('\n');
+    say(&chain(error));
+    ExitCode::from(code)
+}
+
+/// Says something on stderr.
+fn say(words: &str) {
+    let line = format!("aegis-shim: {words}\n");
     // There is nobody left to tell where this fails.
     drop(std::io::stderr().write_all(line.as_bytes()));
-    ExitCode::from(code)
 }

@@ -59,7 +59,7 @@ pub fn boot_order(spec: &VmSpec, hello: &Hello, share: Option<hypervisor::ShareK
 pub fn command(spec: &VmSpec) -> Option<Program> {
     (!spec.ephemeral && !spec.command.is_empty()).then(|| Program {
         argv: spec.command.clone(),
-        env: spec.env.clone(),
+        env: spec.full_env(),
         workdir: spec.workdir.clone(),
         user: spec.user.clone(),
     })
@@ -75,7 +75,7 @@ pub fn tty_size(size: TerminalSize) -> TtySize {
 
 /// What an exec runs: the instance's own surroundings with the request's on top.
 pub fn program(spec: &VmSpec, request: ExecRequest) -> (Program, Option<TtySize>) {
-    let mut env = spec.env.clone();
+    let mut env = spec.full_env();
     env.extend(request.env);
     let program = Program {
         argv: request.argv,

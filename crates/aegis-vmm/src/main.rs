@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aegis_core::credential::{Credential, CredentialError};
 use aegis_core::fault::chain;
 use aegis_core::restart::RESTART_STATUS;
 use aegis_core::vm_spec::VmSpec;
@@ -16,6 +17,7 @@ use aegis_vmm::{logging, runtime};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
+use zeroize::Zeroizing;
 
 /// Owns one VM: starts its guest, serves its control socket and ports, ends with it
 #[derive(Debug, Parser)]
@@ -46,6 +48,16 @@ enum Error {
         #[source]
         source: serde_json::Error,
     },
+    #[error("the service manager gave the unit no credential")]
+    NoCredential,
+    #[error("cannot read the credential {}", path.display())]
+    ReadCredential {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot take the secrets of the VM")]
+    Credential(#[source] CredentialError),
     #[error("cannot take the sockets of the VM")]
     Sockets(#[source] ActivationError),
     #[error("cannot prepare the runtime")]
@@ -66,6 +78,7 @@ fn main() -> ExitCode {
     if let Ok(spec) = &spec {
         aegis_fault_points::arm(&spec.dir);
     }
+    let spec = spec.and_then(with_credential);
     logging::start(spec.as_ref().ok().map(|spec| &spec.handle));
     match spec.and_then(|spec| own(spec, options.listen.as_deref())) {
         Ok(Verdict::Finished) => ExitCode::SUCCESS,
@@ -88,6 +101,19 @@ fn read_spec(path: &Path) -> Result<VmSpec, Error> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// The spec with the secrets that the service manager passed (systemd.exec(5),
+/// `LoadCredential=`).
+fn with_credential(spec: VmSpec) -> Result<VmSpec, Error> {
+    if !spec.needs_secrets {
+        return Ok(spec);
+    }
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(Error::NoCredential)?;
+    let path = Credential::file(Path::new(&folder));
+    let text = fs::read(&path).map_err(|source| Error::ReadCredential { path, source })?;
+    let credential = Credential::read(&Zeroizing::new(text)).map_err(Error::Credential)?;
+    Ok(VmSpec { credential, ..spec })
 }
 
 fn own(spec: VmSpec, listen: Option<&Path>) -> Result<Verdict, Error> {

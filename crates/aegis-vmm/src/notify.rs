@@ -9,9 +9,15 @@ use std::time::Duration;
 
 use aegis_core::lifecycle::VmState;
 use sd_notify::NotifyState;
+use tokio::time::{Interval, interval};
 use tracing::warn;
 
 use crate::status::StatusWatch;
+
+/// The manager's own limit for a start is for the part of it that is not ours: it
+/// asks for the unit's credential. From here on the deadlines of the boot count,
+/// and a start that fails is tried again for as long as it takes.
+const PATIENCE: NotifyState<'static> = NotifyState::Custom("EXTEND_TIMEOUT_USEC=86400000000");
 
 /// Tells the service manager what the status says, until the owner has ended.
 pub async fn follow(mut status: StatusWatch) {
@@ -22,6 +28,9 @@ pub async fn follow(mut status: StatusWatch) {
             (status.state, status.words.clone())
         };
         let mut news = vec![NotifyState::Status(&words)];
+        if !ready {
+            news.push(PATIENCE);
+        }
         if state == VmState::Running && !ready {
             ready = true;
             news.push(NotifyState::Ready);
@@ -36,10 +45,14 @@ pub async fn follow(mut status: StatusWatch) {
     }
 }
 
-/// How often [`alive`] is expected: half of the manager's patience, as
-/// sd_watchdog_enabled(3) recommends. `None` without a watchdog.
-pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+/// The pace of a loop where no watchdog sets it.
+const BEAT: Duration = Duration::from_secs(30);
+
+/// When [`alive`] is to be said: at half of the manager's patience, as
+/// sd_watchdog_enabled(3) recommends.
+pub fn heartbeat() -> Interval {
+    let watched = sd_notify::watchdog_enabled().map(|patience| patience / 2);
+    interval(watched.unwrap_or(BEAT))
 }
 
 /// The owner's loop turns.

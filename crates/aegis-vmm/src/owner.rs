@@ -41,7 +41,7 @@ use aegis_core::lifecycle::{Admission, Denial, Event, Next, Request, VmState, ad
 use aegis_core::vm_spec::VmSpec;
 use aegis_link::LinkError;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, Sleep, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::activation::Queues;
@@ -60,9 +60,6 @@ use up::{Up, UpEvent};
 
 /// How long an ephemeral VM waits for the exec it was made for.
 const EPHEMERAL_PATIENCE: Duration = Duration::from_secs(60);
-
-/// The loop's pace where no watchdog sets it.
-const BEAT: Duration = Duration::from_secs(30);
 
 /// How long clients have to take their last words when the VM has ended.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
@@ -178,7 +175,7 @@ where
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Verdict {
         tokio::pin!(stop);
         let mut stop_is_asked = false;
-        let mut beat = heartbeat();
+        let mut beat = notify::heartbeat();
         loop {
             let verdict = tokio::select! {
                 // In the order of urgency. The first three are rare and bounded, so
@@ -208,10 +205,7 @@ where
                         self.start_failed(error);
                         None
                     }
-                    Happening::RetryDue => {
-                        self.start_anew();
-                        None
-                    }
+                    Happening::RetryDue => self.retry(),
                     Happening::RestOver => self.rest_over(),
                     Happening::Up(event) => self.up_event(event).await,
                 },
@@ -414,6 +408,15 @@ where
         }
     }
 
+    /// Secrets that were missing come with another start of the process alone.
+    fn retry(&mut self) -> Option<Verdict> {
+        if let Some(fault) = self.spec.credential.fault.clone() {
+            return Some(Verdict::Lost(fault));
+        }
+        self.start_anew();
+        None
+    }
+
     /// Lets sessions and connections tell their clients that the VM is over.
     async fn say_farewell(&mut self) {
         // Whoever still asks finds the mailbox closed, which says that the VM ended.
@@ -511,10 +514,6 @@ where
         Arc::clone(hypervisor),
         Arc::clone(status),
     )))
-}
-
-fn heartbeat() -> Interval {
-    interval(notify::watchdog_interval().unwrap_or(BEAT))
 }
 
 async fn reached(instant: Option<Instant>) {

@@ -17,6 +17,7 @@ use super::{outcome_of, to_json};
 use crate::cli::Context;
 use crate::client::Client;
 use crate::commands::attach;
+use crate::environment::Environment;
 use crate::exit_code;
 use crate::failure::{Difference, Failure};
 use crate::flags::{DetachFlags, MachineFlags, ProcessFlags};
@@ -65,11 +66,13 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
+    let environment = args.process.environment(context).await?;
+    environment.note_values(context, "is kept encrypted with the instance");
     if args.attaches() && !context.ui.wants_json() {
-        return start_attached(context, args).await;
+        return start_attached(context, args, &environment).await;
     }
     let progress = context.ui.progress("Starting the instance");
-    let started = progress.during(Box::pin(start(context, &args, &progress, None)));
+    let started = progress.during(Box::pin(start(context, &args, &environment, &progress, None)));
     let Launch {
         client,
         instance,
@@ -100,11 +103,16 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
 }
 
 /// Starts the instance and carries its terminal.
-async fn start_attached(context: &Context, args: Args) -> Result<u8, Failure> {
+async fn start_attached(
+    context: &Context,
+    args: Args,
+    environment: &Environment,
+) -> Result<u8, Failure> {
     let wiring = args.keys.wiring();
     let mut signals = Signals::catch()?;
     let progress = context.ui.progress("Starting the instance");
-    let starting = Box::pin(start(context, &args, &progress, Some(&wiring)));
+    let starting = start(context, &args, environment, &progress, Some(&wiring));
+    let starting = Box::pin(starting);
     let launch = tokio::select! {
         biased;
         // The intent is written: it starts without us.
@@ -153,14 +161,15 @@ impl Args {
         has_terminal && !self.detach && Terminal::of_both().is_some()
     }
 
-    fn spec(&self) -> Result<SpecRequest, Failure> {
+    fn spec(&self, environment: &Environment) -> Result<SpecRequest, Failure> {
         let command = (!self.command.is_empty()).then(|| self.command.clone());
         Ok(SpecRequest {
             kit: self.kit.clone(),
             terminal: command.is_some().then_some(!self.no_terminal),
             command,
             restart: self.restart,
-            env: self.process.env()?,
+            env: environment.plain.clone(),
+            secrets: environment.secrets.clone(),
             workdir: self.process.workdir.clone(),
             user: self.process.user.clone(),
             ..self.machine.to_spec()?
@@ -172,10 +181,11 @@ impl Args {
 async fn start(
     context: &Context,
     args: &Args,
+    environment: &Environment,
     progress: &Progress,
     wiring: Option<&Wiring>,
 ) -> Result<Launch, Failure> {
-    let spec = args.spec()?;
+    let spec = args.spec(environment)?;
     let name = args.name.as_deref().unwrap_or_default();
     let client = context.aegisd().await?;
     let found = match find(&client, name).await? {
@@ -195,7 +205,11 @@ async fn start(
             let (started, session) = with_terminal(&instance, wiring, name, starting).await?;
             (instance, started, session)
         }
-        None => create(&client, name, &spec, progress, wiring).await?,
+        None => {
+            let mut spec = spec.to_dict();
+            environment.pass(&mut spec)?;
+            create(&client, name, &spec, progress, wiring).await?
+        }
     };
     Ok(Launch {
         client,
@@ -308,7 +322,7 @@ async fn start_existing(
 async fn create(
     client: &Client,
     name: &str,
-    spec: &SpecRequest,
+    spec: &Dict,
     progress: &Progress,
     wiring: Option<&Wiring>,
 ) -> Result<(InstanceProxy<'static>, Started, Option<Session>), Failure> {
@@ -320,7 +334,7 @@ async fn create(
     let created = client
         .manager()
         .await?
-        .create_instance(name, &spec.to_dict(), &CreateOptions::default().to_dict())
+        .create_instance(name, spec, &CreateOptions::default().to_dict())
         .await;
     let (path, job) = created.map_err(Failure::call(what.as_str()))?;
     let instance = client.instance_at(path).await?;

@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// Remove a label
     #[arg(long, value_name = "KEY")]
     label_remove: Vec<String>,
-    /// Set a variable of the instance's command and of later execs; without =VALUE it is taken from this environment, where it must exist
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    /// Set a variable of the instance's command and of later execs
+    #[arg(short, long, value_name = "KEY=VALUE")]
     env: Vec<String>,
     /// Remove a variable
     #[arg(long, value_name = "KEY")]
@@ -51,7 +51,7 @@ impl Args {
             tasks_max: self.limits.tasks_max,
             labels: self.labels.labels(),
             remove_labels: self.label_remove.clone(),
-            env: crate::flags::resolve_all(&self.env)?,
+            env: crate::environment::plain(&self.env)?,
             remove_env: self.env_remove.clone(),
         };
         if request.is_empty() {

@@ -25,6 +25,7 @@ use zbus::{Connection, OwnedFd, OwnedObjectPath, interface};
 
 use super::guest::guest;
 use super::job::{job, running_job};
+use super::secrets::values;
 use super::{Handles, Record, remove};
 
 pub(super) struct Instance {
@@ -219,9 +220,10 @@ impl Instance {
     async fn exec(
         &self,
         argv: Vec<String>,
-        options: Dict,
+        mut options: Dict,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd), BusFault> {
+        let values = values(&self.handles, &mut options);
         let options = ExecOptions::from_dict(options).map_err(Fault::from)?;
         let (guest_stdin, stdin) = pipe().unwrap();
         let (stdout, guest_stdout) = pipe().unwrap();
@@ -231,6 +233,7 @@ impl Instance {
         command
             .args(&argv[1..])
             .envs(options.env)
+            .envs(values(options.secrets))
             .stdin(guest_stdin)
             .stdout(guest_stdout)
             .stderr(guest_stderr)

@@ -12,6 +12,7 @@ use zbus::{Connection, OwnedObjectPath, interface};
 
 use super::instance::Instance;
 use super::job::{failed_job, job};
+use super::secrets::values;
 use super::{Handles, add};
 
 pub(super) struct Manager {
@@ -35,11 +36,14 @@ impl Manager {
     async fn create_instance(
         &self,
         handle: String,
-        spec: Dict,
+        mut spec: Dict,
         options: Dict,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(OwnedObjectPath, OwnedObjectPath), BusFault> {
+        // What is passed must be readable.
+        let values = values(&self.handles, &mut spec);
         let spec = SpecRequest::from_dict(spec).map_err(Fault::from)?;
+        values(spec.secrets.clone());
         let options = CreateOptions::from_dict(options).map_err(Fault::from)?;
         let handle = if handle.is_empty() {
             "run-1".to_owned()

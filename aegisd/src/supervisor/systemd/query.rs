@@ -22,8 +22,8 @@ pub(super) async fn unit_state(
 ) -> zbus::Result<Option<UnitState>> {
     let specific = match unit.kind {
         UnitKind::Slice => "org.freedesktop.systemd1.Slice",
-        UnitKind::Socket => "org.freedesktop.systemd1.Socket",
-        UnitKind::Vm | UnitKind::Daemon(_) => "org.freedesktop.systemd1.Service",
+        UnitKind::Socket | UnitKind::ApiSocket => "org.freedesktop.systemd1.Socket",
+        UnitKind::Vm | UnitKind::Daemon(_) | UnitKind::Door => "org.freedesktop.systemd1.Service",
     };
     let general = properties(connection, object, "org.freedesktop.systemd1.Unit").await?;
     if text(&general, "LoadState") != "loaded" {

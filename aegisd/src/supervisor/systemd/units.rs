@@ -17,7 +17,7 @@ use crate::supervisor::plan::{
     Confinement, Limits, Listen, LogFields, Program, Readiness, is_plain_path,
 };
 use crate::supervisor::state::EXIT_CONFIG;
-use crate::supervisor::{DaemonPlan, InstancePlan, SupervisorError, UnitId};
+use crate::supervisor::{DaemonPlan, DoorPlan, InstancePlan, SupervisorError, UnitId};
 
 /// The first version with `RestartSteps=` (NEWS of systemd 254).
 pub(super) const GROWING_DELAY_SINCE: u32 = 254;
@@ -34,6 +34,11 @@ const VM_FIXED_DELAY: Duration = Duration::from_secs(1);
 /// How long a daemon may take to say that it is ready, its back-off not counted
 /// (`DefaultTimeoutStartSec=` of systemd-system.conf(5)).
 const DAEMON_START_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a VM's unit may wait for its credential: aegisd may have to be started
+/// for it, on a busy machine. aegis-vmm extends it once it runs.
+const CREDENTIAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A door waits for nothing when it is told to end.
+const DOOR_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that wait while a VM boots; the kernel caps it at
 /// net.core.somaxconn, which is 4096 by default.
 const BACKLOG: u32 = 4096;
@@ -118,7 +123,7 @@ impl UnitMaker {
             ("Type", "notify".into()),
             ("NotifyAccess", "main".into()),
             // aegis-vmm has a deadline for the boot and says why it was missed.
-            ("TimeoutStartUSec", INFINITY.into()),
+            ("TimeoutStartUSec", micros(CREDENTIAL_TIMEOUT).into()),
             ("TimeoutStopUSec", micros(plan.stop_timeout).into()),
             ("WatchdogUSec", micros(plan.watchdog).into()),
             ("KillMode", "mixed".into()),
@@ -133,6 +138,7 @@ impl UnitMaker {
         properties.extend(self.restart_delay(VM_MAX_DELAY, VM_FIXED_DELAY));
         properties.extend(log_fields(&unit, None, &plan.log));
         properties.extend(limits(&plan.limits));
+        properties.extend(credential(&unit, plan.credentials.as_deref())?);
         properties.extend(self.common(&unit, Profile::Vm, &plan.confinement, &[&plan.program])?);
         Ok(properties)
     }
@@ -181,8 +187,60 @@ impl UnitMaker {
         properties.extend(self.restart_delay(plan.restart_max_delay, FIRST_DELAY));
         properties.extend(log_fields(&unit, Some(&plan.daemon), &plan.log));
         properties.extend(limits(&plan.limits));
+        properties.extend(credential(&unit, plan.credentials.as_deref())?);
         let programs = [&plan.program, &plan.ended];
         properties.extend(self.common(&unit, Profile::Daemon, &plan.confinement, &programs)?);
+        Ok(properties)
+    }
+
+    /// The API socket of an instance's daemons.
+    pub(super) fn api_socket(&self, plan: &DoorPlan) -> Vec<Property> {
+        let listen = vec![("Stream", plan.socket.display().to_string())];
+        let mut properties = vec![
+            (
+                "Description",
+                format!("API socket of AegisVM instance {}", plan.handle).into(),
+            ),
+            ("Slice", units::slice(&plan.handle).into()),
+            ("Listen", listen.into()),
+            ("FileDescriptorName", "aegis".into()),
+            ("SocketMode", 0o600u32.into()),
+            ("DirectoryMode", 0o700u32.into()),
+            ("Backlog", BACKLOG.into()),
+            ("RemoveOnStop", true.into()),
+            ("TriggerLimitIntervalUSec", 0u64.into()),
+        ];
+        if self.places.mode == Mode::System {
+            properties.push(("SocketUser", SERVICE_USER.into()));
+        }
+        properties
+    }
+
+    /// The service that brings an API socket to aegisd.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Word`] where the program cannot be passed on unharmed.
+    pub(super) fn door(&self, plan: &DoorPlan) -> Result<Vec<Property>, SupervisorError> {
+        let unit = UnitId::door(&plan.handle);
+        let mut properties = vec![
+            (
+                "Description",
+                format!("API of AegisVM instance {}", plan.handle).into(),
+            ),
+            ("Slice", units::slice(&plan.handle).into()),
+            ("ExecStart", command(&unit, &[&plan.program])?),
+            ("Type", "exec".into()),
+            ("TimeoutStopUSec", micros(DOOR_STOP_TIMEOUT).into()),
+            ("SyslogIdentifier", "aegis-door".into()),
+        ];
+        properties.extend(self.restart(VM_MAX_DELAY, VM_FIXED_DELAY));
+        properties.extend(log_fields(&unit, None, &LogFields::default()));
+        properties.extend(self.common(
+            &unit,
+            Profile::Daemon,
+            &plan.confinement,
+            &[&plan.program],
+        )?);
         Ok(properties)
     }
 
@@ -270,6 +328,20 @@ fn vm_restart(policy: RestartPolicy) -> Vec<Property> {
 fn restart_steps(longest: Duration) -> u32 {
     let ratio = longest.as_millis() / FIRST_DELAY.as_millis();
     ratio.max(1).ilog2().max(1)
+}
+
+/// The one credential of a unit (systemd.exec(5), `LoadCredential=`): nothing of it
+/// stands in the unit, and it is asked for at each start.
+fn credential(unit: &UnitId, socket: Option<&Path>) -> Result<Vec<Property>, SupervisorError> {
+    let Some(socket) = socket else {
+        return Ok(Vec::new());
+    };
+    check_path(unit, socket)?;
+    let source = (
+        aegis_core::credential::NAME.to_owned(),
+        socket.display().to_string(),
+    );
+    Ok(vec![("LoadCredential", vec![source].into())])
 }
 
 fn back_off(plan: &DaemonPlan) -> [String; 2] {

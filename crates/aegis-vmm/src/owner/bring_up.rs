@@ -52,6 +52,8 @@ const BOOT_FAILED: &str = "aegis-harness: boot failed: ";
 /// Why there is no guest.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("the secrets of the instance cannot be had: {0}")]
+    Secrets(Fault),
     #[error("the base image {} is missing", .0.display())]
     NoBaseImage(PathBuf),
     #[error("cannot make the disk of the instance")]
@@ -90,6 +92,10 @@ pub enum StartError {
 impl From<StartError> for Fault {
     fn from(error: StartError) -> Self {
         match error {
+            StartError::Secrets(ref fault) => Fault {
+                hint: fault.hint.clone(),
+                ..Fault::from_error(fault.symbol, &error)
+            },
             StartError::Launch(error) => error.into(),
             StartError::Disk(error) => error.into(),
             StartError::Boot(error) => guest::call_fault(&error),
@@ -141,7 +147,7 @@ fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Resource { what, source }
 }
 
-/// All files that were installed are there.
+/// All files that were installed are there, and so are the secrets.
 struct Planned {
     spec: Arc<VmSpec>,
     kernel: GuestKernel,
@@ -150,6 +156,9 @@ struct Planned {
 
 impl Planned {
     fn new(spec: Arc<VmSpec>) -> Result<Self, StartError> {
+        if let Some(fault) = &spec.credential.fault {
+            return Err(StartError::Secrets(fault.clone()));
+        }
         let kernel = GuestKernel::find(&spec.guest_dir).map_err(StartError::Launch)?;
         let base = spec.guest_dir.join("base.squashfs");
         if !base.is_file() {

@@ -15,6 +15,7 @@ use aegis_core::control::{
     Answer, AttachRequest, Call, CallFrame, CommandExit, ExecEvent, ExecInput, ExecRequest,
     OwnerFrame, StartMark, VmStatus,
 };
+use aegis_core::credential::Credential;
 use aegis_core::fault::Fault;
 use aegis_core::lifecycle::VmState;
 use aegis_core::restart::RestartPolicy;
@@ -56,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) start: Option<StartMark>,
     /// Guest ports to expose.
     pub(crate) ports: Vec<u16>,
+    /// What the service manager passed.
+    pub(crate) credential: Credential,
     /// So many launches fail before one succeeds.
     pub(crate) failures: u32,
 }
@@ -87,6 +90,8 @@ impl World {
             terminal: plan.terminal,
             restart: plan.restart,
             env: [("FROM".to_owned(), "spec".to_owned())].into(),
+            needs_secrets: false,
+            credential: plan.credential,
             workdir: None,
             user: None,
             ports: Vec::new(),

@@ -1,0 +1,121 @@
+//! `secret set`: a value from a prompt, from stdin or from a file; never from the
+//! command line, which every user of the host can read.
+
+use std::fs::File;
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use aegis_bus::dict::Dict;
+use aegis_core::secret::{MAX_VALUE, SecretName, SecretText};
+use serde_json::json;
+use zbus::Fd;
+use zeroize::Zeroizing;
+
+use crate::cli::Context;
+use crate::environment::passed;
+use crate::exit_code;
+use crate::failure::Failure;
+use crate::session::{Quiet, Signals};
+use crate::ui::Ui;
+
+/// Keep a value under a name
+///
+/// The value is asked for on a terminal, else read from stdin. One newline at its
+/// end is not part of it. Instances that use it have the new value from their next
+/// start on.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The secret's name, e.g. OPENAI_API_KEY
+    name: SecretName,
+    /// Read the value from this file; - is stdin
+    #[arg(long, value_name = "FILE")]
+    from_file: Option<PathBuf>,
+}
+
+pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
+    let name = args.name.as_str();
+    let mut signals = Signals::catch()?;
+    let value = tokio::select! {
+        biased;
+        signal = signals.next_end() => return Ok(exit_code::of_signal(signal as i32)),
+        value = read(name, args.from_file.as_deref()) => value?,
+    };
+    let progress = context.ui.progress("Keeping the secret");
+    let set = async {
+        let client = context.aegisd().await?;
+        let bytes = Zeroizing::new(value.reveal().as_bytes().to_vec());
+        let passed = passed(bytes)?;
+        let secrets = client.secrets_proxy().await?;
+        secrets
+            .set(name, Fd::from(&passed), &Dict::new())
+            .await
+            .map_err(Failure::call(format!("keep the secret '{name}'")))?;
+        client.secrets().await
+    };
+    let secrets = progress.during(set).await?;
+    let used_by = secrets
+        .into_iter()
+        .find(|secret| secret.name == name)
+        .map(|secret| secret.used_by)
+        .unwrap_or_default();
+    context.ui.data(
+        || json!({"outcome": "set", "name": name, "used_by": used_by}),
+        || format!("Secret set: {name}\n"),
+    )?;
+    if !used_by.is_empty() {
+        let users = used_by.join(", ");
+        context
+            .ui
+            .note(&format!("note: used from the next start on by {users}"));
+    }
+    Ok(exit_code::OK)
+}
+
+async fn read(name: &str, file: Option<&Path>) -> Result<SecretText, Failure> {
+    // The guard is here, not with the thread, so that Ctrl-C gives the echo back.
+    let stdin = io::stdin();
+    let from_terminal = file.is_none() && stdin.is_terminal();
+    let _quiet = match from_terminal {
+        true => {
+            let quiet = Quiet::stdin()?;
+            Ui::prompt(&format!("Value of {name}: "));
+            Some(quiet)
+        }
+        false => None,
+    };
+    let file = file.map(Path::to_owned);
+    let read = tokio::task::spawn_blocking(move || match file {
+        Some(path) if path != Path::new("-") => {
+            let opened = File::open(&path).and_then(bytes);
+            opened.map_err(|source| Failure::File { path, source })
+        }
+        _ if from_terminal => line().map_err(unreadable),
+        _ => bytes(io::stdin()).map_err(unreadable),
+    });
+    let bytes = match read.await {
+        Ok(bytes) => bytes?,
+        Err(_) => return Err(unreadable(io::ErrorKind::Other.into())),
+    };
+    SecretText::read(bytes).map_err(Failure::SecretValue)
+}
+
+fn unreadable(source: io::Error) -> Failure {
+    Failure::Io {
+        what: "read the value",
+        source,
+    }
+}
+
+fn line() -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(MAX_VALUE + 2);
+    io::stdin().lock().read_until(b'\n', &mut bytes)?;
+    Ok(bytes)
+}
+
+/// One byte more than there may be, so that too much is seen.
+fn bytes(from: impl Read) -> io::Result<Vec<u8>> {
+    let most = MAX_VALUE + 3;
+    let mut bytes = Vec::with_capacity(most);
+    from.take(most as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,237 @@
+//! Doors: processes that bring the listening socket of one instance
+//! ([`aegis_core::door`]).
+//!
+//! Whose door it is, the kernel says: the unit that the peer's process belongs to
+//! is the last part of its control group. In system mode no process of ours can
+//! choose that for itself; in user mode any program of the user that is not
+//! confined can, and needs no door to do what the user can (SECURITY.md).
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::door::{Knock, MAX_KNOCK, REST};
+use aegis_core::units::UnitKind;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::http;
+use crate::engine::Engine;
+use crate::instance::Instance;
+use crate::supervisor::UnitId;
+
+/// How long a door may take to say what it stands for.
+const KNOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// A door that nobody has come through for so long goes to rest; its socket listens
+/// on and the next connection brings another door.
+const IDLE: Duration = Duration::from_secs(60);
+/// Connections of one instance at a time; more wait in the socket's queue.
+const CONNECTIONS: usize = 64;
+/// Before accepting is tried again after it failed, e.g. for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a door is turned away.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("cannot tell who knocks")]
+    Peer(#[source] io::Error),
+    #[error("a process that is no door of an instance knocks: {0}")]
+    NoDoor(String),
+    #[error("the door of '{0}' stands for no instance")]
+    NoInstance(String),
+    #[error("the door of '{unit}' cannot be understood")]
+    Knock {
+        unit: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the door of '{0}' brings another socket than its instance's")]
+    Socket(String),
+}
+
+/// Lets doors in until aegisd ends.
+pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let engine = engine.clone();
+                tokio::spawn(async move {
+                    if let Err(refusal) = stand(stream, &engine).await {
+                        let words = aegis_core::fault::chain(&refusal);
+                        tracing::warn!("a door is turned away: {words}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a door: {error}, ignoring");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn stand(mut stream: UnixStream, engine: &Arc<Engine>) -> Result<(), Refusal> {
+    let unit = unit_of_peer(&stream).map_err(Refusal::Peer)?;
+    let unit = match UnitId::parse(&unit) {
+        Some(id) if id.kind == UnitKind::Door => id,
+        _ => return Err(Refusal::NoDoor(unit)),
+    };
+    let instance = engine.get(unit.handle.as_str());
+    let instance = instance.map_err(|_| Refusal::NoInstance(unit.name()))?;
+    let (Knock::Api, socket) = match timeout(KNOCK_PATIENCE, knock(&stream)).await {
+        Ok(Ok(knock)) => knock,
+        ended => {
+            let late = Err(io::Error::from(io::ErrorKind::TimedOut));
+            let source = ended.unwrap_or(late).err();
+            return Err(Refusal::Knock {
+                unit: unit.name(),
+                source: source.unwrap_or_else(|| io::ErrorKind::InvalidData.into()),
+            });
+        }
+    };
+    let path = engine.shared().host.layout.api_socket(instance.handle());
+    let listening = sockopt::socket_acceptconn(&socket).unwrap_or(false);
+    let listener = StdListener::from(socket);
+    let is_ours = listener
+        .local_addr()
+        .is_ok_and(|address| address.as_pathname() == Some(&path));
+    if !listening || !is_ours {
+        return Err(Refusal::Socket(unit.name()));
+    }
+    let listener = listener
+        .set_nonblocking(true)
+        .and_then(|()| UnixListener::from_std(listener))
+        .map_err(|source| Refusal::Knock {
+            unit: unit.name(),
+            source,
+        })?;
+    if serve_door(&listener, &mut stream, engine, &instance).await {
+        // The door looks for itself whether somebody came meanwhile.
+        drop(listener);
+        drop(stream.write_all(&[REST]).await);
+    }
+    Ok(())
+}
+
+/// Serves what comes through a door; returns whether it may rest.
+async fn serve_door(
+    listener: &UnixListener,
+    door: &mut UnixStream,
+    engine: &Arc<Engine>,
+    instance: &Instance,
+) -> bool {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    // They end with the door: then the instance is disabled or deleted.
+    let mut open = JoinSet::new();
+    let mut byte = [0];
+    loop {
+        let was_idle = open.is_empty();
+        let idle = async {
+            match was_idle {
+                true => tokio::time::sleep(IDLE).await,
+                false => drop(open.join_next().await),
+            }
+        };
+        let next = async {
+            let permit = room.clone().acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        tokio::select! {
+            biased;
+            // Doors say nothing more: this is the end of one.
+            _ = door.read(&mut byte) => return false,
+            next = next => match next {
+                None => return false,
+                Some((Ok((stream, _)), permit)) => {
+                    let served = http::serve(stream, engine.clone(), instance.clone());
+                    open.spawn(async move {
+                        served.await;
+                        drop(permit);
+                    });
+                }
+                Some((Err(error), _)) => {
+                    tracing::warn!("cannot accept a daemon's connection: {error}, ignoring");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            () = idle => if was_idle {
+                return true;
+            },
+        }
+    }
+}
+
+/// Reads what a door says, and the socket that it brings.
+async fn knock(stream: &UnixStream) -> io::Result<(Knock, OwnedFd)> {
+    let mut line = [0; MAX_KNOCK];
+    let (length, mut passed) = stream
+        .async_io(Interest::READABLE, || {
+            // Room for one more than there may be, so that it is seen.
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let mut parts = [IoSliceMut::new(&mut line)];
+            let received = recvmsg(stream, &mut parts, &mut ancillary, flags)?;
+            let mut passed = Vec::new();
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = message {
+                    passed.extend(rights);
+                }
+            }
+            Ok((received.bytes, passed))
+        })
+        .await?;
+    let knock = serde_json::from_slice(&line[..length])?;
+    match (passed.pop(), passed.is_empty()) {
+        (Some(socket), true) => Ok((knock, socket)),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it brings not one socket",
+        )),
+    }
+}
+
+/// The name of the unit that the peer's process belongs to.
+fn unit_of_peer(stream: &UnixStream) -> io::Result<String> {
+    let pid = stream.peer_cred()?.pid();
+    let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    Ok(unit_of(&groups).unwrap_or_default().to_owned())
+}
+
+/// The unit in the text of `/proc/PID/cgroup` (cgroups(7)): the last part of the
+/// path in the hierarchy that systemd keeps, which is the unified one or, on old
+/// systems, one of its own.
+fn unit_of(groups: &str) -> Option<&str> {
+    let path_in = |hierarchy: &str| {
+        let line = groups.lines().find(|line| line.contains(hierarchy))?;
+        let unit = line.rsplit('/').next()?;
+        (!unit.is_empty()).then_some(unit)
+    };
+    path_in("0::/").or_else(|| path_in(":name=systemd:/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_is_the_last_part_of_the_control_group() {
+        let user = "0::/user.slice/user-1000.slice/user@1000.service/aegis.slice/\
+                    aegis-web.slice/aegis-api-web.service\n";
+        assert_eq!(unit_of(user), Some("aegis-api-web.service"));
+        let old = "12:pids:/x\n1:name=systemd:/aegis.slice/aegis-api-web.service\n";
+        assert_eq!(unit_of(old), Some("aegis-api-web.service"));
+        let both = format!("9:name=systemd:/\n{user}");
+        assert_eq!(unit_of(&both), Some("aegis-api-web.service"));
+        assert_eq!(unit_of("0::/\n"), None);
+        assert_eq!(unit_of(""), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! The credential socket: the service manager asks here for the credential of a
+//! unit that it starts, and is answered with the secrets of the unit's instance.
+//!
+//! ```text
+//!  executor of a unit ──connect from "\0RANDOM/unit/UNIT/NAME"──► who asks? ──► vault
+//!                     ◄── the credential, end of file ──────────────────────────┘
+//! ```
+//!
+//! The executor's address names unit and credential (systemd.exec(5),
+//! `LoadCredential=`). Anybody who may connect could use such an address, so the
+//! peer's user counts: root in system mode, where the executor runs as root; this
+//! user in user mode, where it proves no more than that (SECURITY.md). The units
+//! themselves never reach the socket: their sandbox hides it.
+//!
+//! A secret that cannot be had is told to the unit, which shows it. A request that
+//! is no executor's is refused by closing.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::credential::{self, Credential};
+use aegis_core::fault::Fault;
+use aegis_core::units::UnitKind;
+use rustix::net::{SocketAddrUnix, getpeername};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use crate::engine::Engine;
+use crate::supervisor::UnitId;
+
+/// Requests at a time; more wait in the socket's queue. Units of a boot come at once.
+const AT_ONCE: usize = 64;
+/// How long a peer may take to read its credential.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Before accepting is tried again after it failed, e.g. for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a request is not answered.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("cannot tell who asks")]
+    Peer(#[source] io::Error),
+    #[error("the user {0} asks, not the service manager")]
+    User(u32),
+    #[error("the address of who asks is not that of a unit's start")]
+    Address,
+    #[error("the credential '{name}' of {unit} is asked for, which there is not")]
+    Unknown { unit: String, name: String },
+    #[error("cannot answer {unit}")]
+    Answer {
+        unit: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Answers until aegisd ends.
+pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("cannot accept on the credential socket: {error}, ignoring");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            if let Err(refusal) = answer(stream, &engine).await {
+                let words = aegis_core::fault::chain(&refusal);
+                tracing::warn!("a credential is refused: {words}");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn answer(mut stream: UnixStream, engine: &Engine) -> Result<(), Refusal> {
+    let unit = asking_unit(&stream)?;
+    let credential = match env_for(engine, &unit).await {
+        Ok(credential) => credential,
+        Err(fault) => {
+            let handle = &unit.handle;
+            tracing::error!(instance = %handle, "{} gets no secrets: {fault}", unit.name());
+            Credential {
+                fault: Some(fault),
+                ..Credential::default()
+            }
+        }
+    };
+    // A map of strings always is JSON.
+    let text = Zeroizing::new(serde_json::to_vec(&credential).unwrap_or_default());
+    let written = async {
+        stream.write_all(&text).await?;
+        stream.shutdown().await
+    };
+    let written = tokio::time::timeout(PATIENCE, written).await;
+    written
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|source| Refusal::Answer {
+            unit: unit.name(),
+            source,
+        })
+}
+
+async fn env_for(engine: &Engine, unit: &UnitId) -> Result<Credential, Fault> {
+    let instance = engine
+        .get(unit.handle.as_str())
+        .map_err(|error| error.fault())?;
+    let env = engine.shared().vault.env_of(&instance.record()).await;
+    Ok(Credential {
+        env: env.map_err(|error| error.fault())?,
+        fault: None,
+    })
+}
+
+/// The unit a connection is about, if it is one of ours and the service manager asks.
+fn asking_unit(stream: &UnixStream) -> Result<UnitId, Refusal> {
+    let peer = stream.peer_cred().map_err(Refusal::Peer)?;
+    if peer.uid() != rustix::process::geteuid().as_raw() {
+        return Err(Refusal::User(peer.uid()));
+    }
+    let address = getpeername(stream).map_err(|error| Refusal::Peer(error.into()))?;
+    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
+    let name = address.as_ref().and_then(SocketAddrUnix::abstract_name);
+    let text = name.and_then(|name| std::str::from_utf8(name).ok());
+    let (unit, name) = text.and_then(parse).ok_or(Refusal::Address)?;
+    let known = UnitId::parse(unit).filter(|unit| {
+        name == credential::NAME && matches!(unit.kind, UnitKind::Vm | UnitKind::Daemon(_))
+    });
+    known.ok_or_else(|| Refusal::Unknown {
+        unit: unit.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+/// Unit and credential of `RANDOM/unit/UNIT/NAME`.
+fn parse(address: &str) -> Option<(&str, &str)> {
+    let (_, rest) = address.split_once("/unit/")?;
+    let (unit, name) = rest.split_once('/')?;
+    (!unit.is_empty() && !name.is_empty()).then_some((unit, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_names_unit_and_credential() {
+        assert_eq!(
+            parse("b6a3f1c2/unit/aegis-kit-a:gateway.service/aegis"),
+            Some(("aegis-kit-a:gateway.service", "aegis"))
+        );
+        for address in ["", "x/unit/", "x/unit/a", "x/unit//aegis", "a/aegis"] {
+            assert_eq!(parse(address), None, "{address}");
+        }
+    }
+}

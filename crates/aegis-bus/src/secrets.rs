@@ -1,0 +1,211 @@
+//! The Secrets interface: values that are kept encrypted.
+//!
+//! A value is never in a message, which whoever may watch the bus can read: it
+//! travels behind a descriptor, a pipe or a file in memory.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use aegis_core::secret::{SecretName, SecretSource};
+use zbus::{Fd, Variant};
+
+use crate::dict::{Dict, DictError, DictReader, put};
+
+/// The key of `CreateInstance`'s spec and of `Exec`'s options whose descriptor
+/// leads to a JSON object of variables and the caller's values for them.
+pub const VALUES: &str = "values";
+/// The key with the sources: `a{ss}`, variable to secret, empty for the caller's.
+const SOURCES: &str = "secrets";
+
+/// The secrets, at the root path.
+#[zbus::proxy(
+    interface = "org.aegisvm.Aegis1.Secrets",
+    default_service = "org.aegisvm.Aegis1",
+    default_path = "/org/aegisvm/Aegis1"
+)]
+pub trait Secrets {
+    /// Keeps what the descriptor leads to under a name, in place of the value before.
+    fn set(&self, name: &str, value: Fd<'_>, options: &Dict) -> zbus::Result<()>;
+
+    /// Every secret ([`SecretEntry`]), without its value.
+    fn list(&self) -> zbus::Result<Vec<Dict>>;
+
+    /// Forgets a secret that no instance uses. `options` is a [`DeleteSecretOptions`].
+    /// Answers with the instances that used it.
+    fn delete(&self, name: &str, options: &Dict) -> zbus::Result<Vec<String>>;
+}
+
+/// A secret as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretEntry {
+    pub name: String,
+    /// Whether the value can be decrypted; else it has to be set again.
+    pub readable: bool,
+    /// In microseconds since 1970.
+    pub updated_at_us: u64,
+    /// The instances that use it.
+    pub used_by: Vec<String>,
+}
+
+impl SecretEntry {
+    /// The entry as it travels.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        put(&mut dict, "name", self.name.as_str());
+        put(&mut dict, "readable", self.readable);
+        put(&mut dict, "updated-at", self.updated_at_us);
+        put(&mut dict, "used-by", self.used_by.clone());
+        dict
+    }
+
+    /// Reads an entry; what a newer aegisd adds is left out.
+    ///
+    /// # Errors
+    /// A field is missing or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("field of a secret", dict);
+        Ok(Self {
+            name: reader.require("name")?,
+            readable: reader.require("readable")?,
+            updated_at_us: reader.require("updated-at")?,
+            used_by: reader.require("used-by")?,
+        })
+    }
+}
+
+/// The `options` of `Delete`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteSecretOptions {
+    /// Even where an instance uses it; its next start fails then.
+    pub force: bool,
+}
+
+impl DeleteSecretOptions {
+    /// The options as they travel.
+    pub fn to_dict(self) -> Dict {
+        let mut dict = Dict::new();
+        put(&mut dict, "force", self.force);
+        dict
+    }
+
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            force: reader.take("force")?.unwrap_or_default(),
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+/// Adds the caller's values to a dictionary.
+///
+/// # Errors
+/// The descriptor cannot be duplicated.
+pub fn put_values(dict: &mut Dict, values: impl AsFd) -> zbus::Result<()> {
+    let value = Variant::from(Fd::from(values.as_fd())).try_into_owned()?;
+    dict.insert(VALUES.to_owned(), value);
+    Ok(())
+}
+
+/// Takes the caller's values out of a dictionary, before the rest of it is read.
+///
+/// # Errors
+/// There is something else under that key.
+pub fn take_values(dict: &mut Dict) -> Result<Option<OwnedFd>, DictError> {
+    let Some(value) = dict.remove(VALUES) else {
+        return Ok(None);
+    };
+    let found = value.value_signature().to_string();
+    let fd = Fd::try_from(value).ok().and_then(|fd| match fd {
+        Fd::Owned(fd) => Some(fd),
+        Fd::Borrowed(fd) => fd.try_clone_to_owned().ok(),
+    });
+    match fd {
+        Some(fd) => Ok(Some(fd)),
+        None => Err(DictError::WrongType {
+            what: "key",
+            key: VALUES,
+            expected: "h".to_owned(),
+            found,
+        }),
+    }
+}
+
+pub(crate) fn put_sources(dict: &mut Dict, sources: &BTreeMap<String, SecretSource>) {
+    if sources.is_empty() {
+        return;
+    }
+    let words: BTreeMap<String, String> = sources
+        .iter()
+        .map(|(variable, source)| {
+            let word = match source {
+                SecretSource::Named(name) => name.to_string(),
+                SecretSource::Own => String::new(),
+            };
+            (variable.clone(), word)
+        })
+        .collect();
+    put(dict, SOURCES, words);
+}
+
+pub(crate) fn take_sources(
+    reader: &mut DictReader,
+) -> Result<BTreeMap<String, SecretSource>, DictError> {
+    let words: BTreeMap<String, String> = reader.take(SOURCES)?.unwrap_or_default();
+    let source = |(variable, word): (String, String)| {
+        if word.is_empty() {
+            return Ok((variable, SecretSource::Own));
+        }
+        let name: Result<SecretName, _> = word.parse();
+        name.map(|name| (variable, SecretSource::Named(name)))
+            .map_err(|source| DictError::Value {
+                what: "key",
+                key: SOURCES,
+                source: source.into(),
+            })
+    };
+    words.into_iter().map(source).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn entries_and_options_travel_whole() {
+        let entry = SecretEntry {
+            name: "KEY".into(),
+            readable: false,
+            updated_at_us: 7,
+            used_by: vec!["web".into()],
+        };
+        assert_eq!(SecretEntry::from_dict(entry.to_dict()).unwrap(), entry);
+        let options = DeleteSecretOptions { force: true };
+        assert_eq!(
+            DeleteSecretOptions::from_dict(options.to_dict()).unwrap(),
+            options
+        );
+    }
+
+    #[test]
+    fn values_travel_by_descriptor_and_by_nothing_else() {
+        let mut dict = Dict::new();
+        assert!(take_values(&mut dict).unwrap().is_none());
+        put_values(&mut dict, File::open("/dev/null").unwrap()).unwrap();
+        assert!(take_values(&mut dict).unwrap().is_some());
+        assert!(dict.is_empty());
+        put(&mut dict, VALUES, "hunter2");
+        let error = take_values(&mut dict).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the key 'values' must be of the D-Bus type 'h', not 's'"
+        );
+    }
+}

@@ -1,0 +1,291 @@
+//! Secrets from the user to the guest and to daemons, and the places where they
+//! must never be seen.
+
+use std::time::Duration;
+
+use aegis_tests::instance::{DEADLINE, Instance};
+use aegis_tests::kit;
+use aegis_tests::machine::{Machine, Systemd, User};
+use aegis_tests::seat::Seat;
+use aegis_tests::wait::{wait_for, wait_until};
+use anyhow::{Context, Result};
+
+/// Values that occur nowhere by chance.
+const NAMED: &str = "zq7-named-hunter2-named";
+const OWN: &str = "zq7-own-correct-horse-own";
+const NEWER: &str = "zq7-newer-tr0ub4dor-newer";
+
+fn set(seat: Seat<'_>, name: &str, value: &str) -> Result<()> {
+    let line = format!("aegisctl secret set {name}");
+    let set = seat
+        .machine()
+        .run_with_input(seat.user(), &line, value.as_bytes())?;
+    set.success().map(drop)
+}
+
+/// A variable as the daemon wrote it down.
+fn of_daemon(seat: Seat<'_>, instance: &Instance<'_>, variable: &str) -> Result<Option<String>> {
+    let folder = format!("{}/{}", seat.kits(), instance.handle());
+    let line = format!("cat {folder}/environment 2>/dev/null");
+    let text = seat.machine().run(User::Root, &line)?.text();
+    let value = |line: &str| {
+        line.strip_prefix(variable)?
+            .strip_prefix('=')
+            .map(str::to_owned)
+    };
+    Ok(text.lines().find_map(value))
+}
+
+fn wait_for_daemon(
+    seat: Seat<'_>,
+    instance: &Instance<'_>,
+    variable: &str,
+    value: &str,
+) -> Result<()> {
+    let what = format!("{variable} of the daemon");
+    wait_until(DEADLINE, &what, || {
+        Ok(of_daemon(seat, instance, variable)?.as_deref() == Some(value))
+    })
+}
+
+/// Forgets what the daemon wrote down, so that it is seen to do it again.
+fn forget(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
+    let folder = format!("{}/{}", seat.kits(), instance.handle());
+    let line = format!("rm -f {folder}/environment");
+    seat.machine().run(User::Root, &line)?.success().map(drop)
+}
+
+/// Every place of the machine where a value is to be found: files, the journal,
+/// units and command lines; the daemon's own note is left out.
+fn found(seat: Seat<'_>, value: &str) -> Result<String> {
+    // A pattern that does not find itself.
+    let (first, rest) = value.split_at(1);
+    let pattern = format!("'[{first}]{rest}'");
+    let line = format!(
+        "cd /; grep -rlsa --exclude=environment --exclude=disk.img --exclude-dir=credentials \
+             {pattern} /home /var/lib/aegis /etc/aegis /run /tmp /var/log 2>/dev/null
+         journalctl --no-pager -o export | grep -a {pattern}
+         grep -lsa {pattern} /proc/[0-9]*/cmdline 2>/dev/null
+         systemctl show '*' --no-pager 2>/dev/null | grep {pattern}
+         true"
+    );
+    let system = seat.machine().run(User::Root, &line)?.text();
+    let shown = format!("show '*' --no-pager | grep {pattern}; true");
+    let user = seat.systemctl(&shown)?.text();
+    Ok(format!("{system}{user}"))
+}
+
+fn secrets_reach_their_users_and_nobody_else(machine: &Machine, seat: Seat<'_>) -> Result<()> {
+    kit::install(seat, "secret", &["secret-daemon"])?;
+    // Whatever goes over the bus is watched.
+    let bus = match seat.user() {
+        User::Alice => "--user",
+        User::Root => "--system",
+    };
+    seat.run(&format!(
+        "busctl {bus} monitor --json=short >/tmp/bus.log 2>&1 & echo $! >/tmp/bus.pid; sleep 1"
+    ))?;
+    set(seat, "API_KEY", NAMED)?;
+    let instance = Instance::expected(seat, "keeper")?;
+    let started = seat.run(&format!(
+        "OWN={OWN} aegisctl instance start --name keeper --kit secret \
+         --env API_KEY --env RENAMED=secret.API_KEY --env OWN --env PLAIN=plain"
+    ))?;
+    let said = started.error_text();
+    started.success()?;
+    assert!(
+        said.contains("OWN is no secret: its value of this environment is kept encrypted"),
+        "{said}"
+    );
+    for (variable, value) in [
+        ("API_KEY", NAMED),
+        ("RENAMED", NAMED),
+        ("OWN", OWN),
+        ("PLAIN", "plain"),
+    ] {
+        assert_eq!(instance.exec_ok(&format!("echo ${variable}"))?, value);
+        // The command's own environment, not the session's.
+        let command =
+            format!("tr '\\0' '\\n' </proc/$(pidof sleep)/environ | grep -c ^{variable}=");
+        assert_eq!(instance.exec_ok(&command)?, "1", "{variable}");
+        wait_for_daemon(seat, &instance, variable, value)?;
+    }
+    let exec = instance.exec_with("--env OTHER=secret.API_KEY", "sh -c 'echo $OTHER'")?;
+    assert_eq!(exec.success()?.trim(), NAMED);
+    seat.run("kill $(cat /tmp/bus.pid)")?;
+    let watched = seat.run("grep -c org.aegisvm.Aegis1 /tmp/bus.log")?.text();
+    assert!(
+        watched.trim().parse::<u32>()? > 10,
+        "the bus was watched: {watched}"
+    );
+    for value in [NAMED, OWN] {
+        assert_eq!(found(seat, value)?, "", "{value}");
+    }
+    // The owner of the VM has them in its memory, not in its environment.
+    let pid = seat.main_pid(&instance.vm_unit())?.context("a VM runs")?;
+    let line = format!("grep -ca {NAMED} /proc/{pid}/environ; true");
+    assert_eq!(machine.run(User::Root, &line)?.text().trim(), "0");
+    // What stands in the unit is where to ask.
+    let unit = seat.systemctl(&format!("cat '{}'", instance.daemon_unit("keeper")))?;
+    let asked = format!("LoadCredential=aegis:{}/credentials.sock", seat.runtime());
+    assert!(unit.success()?.lines().any(|line| line == asked));
+    starts_need_no_aegisd(seat, &instance)?;
+    a_new_value_counts_from_the_next_start(seat, &instance)?;
+    a_secret_in_use_stays(seat, &instance)?;
+    a_lost_key_is_said(seat, &instance)?;
+    instance.delete()
+}
+
+/// A unit that starts while there is no aegisd starts it.
+fn starts_need_no_aegisd(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
+    let unit = instance.daemon_unit("keeper");
+    for reload in [false, true] {
+        if reload {
+            seat.systemctl("daemon-reload")?.success()?;
+        }
+        forget(seat, instance)?;
+        seat.systemctl("stop aegisd.service")?.success()?;
+        assert_eq!(seat.active_state("aegisd.service")?, "inactive");
+        seat.systemctl(&format!("kill --signal=KILL {unit}"))?
+            .success()?;
+        wait_for_daemon(seat, instance, "API_KEY", NAMED)?;
+        seat.wait_for_aegisd()?;
+    }
+    // The same for a VM that a use of it wakes.
+    instance.act("stop")?;
+    seat.systemctl("stop aegisd.service")?.success()?;
+    let socket = instance.control_socket();
+    let connect = format!(
+        "python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.connect(\"{socket}\")'"
+    );
+    seat.machine().run(User::Root, &connect)?.success()?;
+    instance.wait_for_state("running")?;
+    assert_eq!(instance.exec_ok("echo $OWN")?, OWN);
+    Ok(())
+}
+
+fn a_new_value_counts_from_the_next_start(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
+    set(seat, "API_KEY", NEWER)?;
+    assert_eq!(
+        of_daemon(seat, instance, "API_KEY")?.as_deref(),
+        Some(NAMED)
+    );
+    let unit = instance.daemon_unit("keeper");
+    seat.systemctl(&format!("restart {unit}"))?.success()?;
+    wait_for_daemon(seat, instance, "API_KEY", NEWER)?;
+    instance.act("stop")?;
+    assert_eq!(instance.exec_ok("echo $API_KEY")?, NEWER);
+    Ok(())
+}
+
+fn a_secret_in_use_stays(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
+    let refused = seat.aegis("secret delete API_KEY")?;
+    assert_eq!(refused.code(), 1);
+    let said = refused.error_text();
+    assert!(said.contains("is used by keeper (SecretInUse)"), "{said}");
+    seat.aegis_ok("secret delete --force API_KEY")?;
+    instance.act("stop")?;
+    let refused = seat.aegis("instance start --name keeper")?;
+    let said = refused.error_text();
+    assert_eq!(refused.code(), 1, "{said}");
+    assert!(
+        said.contains("there is no secret 'API_KEY' (SecretNotFound)"),
+        "{said}"
+    );
+    assert!(
+        said.contains("hint: set it: aegisctl secret set API_KEY"),
+        "{said}"
+    );
+    // The daemon says it too, is tried again, and runs once the secret is there.
+    let unit = instance.daemon_unit("keeper");
+    forget(seat, instance)?;
+    seat.systemctl(&format!("restart --no-block {unit}"))?
+        .success()?;
+    wait_for(DEADLINE, "the daemon to say what it lacks", || {
+        let log = seat.journal(&unit, "cat")?;
+        Ok(log.contains("there is no secret 'API_KEY'").then_some(()))
+    })?;
+    set(seat, "API_KEY", NAMED)?;
+    wait_for_daemon(seat, instance, "API_KEY", NAMED)
+}
+
+fn a_lost_key_is_said(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
+    let key = format!("{}/secrets.key", seat.home());
+    let mode = seat.run(&format!("stat -c %a {key}"))?.success()?;
+    assert_eq!(mode.trim(), "600");
+    instance.exec_ok("true")?;
+    seat.run(&format!("mv {key} {key}.away"))?.success()?;
+    let listed = seat.aegis_ok("secret list")?;
+    assert!(listed.contains("lost, set it again"), "{listed}");
+    // A VM that runs keeps what it was started with.
+    instance.exec_ok("echo $OWN")?;
+    instance.act("stop")?;
+    let refused = seat.aegis("exec keeper -- true")?;
+    let said = refused.error_text();
+    assert!(said.contains("(SecretKeyLost)"), "{said}");
+    assert!(said.contains("aegisctl secret set API_KEY"), "{said}");
+    seat.run(&format!("mv {key}.away {key}"))?.success()?;
+    assert_eq!(instance.exec_ok("echo $OWN")?, OWN);
+    Ok(())
+}
+
+#[test]
+fn secrets_of_a_user() -> Result<()> {
+    let machine = Machine::temporary("test-secrets", Systemd::V257)?;
+    secrets_reach_their_users_and_nobody_else(&machine, Seat::alice(&machine))
+}
+
+#[test]
+fn secrets_of_the_system() -> Result<()> {
+    let machine = Machine::temporary("test-secrets-root", Systemd::V257)?;
+    secrets_reach_their_users_and_nobody_else(&machine, Seat::root(&machine))
+}
+
+#[test]
+fn secrets_of_a_user_on_systemd_252() -> Result<()> {
+    let machine = Machine::temporary("test-secrets-252", Systemd::V252)?;
+    secrets_reach_their_users_and_nobody_else(&machine, Seat::alice(&machine))
+}
+
+#[test]
+fn secrets_of_the_system_on_systemd_252() -> Result<()> {
+    let machine = Machine::temporary("test-secrets-root-252", Systemd::V252)?;
+    secrets_reach_their_users_and_nobody_else(&machine, Seat::root(&machine))
+}
+
+/// Who is not the service manager gets nothing, whatever address it calls from.
+#[test]
+fn the_credential_socket_knows_who_asks() -> Result<()> {
+    let machine = Machine::shared(Systemd::V257)?;
+    let seat = Seat::root(&machine);
+    seat.aegis_ok("up")?;
+    let ask = |address: &str| {
+        format!(
+            "python3 -c 'import socket
+s = socket.socket(socket.AF_UNIX)
+s.settimeout({})
+s.bind({address})
+s.connect(\"/run/aegis/credentials.sock\")
+print(s.recv(99))'",
+            Duration::from_secs(20).as_secs()
+        )
+    };
+    let forged = "b\"\\0abc/unit/aegis-vm-none.service/aegis\"";
+    // The executor of the system manager is root, and so is this.
+    let answered = machine.run(User::Root, &ask(forged))?.success()?;
+    assert!(answered.contains("there is no instance"), "{answered}");
+    for odd in [
+        "b\"\\0abc/unit/aegis-vm-none.service/other\"",
+        "b\"\\0abc\"",
+    ] {
+        let refused = machine.run(User::Root, &ask(odd))?.success()?;
+        assert_eq!(refused.trim(), "b''", "{odd}");
+    }
+    let alice = machine.run(User::Alice, &ask(forged))?;
+    assert!(
+        alice.error_text().contains("Permission"),
+        "{}",
+        alice.error_text()
+    );
+    Ok(())
+}
