@@ -232,6 +232,11 @@ mod tests {
             "aegisctl down --all",
             "aegisctl version",
             "aegisctl kit list --json",
+            "aegisctl kit info agent",
+            "aegisctl kit validate ./agent --name agent",
+            "aegisctl kit install ./agent",
+            "aegisctl kit remove --force agent",
+            "aegisctl instance start --kit agent --image '' --capability spawn=false",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");

@@ -97,6 +97,12 @@ pub(crate) enum Failure {
     NoDaemon { handle: String, daemon: String },
     #[error(transparent)]
     Spec(SpecError),
+    #[error("cannot open '{path}'")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot make '{path}' absolute")]
     Path {
         path: PathBuf,
@@ -141,6 +147,9 @@ pub(crate) enum Failure {
     CopyInterrupted { destination: String },
     #[error("{0}")]
     CopyUsage(&'static str),
+    /// A kit is not what it should be.
+    #[error(transparent)]
+    Kit(Fault),
     /// The command in the guest could not be run or its VM ended.
     #[error("cannot run the command")]
     Exec(#[source] Fault),
@@ -199,7 +208,8 @@ impl Failure {
                 source: CallError::Fault(fault),
                 ..
             }
-            | Self::Exec(fault) => Some(fault),
+            | Self::Exec(fault)
+            | Self::Kit(fault) => Some(fault),
             _ => None,
         }
     }
@@ -238,6 +248,7 @@ impl Failure {
                 | Self::SecretLater(_)
                 | Self::Spec(_)
                 | Self::Path { .. }
+                | Self::Open { .. }
                 | Self::Mode(_)
                 | Self::NoTerminal
                 | Self::CopyUsage(_)
@@ -294,13 +305,14 @@ impl Failure {
             | Self::SecretLater(_)
             | Self::Spec(_)
             | Self::Path { .. }
+            | Self::Open { .. }
             | Self::Mode(_)
             | Self::NoTerminal => "InvalidArgument",
             Self::Copy { .. } | Self::CopyInGuest { .. } => "CopyFailed",
             Self::CopyInterrupted { .. } => "Cancelled",
             Self::CopyUsage(_) => "InvalidArgument",
             Self::Differs { .. } => "AlreadyExists",
-            Self::Exec(fault) => fault.symbol.name(),
+            Self::Exec(fault) | Self::Kit(fault) => fault.symbol.name(),
             Self::Terminal { .. } | Self::Io { .. } | Self::File { .. } => "InputOutput",
             Self::BrokenPipe => "BrokenPipe",
         }

@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
+mod lines;
 mod progress;
 mod table;
 mod template;
 mod time;
 
+pub(crate) use lines::Lines;
 pub(crate) use progress::Progress;
 pub(crate) use table::Table;
 pub(crate) use template::{Template, TemplateError};

@@ -11,6 +11,7 @@
     reason = "the place these calls are to be made in"
 )]
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -18,6 +19,9 @@ use std::path::Path;
 use std::process::Output;
 
 use aegis_fault_points::{around, around_async};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, openat, renameat_with};
+use rustix::io::Errno;
 
 /// Makes a folder with these permissions; its parent must be there.
 pub(crate) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
@@ -53,6 +57,84 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
         drop(remove_file(path));
     }
     written
+}
+
+/// Makes a folder in an open one; a link of that name is an error.
+pub(crate) fn make_folder_at(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
+    step("file.make-folder", || {
+        Ok(rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode))?)
+    })
+}
+
+/// Makes a private file in an open folder, whole and on the disk before it has its
+/// name. One of that name stays as it is: the error is `AlreadyExists`.
+pub(crate) fn write_new_at(
+    at: impl AsFd,
+    name: &OsStr,
+    content: &[u8],
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(".new");
+    let at = at.as_fd();
+    let forget = || rustix::fs::unlinkat(at, &hidden, AtFlags::empty()).ok();
+    let mut file: File = step("file.make", || {
+        // What a crash left.
+        forget();
+        let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let flags = new | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(at, &hidden, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(file.into())
+    })?;
+    let written = step("file.write", || {
+        file.write_all(content).and_then(|()| file.sync_all())
+    });
+    let given = written.and_then(|()| match owner {
+        Some((uid, gid)) => give_open(&file, uid, gid),
+        None => Ok(()),
+    });
+    let named = given.and_then(|()| step("file.rename", || name_new(at, &hidden, name)));
+    if named.is_err() {
+        // What went wrong first is the news.
+        forget();
+    }
+    named
+}
+
+/// Gives a file its name unless there is one of that name.
+fn name_new(at: BorrowedFd<'_>, hidden: &OsStr, name: &OsStr) -> io::Result<()> {
+    match renameat_with(at, hidden, at, name, RenameFlags::NOREPLACE) {
+        // Not every file system can.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            rustix::fs::linkat(at, hidden, at, name, AtFlags::empty())?;
+            Ok(rustix::fs::unlinkat(at, hidden, AtFlags::empty())?)
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Copies an open file to a new one with these permissions, and has it on the disk.
+pub(crate) fn copy_file(from: &mut File, place: &Path, mode: u32) -> io::Result<()> {
+    step("file.copy", || {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(place)?;
+        io::copy(from, &mut file)?;
+        // Neither the umask nor bits that give rights.
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.sync_all()
+    })
+}
+
+/// Gives an open file to another user.
+pub(crate) fn give_open(file: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
+    step("file.give", || {
+        std::os::unix::fs::fchown(file, Some(uid), Some(gid))
+    })
 }
 
 /// Opens a private file to hold on to it, made if it is missing.

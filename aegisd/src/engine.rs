@@ -7,11 +7,13 @@
 mod prune;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_bus::job::JobState;
+use aegis_bus::kit::{InstallOptions, RemoveOptions};
 use aegis_bus::manager::{CreateOptions, SpecRequest};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
@@ -26,6 +28,7 @@ use crate::instance::{Directory, Instance, InstanceError, Operation, Shared, fil
 use crate::jobs::{Job, Jobs, Outcome};
 use crate::kits::Catalog;
 use crate::kits::expand::{ExpandError, expand};
+use crate::kits::install::{self, InstallError};
 use crate::kits::watcher::{self, Changed};
 use crate::registry::{Loaded, Record, Registry, RegistryError};
 use crate::secrets::Vault;
@@ -86,8 +89,7 @@ impl Engine {
         }
         let loaded = loaded.unwrap_or_default();
         let board = Arc::new(Board::default());
-        let dirs = (host.kit_dirs.clone(), host.program_dirs.clone());
-        let catalog = Arc::new(Catalog::new(dirs.0, dirs.1, board.clone()));
+        let catalog = Arc::new(Catalog::new(&host, board.clone()));
         catalog.refresh();
         let keys = Arc::new(FileKey::new(host.layout.secrets_key()));
         let engine = Arc::new(Self {
@@ -101,12 +103,14 @@ impl Engine {
                 board,
                 catalog,
                 directory: Directory::default(),
+                kit_folders: tokio::sync::RwLock::default(),
             }),
             unusable,
         });
         engine.show_manager(&loaded);
         if engine.unusable.is_none() {
             engine.take_over(loaded, units).await;
+            engine.shared.sweep_kits().await;
         }
         tokio::spawn(follow_units(engine.clone(), changes));
         tokio::spawn(follow_kits(engine.clone()));
@@ -213,17 +217,37 @@ impl Engine {
         if request.ephemeral && !options.start {
             return Err(InstanceError::EphemeralStart);
         }
+        let _kits = self.shared.kit_folders.read().await;
         let record = self.record_for(name, request).await?;
         files::check(&self.shared.host, &record)?;
         // Before anything is started: all secrets are there, encrypted, readable.
         let own = self.shared.vault.prepare(&record, values).await?;
         self.shared.registry.insert(record.clone(), own).await?;
         let handle = record.handle.clone();
-        let (instance, job) = Instance::create(&self.shared, record, options.start);
+        let notes = self.notes(&record);
+        let (instance, job) = Instance::create(&self.shared, record, options.start, notes);
         if options.foreground_owner {
             instance.set_owner(owner);
         }
         Ok((handle, job))
+    }
+
+    /// What an instance about to be made takes over from one before it.
+    fn notes(&self, record: &Record) -> Vec<String> {
+        let host = &self.shared.host;
+        let found = match record.spec.daemons.is_empty() {
+            true => Vec::new(),
+            false => files::found_config(host, &record.handle),
+        };
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let folder = host.layout.daemon_config(&record.handle);
+        let files = found.join(", ");
+        vec![format!(
+            "its daemons use what was in {} before: {files}",
+            folder.display()
+        )]
     }
 
     async fn record_for(&self, name: &str, request: SpecRequest) -> Result<Record, InstanceError> {
@@ -241,7 +265,7 @@ impl Engine {
             kit.map(|name| shared.catalog.find(&name)).transpose()
         });
         let kit = kit.await.map_err(ExpandError::from)?;
-        let spec = expand(request, kit.as_ref())?;
+        let spec = expand(request, kit.as_ref(), &handle, &self.shared.host)?;
         Ok(Record::new(handle, spec, crate::instance::now_us()))
     }
 
@@ -279,6 +303,69 @@ impl Engine {
     pub async fn rescan_kits(&self) {
         let catalog = self.shared.catalog.clone();
         crate::instance::blocking(move || catalog.refresh()).await;
+    }
+
+    /// Installs a kit from an open folder and gives its name.
+    ///
+    /// # Errors
+    /// Nothing is changed then.
+    pub async fn install_kit(
+        &self,
+        folder: File,
+        options: InstallOptions,
+    ) -> Result<String, InstanceError> {
+        self.usable()?;
+        let folders = self.shared.kit_folders.write().await;
+        let shared = self.shared.clone();
+        let name = crate::instance::blocking(move || {
+            let name = options.name.as_deref();
+            install::install(&shared.host, &shared.catalog, folder, name)
+        })
+        .await?;
+        drop(folders);
+        self.kits_changed().await;
+        Ok(name)
+    }
+
+    /// Removes an installed kit; unless forced, only if no instance uses it.
+    ///
+    /// # Errors
+    /// It is used, or was not installed from a folder.
+    pub async fn remove_kit(
+        &self,
+        name: &str,
+        options: RemoveOptions,
+    ) -> Result<(), InstanceError> {
+        self.usable()?;
+        self.shared.catalog.find(name).map_err(ExpandError::from)?;
+        let folders = self.shared.kit_folders.write().await;
+        let instances = self.shared.directory.all();
+        let uses = |instance: &&Instance| instance.kit().as_deref() == Some(name);
+        let users: Vec<Handle> = instances
+            .iter()
+            .filter(uses)
+            .map(|instance| instance.handle().clone())
+            .collect();
+        if !users.is_empty() && !options.force {
+            return Err(InstanceError::Install(InstallError::Used {
+                kit: name.to_owned(),
+                instances: users,
+            }));
+        }
+        let (shared, name) = (self.shared.clone(), name.to_owned());
+        let remove = move || install::remove(&shared.host, &shared.catalog, &name);
+        crate::instance::blocking(remove).await?;
+        drop(folders);
+        self.kits_changed().await;
+        Ok(())
+    }
+
+    async fn kits_changed(&self) {
+        self.rescan_kits().await;
+        self.shared.sweep_kits().await;
+        for instance in self.shared.directory.all() {
+            instance.config_may_differ();
+        }
     }
 
     /// Stops every instance until it is started or aegisd is.

@@ -40,6 +40,8 @@ pub struct Host {
     pub libexec: PathBuf,
     /// Kernel, initramfs and base image lie here.
     pub guest_dir: PathBuf,
+    /// The user's home directory; `None` in system mode, where units have none.
+    pub home: Option<PathBuf>,
     /// Folders with kit manifests, the winning one first.
     pub kit_dirs: Vec<PathBuf>,
     /// Folders where the programs of kits are looked for, in this order.
@@ -78,9 +80,21 @@ impl Host {
             Mode::User => None,
             Mode::System => Some(unit_owner()?),
         };
+        let home = surroundings.home.filter(|_| mode == Mode::User);
+        let homebrew = homebrew(path("HOMEBREW_PREFIX"));
+        let search: Vec<PathBuf> = env::var_os("PATH")
+            .map(|search| env::split_paths(&search).collect())
+            .unwrap_or_default();
         Ok(Self {
-            kit_dirs: kit_dirs(&layout, prefix),
-            program_dirs: program_dirs(&layout, surroundings.home.as_deref(), &libexec, prefix),
+            kit_dirs: kit_dirs(&layout, prefix, &homebrew),
+            program_dirs: program_dirs(
+                &layout,
+                home.as_deref(),
+                [&libexec, &prefix.join("lib/aegisvm")],
+                &homebrew,
+                &search,
+            ),
+            home,
             guest_dir,
             libexec,
             layout,
@@ -94,47 +108,45 @@ impl Host {
     }
 }
 
+/// Where Homebrew may be: where it says, and where it is by default.
+fn homebrew(told: Option<PathBuf>) -> Vec<PathBuf> {
+    let told = told.filter(|prefix| prefix.is_absolute());
+    let usual = ["/opt/homebrew", "/home/linuxbrew/.linuxbrew"].map(PathBuf::from);
+    unique(told.into_iter().chain(usual))
+}
+
 /// The user's own first, then the administrator's, then what packages brought.
-fn kit_dirs(layout: &Layout, prefix: &Path) -> Vec<PathBuf> {
+fn kit_dirs(layout: &Layout, prefix: &Path, homebrew: &[PathBuf]) -> Vec<PathBuf> {
     let shared = |prefix: &Path| prefix.join("share/aegisvm/kits");
-    unique([
-        layout.kits(),
-        "/etc/aegis/kits".into(),
-        shared(prefix),
-        shared(Path::new("/home/linuxbrew/.linuxbrew")),
-        shared(Path::new("/opt/homebrew")),
-        shared(Path::new("/usr/local")),
-        shared(Path::new("/usr")),
-    ])
+    let packaged = [Path::new("/usr/local"), Path::new("/usr")];
+    unique(
+        [layout.kits(), "/etc/aegis/kits".into()]
+            .into_iter()
+            .chain(packaged.map(shared))
+            .chain(homebrew.iter().map(|prefix| shared(prefix)))
+            .chain([shared(prefix)]),
+    )
 }
 
 /// The user's own first, then ours, then the administrator's and the search path.
 fn program_dirs(
     layout: &Layout,
     home: Option<&Path>,
-    libexec: &Path,
-    prefix: &Path,
+    ours: [&Path; 2],
+    homebrew: &[PathBuf],
+    search: &[PathBuf],
 ) -> Vec<PathBuf> {
-    let own = home.filter(|_| layout.mode == Mode::User);
-    let own = own
+    let own = home
         .into_iter()
         .flat_map(|home| [home.join(".local/bin"), home.join("bin")]);
-    let installed: [PathBuf; 6] = [
-        libexec.into(),
-        prefix.join("lib/aegisvm"),
-        "/usr/lib/aegisvm".into(),
-        "/usr/local/bin".into(),
-        "/home/linuxbrew/.linuxbrew/bin".into(),
-        "/opt/homebrew/bin".into(),
-    ];
-    let search = env::var_os("PATH").unwrap_or_default();
-    let search = env::split_paths(&search).filter(|path| path.is_absolute());
     let first = std::iter::once(layout.config.join("bin"));
     unique(
         first
             .chain(own)
-            .chain(installed)
-            .chain(search)
+            .chain(ours.map(Path::to_owned))
+            .chain(["/usr/lib/aegisvm".into(), "/usr/local/bin".into()])
+            .chain(homebrew.iter().map(|prefix| prefix.join("bin")))
+            .chain(search.iter().filter(|path| path.is_absolute()).cloned())
             .chain(["/usr/bin".into()]),
     )
 }
@@ -156,4 +168,64 @@ fn unit_owner() -> Result<Owner, HostError> {
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alice() -> Layout {
+        let surroundings = Surroundings {
+            aegis_home: None,
+            home: Some("/home/alice".into()),
+            runtime: Some("/run/user/1000".into()),
+        };
+        Layout::new(Mode::User, &surroundings).unwrap()
+    }
+
+    fn texts(paths: &[PathBuf]) -> Vec<&str> {
+        paths.iter().filter_map(|path| path.to_str()).collect()
+    }
+
+    #[test]
+    fn manifests_are_the_users_own_first() {
+        let brew = homebrew(Some("/brew".into()));
+        assert_eq!(
+            texts(&kit_dirs(&alice(), Path::new("/usr/local"), &brew)),
+            [
+                "/home/alice/.aegis/kits",
+                "/etc/aegis/kits",
+                "/usr/local/share/aegisvm/kits",
+                "/usr/share/aegisvm/kits",
+                "/brew/share/aegisvm/kits",
+                "/opt/homebrew/share/aegisvm/kits",
+                "/home/linuxbrew/.linuxbrew/share/aegisvm/kits",
+            ]
+        );
+        let system = Layout::new(Mode::System, &Surroundings::default()).unwrap();
+        let dirs = kit_dirs(&system, Path::new("/usr"), &[]);
+        assert_eq!(dirs.first(), Some(&PathBuf::from("/etc/aegis/kits")));
+    }
+
+    #[test]
+    fn programs_are_searched_in_the_documented_order() {
+        let ours = ["/usr/libexec/aegisvm", "/usr/lib/aegisvm"].map(Path::new);
+        let search = ["/usr/local/bin", "relative", "/usr/bin"].map(PathBuf::from);
+        let home = Path::new("/home/alice");
+        let dirs = program_dirs(&alice(), Some(home), ours, &homebrew(None), &search);
+        assert_eq!(
+            texts(&dirs),
+            [
+                "/home/alice/.aegis/bin",
+                "/home/alice/.local/bin",
+                "/home/alice/bin",
+                "/usr/libexec/aegisvm",
+                "/usr/lib/aegisvm",
+                "/usr/local/bin",
+                "/opt/homebrew/bin",
+                "/home/linuxbrew/.linuxbrew/bin",
+                "/usr/bin",
+            ]
+        );
+    }
 }

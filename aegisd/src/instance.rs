@@ -18,7 +18,8 @@
 //! | `actor` | the task: requests, changes, timers, reconciliation |
 //! | `admission` | what becomes of a request while an operation is under way |
 //! | `work` | the operations, step by step |
-//! | `config` | which daemons have a changed config to read |
+//! | `config` | the daemons' config files, and what of them is applied |
+//! | `reach` | what a daemon may see of the host |
 //! | `update` | changing the settings of one that exists |
 //! | `difference` | what of a request is other than the instance is |
 //! | `start` | starting a VM and waiting for its guest |
@@ -38,13 +39,14 @@ pub(crate) mod files;
 mod names;
 mod own_stops;
 pub(crate) mod plans;
+mod reach;
 mod start;
 mod update;
 mod view;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,7 +66,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::board::{Board, JobId};
 use crate::host::Host;
 use crate::jobs::{Job, Jobs, Outcome};
-use crate::kits::Catalog;
+use crate::kits::{Catalog, install};
 use crate::registry::{Intent, Record, Registry};
 use crate::secrets::Vault;
 use crate::supervisor::state::{Change, Facts, UnitState};
@@ -93,6 +95,28 @@ pub struct Shared {
     pub jobs: Jobs,
     pub catalog: Arc<Catalog>,
     pub directory: Directory,
+    /// Held for reading while an instance is made from a kit, and for writing while
+    /// folders of kits come and go.
+    pub kit_folders: tokio::sync::RwLock<()>,
+}
+
+impl Shared {
+    /// Removes folders of kits that nothing needs any more. Goes on through failures,
+    /// since what is left is found again.
+    pub async fn sweep_kits(self: &Arc<Self>) {
+        if !self.board.follow().borrow().quarantined.is_empty() {
+            // Nobody knows what programs these need.
+            return;
+        }
+        let _folders = self.kit_folders.write().await;
+        let instances = self.directory.all();
+        let used: Vec<PathBuf> = instances.iter().flat_map(Instance::programs).collect();
+        let shared = self.clone();
+        let swept = blocking(move || install::sweep(&shared.host, &used)).await;
+        if let Err(error) = swept {
+            tracing::warn!("{}, ignoring", error.fault());
+        }
+    }
 }
 
 /// The ways to all actors, by handle without regard to case.
@@ -240,11 +264,17 @@ pub struct Instance {
 impl Instance {
     /// Takes care of an instance that was there before aegisd.
     pub fn take_over(shared: &Arc<Shared>, record: Record, units: Vec<UnitState>) {
-        Self::spawn(shared.clone(), record, units, VecDeque::new());
+        Self::spawn(shared.clone(), record, units, VecDeque::new(), Vec::new());
     }
 
-    /// Begins to make an instance whose record was just written.
-    pub fn create(shared: &Arc<Shared>, record: Record, start: bool) -> (Self, JobId) {
+    /// Begins to make an instance whose record was just written. `notes` are what its
+    /// user should know.
+    pub fn create(
+        shared: &Arc<Shared>,
+        record: Record,
+        start: bool,
+        notes: Vec<String>,
+    ) -> (Self, JobId) {
         let operation = Operation::Create { start };
         let job = shared
             .jobs
@@ -253,7 +283,8 @@ impl Instance {
         // In the actor's hands from the beginning: without it, it would take the
         // record for one that a crash left half-made.
         let first = VecDeque::from([Request { operation, job }]);
-        (Self::spawn(shared.clone(), record, Vec::new(), first), id)
+        let instance = Self::spawn(shared.clone(), record, Vec::new(), first, notes);
+        (instance, id)
     }
 
     fn spawn(
@@ -261,6 +292,7 @@ impl Instance {
         record: Record,
         units: Vec<UnitState>,
         first: VecDeque<Request>,
+        notes: Vec<String>,
     ) -> Self {
         let (mailbox, requests) = mpsc::channel(MAILBOX);
         let handle = record.handle.clone();
@@ -270,7 +302,7 @@ impl Instance {
             waiting: first,
             notice: notice.clone(),
         };
-        let actor = actor::Actor::new(shared.clone(), record, units, mail);
+        let actor = actor::Actor::new(shared.clone(), record, units, mail, notes);
         let instance = Self {
             handle,
             shared,
@@ -302,6 +334,19 @@ impl Instance {
     /// Whether it lives for one command.
     pub fn is_ephemeral(&self) -> bool {
         self.record.borrow().spec.ephemeral
+    }
+
+    /// The kit it was made from.
+    pub fn kit(&self) -> Option<String> {
+        let record = self.record.borrow();
+        record.spec.kit.as_ref().map(|kit| kit.name.clone())
+    }
+
+    /// The programs of the host that it needs.
+    pub fn programs(&self) -> Vec<PathBuf> {
+        let spec = &self.record.borrow().spec;
+        let daemons = spec.daemons.iter().map(|daemon| &daemon.program);
+        daemons.chain(&spec.inject).cloned().collect()
     }
 
     /// Says who keeps it until its exec begins.
@@ -574,7 +619,7 @@ impl Instance {
         blocking(move || open_rotated(&files, name)).await
     }
 
-    fn control_socket(&self) -> std::path::PathBuf {
+    fn control_socket(&self) -> PathBuf {
         self.shared.host.layout.control_socket(&self.handle)
     }
 }

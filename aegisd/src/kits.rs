@@ -8,24 +8,28 @@
 //! | module | what it owns |
 //! |---|---|
 //! | this one | the catalog of kits |
+//! | `program` | finding a kit's programs |
+//! | [`install`] | kits that were installed from a folder |
 //! | [`expand`] | an instance spec from a request and a kit |
 //! | [`watcher`] | inotify on the kit folders and the daemons' config folders |
 
 pub mod expand;
+pub mod install;
+mod program;
 pub mod watcher;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use aegis_bus::kit::KitView;
+use aegis_bus::kit::{KitDaemon, KitView};
 use aegis_core::fault::{Fault, Symbol, chain};
-use aegis_core::kit::{MAX_MANIFEST, Manifest, ManifestError};
+use aegis_core::kit::{CheckedManifest, DaemonEntry, MAX_MANIFEST, Manifest, ManifestError};
 
 use crate::board::Board;
+use crate::host::Host;
 
 /// Why a kit cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,9 +85,11 @@ pub struct Kit {
     pub name: String,
     /// The manifest's file.
     pub path: PathBuf,
-    /// A manifest of that name in an earlier folder wins.
-    pub shadowed: bool,
-    manifest: Result<Manifest, ReadError>,
+    /// The manifest of that name in an earlier folder, which wins.
+    pub shadowed_by: Option<PathBuf>,
+    /// `InstallKit` put it there.
+    pub installed: bool,
+    manifest: Result<CheckedManifest, ReadError>,
     /// Where its programs were found, by file name.
     programs: BTreeMap<String, PathBuf>,
     missing: Vec<String>,
@@ -109,34 +115,71 @@ impl Kit {
                 missing: self.missing.clone(),
             });
         }
-        Ok((manifest, &self.programs))
+        Ok((&manifest.manifest, &self.programs))
     }
 
     fn view(&self) -> KitView {
-        let none = Manifest::default();
-        let manifest = self.manifest.as_ref().unwrap_or(&none);
-        let (status, reason) = match (self.usable(), self.shadowed) {
-            (_, true) => (
-                "shadowed",
-                "a kit of that name in an earlier folder wins".into(),
-            ),
-            (Ok(_), false) => ("ok", String::new()),
-            (Err(error), false) => ("broken", chain(&error)),
+        let none = CheckedManifest::default();
+        let checked = self.manifest.as_ref().unwrap_or(&none);
+        let manifest = &checked.manifest;
+        let (status, reason) = match (self.usable(), &self.shadowed_by) {
+            (_, Some(winner)) => ("shadowed", format!("by {}", winner.display())),
+            (Ok(_), None) => ("ok", String::new()),
+            (Err(KitError::Missing { missing, .. }), None) => {
+                ("broken", format!("missing: {}", missing.join(", ")))
+            }
+            (Err(error), None) => ("broken", chain(&error)),
         };
-        let daemons = manifest.instance_daemons.iter();
+        let programs = manifest.programs().into_iter();
+        let place = |name: &str| {
+            let found = self
+                .programs
+                .get(name)
+                .map(|path| path.display().to_string());
+            (name.to_owned(), found.unwrap_or_default())
+        };
         KitView {
             name: self.name.clone(),
             version: manifest.version.clone(),
             description: manifest.description.clone(),
+            usage: manifest.usage.clone(),
             status: status.to_owned(),
             status_reason: reason,
+            warnings: checked.warnings.clone(),
             path: self.path.display().to_string(),
+            installed: self.installed,
             image: manifest.image.base.clone(),
             command: manifest.defaults.command.clone(),
-            daemons: daemons
-                .map(|daemon| daemon.daemon_name().to_owned())
+            daemons: manifest.instance_daemons.iter().map(daemon_view).collect(),
+            inject: manifest.image.inject.clone(),
+            files: manifest
+                .config
+                .iter()
+                .map(|file| file.path.clone())
                 .collect(),
+            programs: programs.map(place).collect(),
         }
+    }
+}
+
+fn daemon_view(daemon: &DaemonEntry) -> KitDaemon {
+    let config = daemon.config.clone().unwrap_or_default();
+    let limits = daemon.limits();
+    KitDaemon {
+        name: daemon.daemon_name().to_owned(),
+        label: daemon.label().to_owned(),
+        binary: daemon.binary.clone(),
+        config: config.path,
+        reload: config.reload.as_str().to_owned(),
+        restart: daemon.restart.as_str().to_owned(),
+        restart_max_delay_ms: daemon.restart_max_delay_ms(),
+        ready: daemon.ready.as_str().to_owned(),
+        memory_mib: limits.memory_mib,
+        cpu_percent: limits.cpu_percent,
+        tasks: limits.tasks,
+        network: daemon.sandbox.network,
+        read: daemon.sandbox.read.clone(),
+        write: daemon.sandbox.write.clone(),
     }
 }
 
@@ -145,16 +188,19 @@ impl Kit {
 pub struct Catalog {
     kit_dirs: Vec<PathBuf>,
     program_dirs: Vec<PathBuf>,
+    /// Where installed kits lie.
+    installed: PathBuf,
     kits: RwLock<Arc<Vec<Kit>>>,
     board: Arc<Board>,
 }
 
 impl Catalog {
     /// A catalog of what these folders hold; empty until it is read.
-    pub fn new(kit_dirs: Vec<PathBuf>, program_dirs: Vec<PathBuf>, board: Arc<Board>) -> Self {
+    pub fn new(host: &Host, board: Arc<Board>) -> Self {
         Self {
-            kit_dirs,
-            program_dirs,
+            kit_dirs: host.kit_dirs.clone(),
+            program_dirs: host.program_dirs.clone(),
+            installed: host.layout.installed_kits(),
             kits: RwLock::default(),
             board,
         }
@@ -162,7 +208,7 @@ impl Catalog {
 
     /// Reads the folders again and shows what is there. Blocks.
     pub fn refresh(&self) {
-        let kits = Arc::new(read_all(&self.kit_dirs, &self.program_dirs));
+        let kits = Arc::new(self.read_all());
         let mut views = BTreeMap::new();
         for kit in kits.iter() {
             // A shadowed kit is an object of its own, beside the one that wins.
@@ -186,105 +232,107 @@ impl Catalog {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let found = kits.iter().find(|kit| kit.name == name && !kit.shadowed);
+        let found = kits
+            .iter()
+            .find(|kit| kit.name == name && kit.shadowed_by.is_none());
         found.cloned().ok_or_else(|| KitError::NotFound {
             name: name.to_owned(),
             known: kits
                 .iter()
-                .filter(|kit| !kit.shadowed)
+                .filter(|kit| kit.shadowed_by.is_none())
                 .map(|kit| kit.name.clone())
                 .collect(),
         })
     }
-}
 
-fn read_all(kit_dirs: &[PathBuf], program_dirs: &[PathBuf]) -> Vec<Kit> {
-    let mut names = BTreeSet::new();
-    let mut kits = Vec::new();
-    for folder in kit_dirs {
-        // A folder that is missing or closed to us has no kits.
-        let Ok(entries) = fs::read_dir(folder) else {
-            continue;
-        };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.sort();
-        for path in paths {
-            if let Some(name) = kit_name(&path) {
-                let shadowed = !names.insert(name.clone());
-                kits.push(read_kit(name, path, shadowed, program_dirs));
+    /// Whether there is a kit of a name, usable or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_ok()
+    }
+
+    /// Where programs of kits lie beside the kits' own folders.
+    pub fn program_dirs(&self) -> &[PathBuf] {
+        &self.program_dirs
+    }
+
+    fn read_all(&self) -> Vec<Kit> {
+        let mut winners: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let mut kits = Vec::new();
+        for folder in &self.kit_dirs {
+            // A folder that is missing or closed to us has no kits.
+            let Ok(entries) = fs::read_dir(folder) else {
+                continue;
+            };
+            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+            paths.sort();
+            for path in paths {
+                let Some(name) = kit_name(&path) else {
+                    continue;
+                };
+                let winner = winners.get(&name).cloned();
+                winners.entry(name.clone()).or_insert_with(|| path.clone());
+                kits.push(self.read_kit(name, path, winner));
             }
         }
+        kits
     }
-    kits
+
+    fn read_kit(&self, name: String, path: PathBuf, shadowed_by: Option<PathBuf>) -> Kit {
+        let manifest = read_manifest(&path);
+        let own = program::own_dirs(&path, &self.kit_dirs);
+        let installed = path.canonicalize().unwrap_or(path.clone());
+        let installed = installed.starts_with(&self.installed);
+        let mut programs = BTreeMap::new();
+        let mut missing = Vec::new();
+        if let Ok(checked) = &manifest {
+            for program in checked.manifest.programs() {
+                match program::find(program, own.iter().chain(&self.program_dirs)) {
+                    Some(found) => drop(programs.insert(program.to_owned(), found)),
+                    None => missing.push(program.to_owned()),
+                }
+            }
+        }
+        Kit {
+            name,
+            path,
+            shadowed_by,
+            installed,
+            manifest,
+            programs,
+            missing,
+        }
+    }
 }
 
 /// The kit a file is the manifest of; `None` for other files and hidden ones.
 fn kit_name(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
-    let wanted = !name.is_empty() && !name.starts_with('.') && !path.is_dir();
+    let wanted = aegis_core::kit::is_kit_name(name) && !path.is_dir();
     wanted.then(|| name.to_owned())
 }
 
-fn read_kit(name: String, path: PathBuf, shadowed: bool, program_dirs: &[PathBuf]) -> Kit {
-    let manifest = read_manifest(&path);
-    let mut programs = BTreeMap::new();
-    let mut missing = Vec::new();
-    if let Ok(manifest) = &manifest {
-        let daemons = manifest
-            .instance_daemons
-            .iter()
-            .map(|daemon| &daemon.binary);
-        for program in daemons.chain(&manifest.image.inject) {
-            match find_program(program, &path, program_dirs) {
-                Some(found) => drop(programs.insert(program.clone(), found)),
-                None => missing.push(program.clone()),
-            }
-        }
-    }
-    Kit {
-        name,
-        path,
-        shadowed,
-        manifest,
-        programs,
-        missing,
-    }
+fn read_manifest(path: &Path) -> Result<CheckedManifest, ReadError> {
+    let text = read_text(File::open(path).map_err(|error| ReadError::Io(Arc::new(error)))?)?;
+    Manifest::parse(&text).map_err(|error| ReadError::Manifest(Arc::new(error)))
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest, ReadError> {
+/// The text of a manifest.
+fn read_text(file: File) -> Result<String, ReadError> {
     let io = |error| ReadError::Io(Arc::new(error));
     let mut text = String::new();
-    let file = File::open(path).map_err(io)?;
     file.take(MAX_MANIFEST + 1)
         .read_to_string(&mut text)
         .map_err(io)?;
     if text.len() as u64 > MAX_MANIFEST {
         return Err(ReadError::TooLarge);
     }
-    let checked = Manifest::parse(&text).map_err(|error| ReadError::Manifest(Arc::new(error)))?;
-    for warning in &checked.warnings {
-        tracing::debug!(manifest = %path.display(), "{warning}, ignoring");
-    }
-    Ok(checked.manifest)
-}
-
-/// A program of a kit: beside its manifest, in `bin` beside it, or where
-/// programs usually lie.
-fn find_program(name: &str, manifest: &Path, program_dirs: &[PathBuf]) -> Option<PathBuf> {
-    let beside = manifest.parent()?;
-    let near = [beside.to_owned(), beside.join("bin")];
-    let mut candidates = near
-        .iter()
-        .chain(program_dirs)
-        .map(|folder| folder.join(name));
-    candidates.find(|path| {
-        let metadata = path.metadata();
-        metadata.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    })
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     struct Folders {
@@ -300,8 +348,13 @@ mod tests {
             fs::create_dir(folder).unwrap();
         }
         let board = Arc::new(Board::default());
+        let host = Host {
+            kit_dirs: vec![own, shared],
+            program_dirs: vec![programs],
+            ..crate::testing::host(root.path())
+        };
         Folders {
-            catalog: Catalog::new(vec![own, shared], vec![programs], board.clone()),
+            catalog: Catalog::new(&host, board.clone()),
             board,
             root,
         }
@@ -328,6 +381,8 @@ mod tests {
         assert_eq!(folders.status("a"), "ok");
         assert_eq!(folders.board.kit("a").unwrap().version, "2");
         assert_eq!(folders.status("a'"), "shadowed");
+        let reason = &folders.board.kit("a'").unwrap().status_reason;
+        assert!(reason.ends_with("own/a.json"), "{reason}");
         assert_eq!(
             folders
                 .catalog
@@ -347,6 +402,8 @@ mod tests {
         let manifest = r#"{"instance_daemons":[{"binary":"aegis-x"}]}"#;
         folders.write("own/x.json", manifest, 0o644);
         assert_eq!(folders.status("x"), "broken");
+        let reason = &folders.board.kit("x").unwrap().status_reason;
+        assert_eq!(reason, "missing: aegis-x");
         folders.write("bin/aegis-x", "", 0o644);
         assert_eq!(folders.status("x"), "broken", "not executable");
         folders.write("bin/aegis-x", "", 0o755);
@@ -371,6 +428,33 @@ mod tests {
             .fault();
         assert_eq!(fault.symbol, Symbol::KitBroken);
         assert!(fault.message.contains("bad.json"), "{}", fault.message);
+    }
+
+    #[test]
+    fn unknown_keys_are_shown_as_warnings() {
+        let folders = folders();
+        folders.write("own/a.json", r#"{"image":{"tag":"x"}}"#, 0o644);
+        assert_eq!(folders.status("a"), "ok");
+        let view = folders.board.kit("a").unwrap();
+        assert_eq!(view.warnings, ["the key \"image.tag\" is not known"]);
+    }
+
+    #[test]
+    fn programs_lie_beside_the_manifest_or_where_a_link_to_it_leads() {
+        let folders = folders();
+        let manifest = r#"{"instance_daemons":[{"binary":"gate"}]}"#;
+        folders.write("own/beside.json", manifest, 0o644);
+        folders.write("own/gate", "", 0o755);
+        assert_eq!(folders.status("beside"), "ok");
+        let source = folders.root.path().join("source");
+        fs::create_dir_all(source.join("bin")).unwrap();
+        folders.write("source/linked.json", manifest, 0o644);
+        folders.write("source/bin/gate", "", 0o755);
+        let link = folders.root.path().join("own/linked.json");
+        std::os::unix::fs::symlink(source.join("linked.json"), link).unwrap();
+        assert_eq!(folders.status("linked"), "ok");
+        let view = folders.board.kit("linked").unwrap();
+        assert!(view.programs["gate"].ends_with("source/bin/gate"));
     }
 
     #[test]

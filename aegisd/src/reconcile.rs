@@ -225,14 +225,7 @@ mod tests {
     }
 
     fn record(intent: Intent) -> Record {
-        let daemon = InstanceDaemon {
-            name: "gateway".into(),
-            label: "Gateway".into(),
-            program: "/usr/bin/gateway".into(),
-            args: Vec::new(),
-            env: Default::default(),
-            restart_max_delay_ms: 1,
-        };
+        let daemon = InstanceDaemon::new("gateway", "/g");
         let spec = InstanceSpec {
             daemons: vec![daemon],
             ..Default::default()

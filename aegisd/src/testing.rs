@@ -24,6 +24,7 @@ pub(crate) fn host(root: &Path) -> Host {
         layout,
         libexec: root.join("libexec"),
         guest_dir: root.join("guest"),
+        home: None,
         program_dirs: Vec::new(),
         unit_owner: None,
     };
@@ -42,6 +43,7 @@ pub(crate) fn unit_state(unit: UnitId, active: Active) -> UnitState {
         next_restart: None,
         main_pid: None,
         last_end: None,
+        started: 0,
         since: 0,
         control_group: String::new(),
         status: String::new(),

@@ -6,8 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cache;
+use crate::instance::{DEADLINE, Instance};
 use crate::machine::User;
 use crate::seat::Seat;
+use crate::wait::wait_until;
 
 /// Puts a kit of `tests/kits` into the user's kit folder: its manifest
 /// `KIT.json` and, beside it, the programs of its daemons.
@@ -49,4 +51,24 @@ fn place(seat: Seat<'_>, source: &Path, folder: &str, mode: &str) -> Result<()> 
         )?
         .success()?;
     Ok(())
+}
+
+/// Makes an instance of a kit without a guest: its sockets and daemons alone.
+///
+/// # Errors
+/// It is refused, or not made in time.
+pub fn make_at_rest<'a>(seat: Seat<'a>, handle: &str, kit: &str) -> Result<Instance<'a>> {
+    let instance = Instance::expected(seat, handle)?;
+    let call = format!("CreateInstance 'sa{{sv}}a{{sv}}' {handle} 1 kit s {kit} 1 start b false");
+    seat.call_manager(&call)?.success()?;
+    let socket = instance.socket_unit();
+    wait_until(DEADLINE, "the instance to be made", || {
+        let made = seat.active_state(&socket)? == "active";
+        Ok(made
+            && !seat
+                .aegis(&format!("instance info {handle}"))?
+                .text()
+                .is_empty())
+    })?;
+    Ok(instance)
 }

@@ -26,7 +26,7 @@ mod update;
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub(crate) enum Command {
-    Start(start::Args),
+    Start(Box<start::Args>),
     Stop(stop::Args),
     Restart(restart::Args),
     Update(update::Args),
@@ -49,7 +49,7 @@ impl Command {
 
     pub(super) async fn execute(self, context: &Context) -> Result<u8, Failure> {
         match self {
-            Self::Start(args) => start::execute(context, args).await,
+            Self::Start(args) => start::execute(context, *args).await,
             Self::Stop(args) => stop::execute(context, args).await,
             Self::Restart(args) => restart::execute(context, args).await,
             Self::Update(args) => update::execute(context, args).await,
@@ -101,6 +101,14 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
             "last_exit": daemon.last_exit,
             "since_us": daemon.since_us,
             "pid": daemon.pid,
+            "config": daemon.config.as_ref().map(|config| json!({
+                "path": config.path,
+                "sha256": config.hash,
+                "applied_us": config.applied_us,
+                "problem": config.problem,
+            })),
+            "reads": daemon.reads,
+            "writes": daemon.writes,
         })
     };
     let exit = view.last_exit.as_ref().map(|exit| {
@@ -121,6 +129,8 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
         "enabled": view.enabled,
         "kit": view.kit,
         "kit_version": view.kit_version,
+        "kit_installed": view.kit_installed,
+        "notes": view.notes,
         "image": view.image,
         "command": view.command,
         "memory_mib": view.memory_mib,

@@ -202,6 +202,16 @@ impl InstanceObject {
         Ok(self.view()?.kit_version.clone())
     }
 
+    #[zbus(property)]
+    fn kit_installed(&self) -> Result<bool, BusFault> {
+        Ok(self.view()?.kit_installed)
+    }
+
+    #[zbus(property)]
+    fn notes(&self) -> Result<Vec<String>, BusFault> {
+        Ok(self.view()?.notes.clone())
+    }
+
     #[zbus(property(emits_changed_signal = "const"))]
     fn image(&self) -> Result<String, BusFault> {
         Ok(self.view()?.image.clone())

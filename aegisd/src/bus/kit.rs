@@ -1,9 +1,11 @@
 //! The Kit interface.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
-use aegis_bus::kit::KitView;
+use aegis_bus::kit::{KitDaemon, KitView};
 use aegis_core::fault::{Fault, Symbol};
 
 use crate::engine::Engine;
@@ -44,6 +46,11 @@ impl KitObject {
     }
 
     #[zbus(property)]
+    fn usage(&self) -> Result<String, BusFault> {
+        Ok(self.view()?.usage.clone())
+    }
+
+    #[zbus(property)]
     fn status(&self) -> Result<String, BusFault> {
         Ok(self.view()?.status.clone())
     }
@@ -54,8 +61,18 @@ impl KitObject {
     }
 
     #[zbus(property)]
+    fn warnings(&self) -> Result<Vec<String>, BusFault> {
+        Ok(self.view()?.warnings.clone())
+    }
+
+    #[zbus(property)]
     fn path(&self) -> Result<String, BusFault> {
         Ok(self.view()?.path.clone())
+    }
+
+    #[zbus(property)]
+    fn installed(&self) -> Result<bool, BusFault> {
+        Ok(self.view()?.installed)
     }
 
     #[zbus(property)]
@@ -70,6 +87,29 @@ impl KitObject {
 
     #[zbus(property)]
     fn daemons(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.daemons.clone())
+        let view = self.view()?;
+        let names = view.daemons.iter().map(|daemon| daemon.name.clone());
+        Ok(names.collect())
+    }
+
+    #[zbus(property)]
+    fn daemon_entries(&self) -> Result<Vec<Dict>, BusFault> {
+        let view = self.view()?;
+        Ok(view.daemons.iter().map(KitDaemon::to_dict).collect())
+    }
+
+    #[zbus(property)]
+    fn inject(&self) -> Result<Vec<String>, BusFault> {
+        Ok(self.view()?.inject.clone())
+    }
+
+    #[zbus(property)]
+    fn files(&self) -> Result<Vec<String>, BusFault> {
+        Ok(self.view()?.files.clone())
+    }
+
+    #[zbus(property)]
+    fn programs(&self) -> Result<HashMap<String, String>, BusFault> {
+        Ok(self.view()?.programs.clone())
     }
 }

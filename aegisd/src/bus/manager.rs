@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use aegis_bus::dict::{Dict, DictError, DictReader};
 use aegis_bus::error::BusFault;
+use aegis_bus::kit::{InstallOptions, RemoveOptions};
 use aegis_bus::manager::{CheckRow, CreateOptions, SpecRequest};
-use aegis_bus::names::{instance_path, job_path};
+use aegis_bus::names::{instance_path, job_path, kit_path};
 use aegis_bus::prune::PruneOptions;
 use aegis_core::fault::Fault;
 use aegis_core::handle::Handle;
 use futures_util::StreamExt;
 use zbus::message::Header;
-use zbus::{Connection, OwnedObjectPath, fdo};
+use zbus::{Connection, OwnedFd, OwnedObjectPath, fdo};
 
 use super::secrets::passed_values;
 use crate::checks;
@@ -92,6 +93,33 @@ impl ManagerObject {
         self.engine.board().settled().await;
         let handles = handles.iter().map(ToString::to_string).collect();
         Ok((handles, job_path(job)))
+    }
+
+    #[zbus(out_args("kit"))]
+    async fn install_kit(
+        &self,
+        folder: OwnedFd,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let options = InstallOptions::from_dict(options).map_err(refused)?;
+        let folder = std::os::fd::OwnedFd::from(folder).into();
+        let name = self
+            .engine
+            .install_kit(folder, options)
+            .await
+            .map_err(failed)?;
+        self.engine.board().settled().await;
+        Ok(kit_path(&name))
+    }
+
+    async fn remove_kit(&self, name: String, options: Dict) -> Result<(), BusFault> {
+        let options = RemoveOptions::from_dict(options).map_err(refused)?;
+        self.engine
+            .remove_kit(&name, options)
+            .await
+            .map_err(failed)?;
+        self.engine.board().settled().await;
+        Ok(())
     }
 
     #[zbus(out_args("job"))]

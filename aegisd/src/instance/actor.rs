@@ -6,13 +6,14 @@
 //!        wait for: the operation's end, a request, news of units, the VM's status, a timer
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_core::control::{CommandExit, VmStatus};
+use aegis_core::daemon::Reload;
 use aegis_core::fault::Fault;
 use aegis_core::state::UnitPhase;
 use tokio::sync::watch;
@@ -20,11 +21,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admission::{Admission, Kind, admit};
-use super::config::{self, Applied};
+use super::config::{self, Configs};
 use super::own_stops::OwnStops;
 use super::view::{Sources, phase, view};
 use super::work::{Conclusion, Work};
-use super::{InstanceError, MAILBOX, Mail, Request, Shared, blocking, files, now_us};
+use super::{InstanceError, MAILBOX, Mail, Request, Shared, blocking, files, now_us, reach};
 use crate::jobs::Job;
 use crate::reconcile::{self, Action};
 use crate::registry::Record;
@@ -125,12 +126,16 @@ pub(super) struct Actor {
     /// Everything was stopped on request and rests until the next one.
     resting: bool,
     last_exit: Option<CommandExit>,
-    /// The daemons' config files as they were last applied.
-    configs: Applied,
-    /// Daemons that are to read a changed config.
-    changed_configs: BTreeSet<String>,
-    /// Those of them that are being made to.
-    configuring: BTreeSet<String>,
+    /// The daemons' config files, and what of them is applied.
+    configs: Configs,
+    /// How daemons are to be given a changed config.
+    changed_configs: BTreeMap<String, Reload>,
+    /// Those of them that are being given theirs.
+    configuring: BTreeMap<String, Reload>,
+    /// What each daemon may read.
+    reads: BTreeMap<String, Vec<String>>,
+    /// What its user should know about it.
+    notes: Vec<String>,
     current: Option<Current>,
     /// The operation before it, overtaken and perhaps not yet at rest.
     given_up: Option<Running>,
@@ -144,6 +149,7 @@ impl Actor {
         record: Record,
         units: Vec<UnitState>,
         mail: Mail,
+        notes: Vec<String>,
     ) -> Self {
         let status = Arc::new(watch::Sender::new(None));
         let work = Work {
@@ -163,9 +169,11 @@ impl Actor {
             hold: None,
             resting: false,
             last_exit: None,
-            configs: Applied::default(),
-            changed_configs: BTreeSet::new(),
-            configuring: BTreeSet::new(),
+            configs: Configs::default(),
+            changed_configs: BTreeMap::new(),
+            configuring: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            notes,
             current: None,
             given_up: None,
             watching: None,
@@ -187,7 +195,9 @@ impl Actor {
     /// Lives until the instance is removed or everybody who could ask is gone.
     pub(super) async fn run(mut self) {
         remove_unfinished(&self.work).await;
+        self.configs = config::remembered(&self.work).await;
         self.compare_config().await;
+        self.reads = reads(&self.work).await;
         self.follow_vm().await;
         let mut status = self.status.subscribe();
         loop {
@@ -208,6 +218,7 @@ impl Actor {
                     if self.note_conclusion(job, conclusion) {
                         return;
                     }
+                    self.keep_config().await;
                 }
                 request = self.mail.requests.recv() => match request {
                     Some(request) => self.accept(request),
@@ -321,6 +332,9 @@ impl Actor {
                 .board
                 .change(|shown| drop(shown.instances.remove(&handle)));
             self.work.shared.directory.remove(&handle);
+            let shared = self.work.shared.clone();
+            // It may have been the last that needed the programs of a kit.
+            tokio::spawn(async move { shared.sweep_kits().await });
             for request in self.mail.waiting.drain(..) {
                 let gone = InstanceError::Unknown(self.work.handle.to_string());
                 request.job.end(Err(gone.fault()));
@@ -383,6 +397,7 @@ impl Actor {
             self.hold = Some(Instant::now() + HOLD);
         }
         self.missing = missing;
+        self.apply_config().await;
         if self.current.is_none() {
             self.adopt_hands().await;
         }
@@ -462,10 +477,34 @@ impl Actor {
         self.watching = Some(Watching { pid, task });
     }
 
+    /// Looks at the config files.
     async fn compare_config(&mut self) {
-        let found = config::read(&self.work).await;
-        self.changed_configs
-            .extend(self.configs.compare(found, &self.work.handle, &self.units));
+        if self.work.record.borrow().spec.daemons.is_empty() {
+            return;
+        }
+        self.configs.observe(config::read(&self.work).await);
+        self.apply_config().await;
+    }
+
+    /// Decides what daemons are to do about their config.
+    async fn apply_config(&mut self) {
+        let reloads = config::reloads(&self.work);
+        let (handle, units) = (&self.work.handle, &self.units);
+        let wanted = self.configs.decide(handle, &reloads, units, now_us());
+        self.changed_configs.extend(wanted);
+        self.keep_config().await;
+    }
+
+    /// Keeps what is applied, unless a daemon has yet to be given its own.
+    async fn keep_config(&mut self) {
+        let settled = self.changed_configs.is_empty() && self.configuring.is_empty();
+        if !settled || !self.configs.is_unkept() {
+            return;
+        }
+        if let Err(error) = config::keep(&self.work, &mut self.configs).await {
+            let handle = &self.work.handle;
+            tracing::warn!(instance = %handle, "{handle}: {}, ignoring", error.fault());
+        }
     }
 
     /// Lets services that have run long enough begin their delays anew.
@@ -506,18 +545,24 @@ impl Actor {
 
     fn show(&self) {
         let status = self.status.borrow().clone();
+        let shared = &self.work.shared;
+        let record = self.work.record.borrow();
+        let kit = record.spec.kit.as_ref();
+        let config_folder = shared.host.layout.daemon_config(&self.work.handle);
         let view = view(Sources {
-            record: &self.work.record.borrow(),
+            record: &record,
             units: &self.units,
             vm: status.as_ref(),
+            configs: &self.configs,
+            config_folder: &config_folder,
+            kit_installed: kit.is_none_or(|kit| shared.catalog.has(&kit.name)),
+            notes: &self.notes,
+            reads: &self.reads,
             last_exit: self.last_exit.as_ref(),
             trouble: self.trouble.as_ref().map(|trouble| &trouble.fault),
             now: now_us(),
         });
-        self.work
-            .shared
-            .board
-            .show_instance(&self.work.handle, view);
+        shared.board.show_instance(&self.work.handle, view);
     }
 }
 
@@ -529,6 +574,22 @@ async fn remove_unfinished(work: &Work) {
         let (handle, fault) = (&work.handle, error.fault());
         tracing::warn!(instance = %handle, "{handle}: {fault}, ignoring");
     }
+}
+
+/// What the daemons may read, as people see it.
+async fn reads(work: &Work) -> BTreeMap<String, Vec<String>> {
+    let (shared, record) = (work.shared.clone(), work.record.borrow().clone());
+    blocking(move || {
+        let daemons = record.spec.daemons.iter();
+        let readable = daemons.map(|daemon| {
+            let mut paths = reach::program(&daemon.program, &shared.host);
+            paths.extend(daemon.sandbox.read.iter().cloned());
+            let paths = paths.iter().map(|path| path.display().to_string());
+            (daemon.name.clone(), paths.collect())
+        });
+        readable.collect()
+    })
+    .await
 }
 
 /// How the command ended in the last VM.

@@ -24,6 +24,24 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     found.compare("terminal", yes_no(have.terminal), terminal);
     let restart = asked.restart.map(|policy| policy.to_string());
     found.compare("restart", have.restart.to_string(), restart);
+    for (name, value) in &asked.capabilities {
+        let before = have.capabilities.get(name).map(ToString::to_string);
+        let after = Some(value.to_string());
+        found.compare(
+            &format!("capability {name}"),
+            before.unwrap_or_default(),
+            after,
+        );
+    }
+    for (name, source) in &asked.secrets {
+        let (before, after) = match have.secrets.get(name) {
+            // A value of the instance's own may be another one; it is not compared.
+            Some(before) if before == source => continue,
+            Some(_) => ("a secret", "another secret"),
+            None => ("", "a secret"),
+        };
+        found.compare(&format!("env {name}"), before.into(), Some(after.into()));
+    }
     for (name, value) in &asked.env {
         // Values may be secrets.
         let (before, after) = match have.env.get(name) {

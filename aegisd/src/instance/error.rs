@@ -8,6 +8,7 @@ use aegis_core::fault::{Fault, Symbol, chain};
 use aegis_core::handle::Handle;
 
 use crate::kits::expand::ExpandError;
+use crate::kits::install::InstallError;
 use crate::registry::RegistryError;
 use crate::secrets::SecretsError;
 use crate::supervisor::SupervisorError;
@@ -59,6 +60,8 @@ pub enum InstanceError {
     },
     #[error("the workspace {0} is not a folder")]
     WorkspaceKind(PathBuf),
+    #[error("the daemons' config folder cannot be {0}, which is a file")]
+    ConfigFolder(PathBuf),
     #[error("the socket's path {0} is too long for a unix socket")]
     SocketPath(PathBuf),
     #[error("cannot {operation} {path}")]
@@ -81,6 +84,8 @@ pub enum InstanceError {
     EndedEarly,
     #[error(transparent)]
     Expand(#[from] ExpandError),
+    #[error(transparent)]
+    Install(#[from] InstallError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -145,6 +150,9 @@ impl InstanceError {
             Self::Workspace { .. } | Self::WorkspaceKind(_) => {
                 fault(Symbol::WorkspaceUnavailable).with_hint("name a folder that exists")
             }
+            Self::ConfigFolder(_) => {
+                fault(Symbol::InvalidHandle).with_hint("choose another name, or move the file away")
+            }
             Self::SocketPath(_) => fault(Symbol::InvalidArgument)
                 .with_hint("choose a shorter name or a shorter XDG_RUNTIME_DIR"),
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -154,6 +162,7 @@ impl InstanceError {
             Self::Start(fault) => fault.clone(),
             Self::EndedEarly => fault(Symbol::VmEnded),
             Self::Expand(error) => error.fault(),
+            Self::Install(error) => error.fault(),
             Self::Registry(error) => error.fault(),
             Self::Secrets(error) => error.fault(),
             Self::Supervisor(error) => supervisor_fault(error),

@@ -2,21 +2,17 @@
 //! in system mode, belongs to the user of the units. Blocks: callers are on a
 //! blocking thread.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use aegis_core::control::StartMark;
 use aegis_core::credential::Credential;
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
-use aegis_core::kit::Manifest;
 use aegis_core::layout::MAX_SOCKET_PATH;
 use aegis_core::spec::{InstanceDaemon, Workspace};
 use aegis_core::vm_spec::{Disk, VmSpec};
-use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags, openat};
 use serde::Serialize;
 
 use super::InstanceError;
@@ -25,11 +21,14 @@ use crate::effects;
 use crate::host::Host;
 use crate::registry::Record;
 
+mod inside;
+
+pub(crate) use inside::{MAX_FILE, open as open_inside};
+pub(super) use inside::{read as read_inside, read_config};
+
 /// Size of an instance's writable layer in bytes. The file is sparse: this is
 /// what the guest may write at most, not what is taken at once.
 const DISK_SIZE: u64 = 8 << 30;
-/// Largest config file and exit record that is read, in bytes.
-pub(crate) const MAX_FILE: u64 = 1 << 20;
 /// Seconds between SIGTERM and SIGKILL at an orderly stop in the guest.
 pub(crate) const GRACE_SECS: u64 = 10;
 
@@ -54,6 +53,10 @@ pub(crate) fn check(host: &Host, record: &Record) -> Result<(), InstanceError> {
     let socket = host.layout.control_socket(&record.handle);
     if socket.as_os_str().len() > MAX_SOCKET_PATH {
         return Err(InstanceError::SocketPath(socket));
+    }
+    let config = host.layout.daemon_config(&record.handle);
+    if !record.spec.daemons.is_empty() && fs::metadata(&config).is_ok_and(|found| !found.is_dir()) {
+        return Err(InstanceError::ConfigFolder(config));
     }
     let Some(Workspace::Path(path)) = &record.spec.workspace else {
         return Ok(());
@@ -105,43 +108,24 @@ pub(super) fn mark_start(host: &Host, handle: &Handle) -> Result<(), InstanceErr
     write_json(host, &host.layout.instance(handle).start_mark(), &mark)
 }
 
-/// Writes the default config of an instance's daemons where there is none yet.
-pub(super) fn write_default_config(
-    host: &Host,
-    handle: &Handle,
-    manifest: &Manifest,
-) -> Result<(), InstanceError> {
-    let folder = host.layout.daemon_config(handle);
-    if !manifest.instance_daemons.is_empty() {
-        make_dir(host, &folder)?;
-    }
-    let configs = manifest
-        .instance_daemons
-        .iter()
-        .filter_map(|daemon| daemon.config.as_ref());
-    for config in configs {
-        let (Some(default), Some(relative)) = (
-            &config.default,
-            aegis_core::kit::relative_inside(&config.path),
-        ) else {
-            continue;
-        };
-        let path = folder.join(relative);
-        let between: Vec<&Path> = path
-            .ancestors()
-            .skip(1)
-            .take_while(|p| **p != folder)
-            .collect();
-        for parent in between.into_iter().rev() {
-            make_dir(host, parent)?;
+/// Writes the default config of an instance's daemons, and the files that its kit
+/// puts into the workspace, where there are none yet.
+pub(super) fn write_defaults(host: &Host, record: &Record) -> Result<(), InstanceError> {
+    let folder = host.layout.daemon_config(&record.handle);
+    for daemon in &record.spec.daemons {
+        if let Some(config) = &daemon.config
+            && let Some(default) = &config.default
+        {
+            inside::create(host, &folder, &config.path, default)?;
         }
-        let mut text = encode(&path, default)?;
-        text.push(b'\n');
-        match effects::write_new(&path, &text) {
-            Ok(()) => give(host, &path)?,
-            // The user's own file wins, whatever it holds.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed("write", &path)(error)),
+    }
+    let Some(workspace) = &record.spec.workspace else {
+        return Ok(());
+    };
+    let folder = workspace_path(host, workspace);
+    for file in &record.spec.files {
+        if let Some(default) = &file.default {
+            inside::create(host, &folder, &file.path, default)?;
         }
     }
     Ok(())
@@ -165,6 +149,18 @@ pub(super) fn remove_unfinished(host: &Host, record: &Record) -> Result<(), Inst
 /// Where a file is written before it takes its place.
 fn unfinished(path: &Path) -> PathBuf {
     path.with_extension("new")
+}
+
+/// The files that lie in the config folder of an instance that is about to be made,
+/// as names below it: what it would inherit.
+pub(crate) fn found_config(host: &Host, handle: &Handle) -> Vec<String> {
+    let folder = host.layout.daemon_config(handle);
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
 }
 
 /// Removes everything of an instance; goes on through failures and tells all.
@@ -224,36 +220,6 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
     Ok(())
 }
 
-/// Opens a file below a folder for reading. What is below is in the hands of the
-/// units, so no link is followed and no pipe waited for. (openat2(2) would do it
-/// in one step, but the seccomp filter of `RestrictSUIDSGID=` forbids it.)
-pub(crate) fn open_inside(folder: &Path, name: &Path) -> io::Result<File> {
-    let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut at: OwnedFd = File::open(folder)?.into();
-    let mut parts = name.components().peekable();
-    while let Some(part) = parts.next() {
-        let Component::Normal(part) = part else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let kind = match parts.peek() {
-            Some(_) => OFlags::RDONLY | OFlags::DIRECTORY,
-            None => OFlags::RDONLY,
-        };
-        at = openat(&at, part, safe | kind, Mode::empty())?;
-    }
-    Ok(at.into())
-}
-
-/// A small file below a folder and when it was written; `None` if it is missing
-/// or odd.
-pub(super) fn read_inside(folder: &Path, name: &Path) -> Option<(Vec<u8>, SystemTime)> {
-    let mut bytes = Vec::new();
-    let file = open_inside(folder, name).ok()?;
-    let written = file.metadata().ok()?.modified().ok()?;
-    file.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
-    Some((bytes, written))
-}
-
 /// Makes a private folder if it is missing. Only a new one is given away: what a
 /// path leads to in a folder of the units is theirs to change.
 fn make_dir(host: &Host, path: &Path) -> Result<(), InstanceError> {
@@ -272,8 +238,22 @@ fn make_file(host: &Host, path: &Path) -> Result<(), InstanceError> {
     }
 }
 
-/// Replaces a file in one step, so that a crash leaves the old or the new one.
+/// Replaces a file of the units' user.
 fn write_json(host: &Host, path: &Path, value: &impl Serialize) -> Result<(), InstanceError> {
+    replace(path, value, |fresh| give(host, fresh))
+}
+
+/// Replaces a file of aegisd's own.
+pub(super) fn write_private(path: &Path, value: &impl Serialize) -> Result<(), InstanceError> {
+    replace(path, value, |_| Ok(()))
+}
+
+/// Replaces a file in one step, so that a crash leaves the old or the new one.
+fn replace(
+    path: &Path,
+    value: &impl Serialize,
+    give: impl FnOnce(&Path) -> Result<(), InstanceError>,
+) -> Result<(), InstanceError> {
     let bytes = encode(path, value)?;
     let fresh = unfinished(path);
     match effects::remove_file(&fresh) {
@@ -283,7 +263,7 @@ fn write_json(host: &Host, path: &Path, value: &impl Serialize) -> Result<(), In
         _ => {}
     }
     effects::write_new(&fresh, &bytes).map_err(failed("write", &fresh))?;
-    give(host, &fresh)?;
+    give(&fresh)?;
     effects::rename(&fresh, path).map_err(failed("replace", path))
 }
 
@@ -324,6 +304,7 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         accel: spec.accel,
         guest_dir: names.plain(&host.guest_dir),
         disk: (!spec.ephemeral).then_some(disk),
+        inject: spec.inject.clone(),
         workspace: spec
             .workspace
             .as_ref()
@@ -378,7 +359,8 @@ fn daemon_spec(host: &Host, names: &Names, record: &Record, daemon: &InstanceDae
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use aegis_core::spec::InstanceSpec;
+    use aegis_core::daemon::DaemonConfig;
+    use aegis_core::spec::{InstanceSpec, WorkspaceFile};
 
     use super::*;
     use crate::testing::host;
@@ -387,12 +369,9 @@ mod tests {
         let spec = InstanceSpec {
             env: [("KEY".into(), "value".into())].into(),
             daemons: vec![InstanceDaemon {
-                name: "gateway".into(),
-                label: "Gateway".into(),
-                program: "/usr/bin/gateway".into(),
                 args: vec!["a b".into()],
                 env: [("LANG".into(), "de".into())].into(),
-                restart_max_delay_ms: 1,
+                ..InstanceDaemon::new("gateway", "/usr/bin/gateway")
             }],
             ..Default::default()
         };
@@ -418,18 +397,44 @@ mod tests {
     }
 
     #[test]
-    fn a_default_config_never_replaces_the_users() {
+    fn a_default_never_replaces_the_users_file() {
         let root = tempfile::tempdir().unwrap();
         let host = host(root.path());
-        let handle = record().handle;
-        let text = r#"{"instance_daemons":[{"binary":"a","config":{"path":"sub/a.json","default":{"x":1}}}]}"#;
-        let manifest = Manifest::parse(text).unwrap().manifest;
-        let path = host.layout.daemon_config(&handle).join("sub/a.json");
-        write_default_config(&host, &handle, &manifest).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  \"x\": 1\n}\n");
-        fs::write(&path, "mine").unwrap();
-        write_default_config(&host, &handle, &manifest).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        let mut record = record();
+        record.spec.daemons[0].config = Some(DaemonConfig {
+            path: "sub/a.json".into(),
+            reload: Default::default(),
+            default: Some(serde_json::json!({"x": 1})),
+        });
+        record.spec.workspace = Some(Workspace::Named("web".into()));
+        record.spec.files = vec![WorkspaceFile {
+            path: ".agent/agent.json".into(),
+            default: Some(serde_json::json!([])),
+        }];
+        let config = host.layout.daemon_config(&record.handle).join("sub/a.json");
+        let file = host.layout.workspace("web").join(".agent/agent.json");
+        write(&host, &record).unwrap();
+        write_defaults(&host, &record).unwrap();
+        assert_eq!(fs::read_to_string(&config).unwrap(), "{\n  \"x\": 1\n}\n");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "[]\n");
+        for path in [&config, &file] {
+            fs::write(path, "mine").unwrap();
+        }
+        write_defaults(&host, &record).unwrap();
+        for path in [&config, &file] {
+            assert_eq!(fs::read_to_string(path).unwrap(), "mine");
+        }
+        assert_eq!(found_config(&host, &record.handle), ["sub"]);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_config_folder_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(root.path());
+        fs::write(host.layout.kits().join("web"), "a program").unwrap();
+        let fault = check(&host, &record()).unwrap_err().fault();
+        assert_eq!(fault.symbol, aegis_core::fault::Symbol::InvalidHandle);
+        assert!(fault.message.contains("kits/web"), "{}", fault.message);
     }
 
     #[test]
@@ -461,22 +466,6 @@ mod tests {
         assert!(config.exists());
         assert!(remove(&host, &record.handle, true).is_empty());
         assert!(!config.exists());
-    }
-
-    #[test]
-    fn links_in_an_instances_folder_are_not_followed() {
-        let root = tempfile::tempdir().unwrap();
-        let secret = root.path().join("secret");
-        fs::write(&secret, "s").unwrap();
-        let folder = root.path().join("folder");
-        fs::create_dir_all(folder.join("log")).unwrap();
-        fs::write(folder.join("log/command.log"), "x").unwrap();
-        std::os::unix::fs::symlink(&secret, folder.join("link")).unwrap();
-        std::os::unix::fs::symlink(root.path(), folder.join("up")).unwrap();
-        assert!(open_inside(&folder, Path::new("log/command.log")).is_ok());
-        for name in ["link", "up/secret", "../secret", "missing"] {
-            assert!(open_inside(&folder, Path::new(name)).is_err(), "{name}");
-        }
     }
 
     #[test]

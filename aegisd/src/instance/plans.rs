@@ -1,23 +1,24 @@
-//! Units of an instance as the service manager is asked for them. Pure.
+//! Units of an instance as the service manager is asked for them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use aegis_core::daemon::{Ready, Restart};
 use aegis_core::limits::ResourceLimits;
 use aegis_core::spec::{InstanceDaemon, InstanceSpec};
 
 use super::files::{GRACE_SECS, daemon_state_dir, workspace_path};
-use super::names::{Names, target};
+use super::names::Names;
+use super::reach;
 use crate::host::Host;
 use crate::registry::Record;
 use crate::supervisor::plan::{
     Confinement, DaemonPlan, DoorPlan, InstancePlan, Limits, Listen, LogFields, Program, Reach,
-    Readiness,
+    Readiness, Restarts, is_plain_path,
 };
 
 /// What the guest's grace leaves aegis-vmm for unmounting and ending QEMU.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
-/// How long a daemon may take to stop.
-const DAEMON_STOP: Duration = Duration::from_secs(10);
 /// aegis-vmm's own loop turns many times a second; half a minute without is stuck.
 const WATCHDOG: Duration = Duration::from_secs(30);
 /// Memory of a VM's unit beyond the guest's: QEMU itself (60 MiB), its cache of
@@ -55,10 +56,13 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         layout.vm_runtime(&record.handle),
         layout.accel_cache(),
     ];
+    let mut read_only = vec![names.plain(&host.libexec), names.plain(&host.guest_dir)];
+    read_only.extend(spec.inject.iter().cloned());
     let writable = own.into_iter().chain(workspace);
     let reach = Reach {
-        read_only: vec![names.plain(&host.libexec), names.plain(&host.guest_dir)],
+        read_only,
         writable: writable.map(|path| names.plain(&path)).collect(),
+        ..Reach::default()
     };
     InstancePlan {
         handle: record.handle.clone(),
@@ -126,6 +130,17 @@ pub(crate) fn has_limits(spec: &InstanceSpec, now: &Limits) -> bool {
     limits(spec) == *now
 }
 
+/// What a daemon's program needs to run. One that lies where a unit cannot name it is
+/// seen alone, by a name of ours.
+fn program_reach(host: &Host, names: &Names, daemon: &InstanceDaemon) -> Vec<PathBuf> {
+    let named = names.plain(&daemon.program);
+    if named == daemon.program {
+        let needed = reach::program(&daemon.program, host).into_iter();
+        return needed.filter(|path| is_plain_path(path)).collect();
+    }
+    vec![named]
+}
+
 /// One daemon of an instance.
 pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> DaemonPlan {
     let names = Names::of(host, record);
@@ -138,19 +153,17 @@ pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> D
         "--spec".to_owned(),
         spec.display().to_string(),
     ];
-    let named = names.plain(&daemon.program);
+    let sandbox = &daemon.sandbox;
     let api = names.plain(&host.layout.api_runtime(&record.handle));
-    let mut read_only = vec![names.plain(&host.libexec), spec, api, named];
-    // The program may be a link into a folder that would stay hidden. A name of
-    // ours leads to what it is in the end.
-    let target = target(daemon);
-    if read_only.contains(&daemon.program) && target != daemon.program {
-        read_only.push(target);
-    }
+    let mut read_only = vec![names.plain(&host.libexec), spec, api];
+    read_only.extend(program_reach(host, &names, daemon));
+    read_only.extend(sandbox.read.iter().cloned());
     let config = names.plain(&host.layout.daemon_config(&record.handle));
     let reach = Reach {
         read_only,
         writable: vec![config, state_dir],
+        writable_if_there: sandbox.write.clone(),
+        no_network: !sandbox.network,
     };
     DaemonPlan {
         handle: record.handle.clone(),
@@ -159,11 +172,23 @@ pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> D
         program: program(host, &names, "aegis-shim", words),
         ended: program(host, &names, "aegis-shim", ["ended".to_owned()]),
         back_off,
-        readiness: Readiness::Started,
+        readiness: match daemon.ready {
+            Ready::Started => Readiness::Started,
+            Ready::Notify => Readiness::Notify,
+        },
+        restarts: match daemon.restart {
+            Restart::OnFailure => Restarts::OnFailure,
+            Restart::Always => Restarts::Always,
+            Restart::No => Restarts::Never,
+        },
         restart_max_delay: Duration::from_millis(daemon.restart_max_delay_ms),
-        stop_timeout: DAEMON_STOP,
+        stop_timeout: Duration::from_millis(daemon.stop_timeout_ms),
         credentials: Some(host.layout.credentials_socket()),
-        limits: Limits::default(),
+        limits: Limits {
+            memory_max: daemon.limits.memory_mib.map(|mib| mib << 20),
+            tasks_max: Some(u64::from(daemon.limits.tasks)),
+            cpu_percent: daemon.limits.cpu_percent,
+        },
         confinement: confinement(record, reach),
         log: log(record),
     }
@@ -180,7 +205,7 @@ pub(super) fn door(host: &Host, record: &Record) -> DoorPlan {
             names.plain(&host.libexec),
             names.plain(&host.layout.doors()),
         ],
-        writable: Vec::new(),
+        ..Reach::default()
     };
     DoorPlan {
         handle: record.handle.clone(),

@@ -1,6 +1,7 @@
 //! An instance as clients see it, from its record, its units and its VM. Pure.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit};
 use aegis_core::control::{CommandExit, CommandState, KernelKind, VmStatus};
@@ -10,6 +11,7 @@ use aegis_core::spec::InstanceDaemon;
 use aegis_core::state::{InstanceState, UnitPhase};
 use aegis_core::units;
 
+use super::config::Configs;
 use super::{plans, update};
 use crate::registry::{Intent, Record};
 use crate::supervisor::UnitId;
@@ -26,6 +28,15 @@ pub(super) struct Sources<'a> {
     pub(super) last_exit: Option<&'a CommandExit>,
     /// Why it is not as it should be.
     pub(super) trouble: Option<&'a Fault>,
+    pub(super) configs: &'a Configs,
+    /// Where the daemons' config lies.
+    pub(super) config_folder: &'a Path,
+    /// Its kit is there.
+    pub(super) kit_installed: bool,
+    /// What its user should know, one sentence each.
+    pub(super) notes: &'a [String],
+    /// What each daemon may read, by name.
+    pub(super) reads: &'a BTreeMap<String, Vec<String>>,
     /// In microseconds since 1970.
     pub(super) now: u64,
 }
@@ -70,6 +81,8 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         enabled: record.is_enabled(),
         kit: kit.map(|kit| kit.name.clone()).unwrap_or_default(),
         kit_version: kit.map(|kit| kit.version.clone()).unwrap_or_default(),
+        kit_installed: sources.kit_installed,
+        notes: sources.notes.to_vec(),
         image: spec.image.clone(),
         command: spec.command.clone(),
         memory_mib: spec.memory_mib,
@@ -232,7 +245,22 @@ fn entry(sources: &Sources<'_>, daemon: &InstanceDaemon) -> DaemonEntry {
         last_exit: unit.map(end).unwrap_or_default(),
         since_us: unit.map_or(0, |unit| unit.since),
         pid: unit.and_then(|unit| unit.main_pid).unwrap_or(0),
+        config: daemon.config.as_ref().map(|config| {
+            let configs = sources.configs;
+            configs.view(&daemon.name, config, sources.config_folder)
+        }),
+        reads: sources.reads.get(&daemon.name).cloned().unwrap_or_default(),
+        writes: writes(sources, daemon),
     }
+}
+
+/// What a daemon may write: its config folder and what its kit asks for.
+fn writes(sources: &Sources<'_>, daemon: &InstanceDaemon) -> Vec<String> {
+    let own = std::iter::once(sources.config_folder);
+    let asked = daemon.sandbox.write.iter().map(PathBuf::as_path);
+    own.chain(asked)
+        .map(|path| path.display().to_string())
+        .collect()
 }
 
 fn daemon_state(unit: &UnitState) -> DaemonState {
@@ -286,14 +314,7 @@ mod tests {
     use crate::testing::{unit_state, vm_status};
 
     fn record() -> Record {
-        let daemon = InstanceDaemon {
-            name: "gateway".into(),
-            label: "Gateway".into(),
-            program: "/g".into(),
-            args: Vec::new(),
-            env: Default::default(),
-            restart_max_delay_ms: 1,
-        };
+        let daemon = InstanceDaemon::new("gateway", "/g");
         let spec = InstanceSpec {
             daemons: vec![daemon],
             ..Default::default()
@@ -311,6 +332,11 @@ mod tests {
             vm,
             last_exit: None,
             trouble: None,
+            configs: &Configs::default(),
+            config_folder: Path::new("/kits/web"),
+            kit_installed: true,
+            notes: &[],
+            reads: &BTreeMap::new(),
             now: 1_000,
         })
     }

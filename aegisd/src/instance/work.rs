@@ -2,12 +2,13 @@
 //! up between any two steps; the intent written before the first of them says
 //! what is left to do.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_core::control::VmStatus;
+use aegis_core::daemon::Reload;
 use aegis_core::handle::Handle;
 use aegis_core::state::InstanceState;
 use tokio::sync::watch;
@@ -17,13 +18,13 @@ use super::start::outcome;
 use super::view::phase;
 use super::{InstanceError, Operation, Shared, blocking, files, now_us, plans};
 use crate::jobs::{Outcome, Reporter};
-use crate::kits::KitError;
 use crate::reconcile::{self, Action};
 use crate::registry::{Intent, Record};
 use crate::supervisor::state::{Active, ProcessEnd, UnitState};
 use crate::supervisor::{self, SupervisorError, UnitId};
 
-/// SIGKILL, signal(7).
+/// signal(7).
+const SIGHUP: i32 = 1;
 const SIGKILL: i32 = 9;
 
 /// How an operation ended.
@@ -102,29 +103,29 @@ impl Work {
         InstanceError::all(errors).map(|()| Outcome::Changed).into()
     }
 
-    /// Has daemons read their changed config: one that runs is restarted, one
-    /// that ended is started again. One that was stopped by hand stays so.
-    pub(super) async fn configure(self, daemons: BTreeSet<String>) -> Conclusion {
+    /// Gives daemons their changed config in the way the kit says; one that ended is
+    /// started again. One that was stopped by hand stays so.
+    pub(super) async fn configure(self, daemons: BTreeMap<String, Reload>) -> Conclusion {
         let units = match self.shared.supervisor.list(Some(&self.handle)).await {
             Ok(units) => units,
             Err(error) => return Err(error.into()).into(),
         };
         let mut errors = Vec::new();
-        for daemon in daemons {
+        for (daemon, reload) in daemons {
             let unit = UnitId::daemon(&self.handle, &daemon);
             let Some(state) = units.iter().find(|state| state.unit == unit) else {
                 continue;
             };
             let handle = &self.handle;
             tracing::info!(instance = %handle, "{handle}: the config of {daemon} changed");
-            let done = match state.active {
-                Active::Failed | Active::Inactive => self.launch(&daemon).await.map(drop),
-                _ => self
-                    .shared
-                    .supervisor
-                    .restart(&unit)
-                    .await
-                    .map_err(InstanceError::from),
+            let supervisor = &self.shared.supervisor;
+            let done = match reload {
+                _ if matches!(state.active, Active::Failed | Active::Inactive) => {
+                    self.launch(&daemon).await.map(drop)
+                }
+                Reload::Restart => supervisor.restart(&unit).await.map_err(Into::into),
+                Reload::Signal => supervisor.signal(&unit, SIGHUP).await.map_err(Into::into),
+                Reload::Itself => Ok(()),
             };
             errors.extend(done.err());
         }
@@ -152,7 +153,7 @@ impl Work {
     /// Every step of a creation, also to finish one that a crash interrupted.
     async fn make(&self, start: bool, report: &Reporter) -> Result<Outcome, InstanceError> {
         report.says("writing the instance's files");
-        self.write_default_config().await?;
+        self.write_defaults().await?;
         report.says("opening its sockets");
         self.open().await?;
         let daemons = self.record.borrow().spec.daemons.clone();
@@ -391,24 +392,10 @@ impl Work {
         blocking(move || files::write(&shared.host, &record).map(|()| record)).await
     }
 
-    async fn write_default_config(&self) -> Result<(), InstanceError> {
+    async fn write_defaults(&self) -> Result<(), InstanceError> {
         let record = self.write_files().await?;
-        let Some(kit) = &record.spec.kit else {
-            return Ok(());
-        };
-        // The kit may have gone since; its instances do without its defaults then.
-        let kit = match self.shared.catalog.find(&kit.name) {
-            Err(KitError::NotFound { .. }) => return Ok(()),
-            found => found.map_err(crate::kits::expand::ExpandError::from)?,
-        };
         let shared = self.shared.clone();
-        blocking(move || {
-            let Ok((manifest, _)) = kit.usable() else {
-                return Ok(());
-            };
-            files::write_default_config(&shared.host, &record.handle, manifest)
-        })
-        .await
+        blocking(move || files::write_defaults(&shared.host, &record)).await
     }
 
     /// Notes that all units were made in this run of the service manager.

@@ -1,13 +1,22 @@
 //! An instance spec from a request: the user's values, else the kit's, else
 //! built-in ones. The result is stored and does not change with the kit.
 
+use std::path::{Path, PathBuf};
+
 use aegis_bus::manager::SpecRequest;
+use aegis_core::daemon::{DaemonConfig, DaemonSandbox};
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::handle::Handle;
+use aegis_core::kit::{DaemonEntry, SandboxPath, relative_inside, sandbox_path};
+use aegis_core::port::PortMapping;
 use aegis_core::restart::RestartPolicy;
-use aegis_core::spec::{DEFAULT_MEMORY_MIB, InstanceDaemon, InstanceSpec, KitRef, SpecError};
+use aegis_core::spec::{
+    DEFAULT_MEMORY_MIB, InstanceDaemon, InstanceSpec, KitRef, SpecError, Workspace, WorkspaceFile,
+};
 use serde_json::Value;
 
 use super::{Kit, KitError};
+use crate::host::Host;
 
 /// Why a request cannot become an instance.
 #[derive(Debug, thiserror::Error)]
@@ -19,10 +28,14 @@ pub enum ExpandError {
     #[error("the image '{0}' is not available: this version runs the built-in base image alone")]
     Image(String),
     #[error(
-        "the kit '{kit}' adds programs to its image ({}), which this version cannot do",
-        .programs.join(", ")
+        "the kit '{kit}' wants a daemon of '{handle}' to reach {path}, which it may not: {why}"
     )]
-    Inject { kit: String, programs: Vec<String> },
+    Sandbox {
+        kit: String,
+        handle: Handle,
+        path: String,
+        why: &'static str,
+    },
     #[error("an ephemeral instance has no command of its own; it is given one by exec")]
     EphemeralCommand,
 }
@@ -37,45 +50,51 @@ impl ExpandError {
             }
             Self::Image(_) => Fault::from_error(Symbol::ImageUnavailable, self)
                 .with_hint("leave the image out, or give an empty one: --image ''"),
-            Self::Inject { .. } => Fault::from_error(Symbol::Unsupported, self),
+            Self::Sandbox { .. } => Fault::from_error(Symbol::KitBroken, self),
         }
     }
 }
 
-/// Makes the spec and checks it.
+/// Makes the spec of an instance and checks it.
 ///
 /// # Errors
 /// The kit is broken, or a value is not acceptable.
-pub fn expand(request: SpecRequest, kit: Option<&Kit>) -> Result<InstanceSpec, ExpandError> {
-    let mut spec = InstanceSpec {
-        restart: request.restart.unwrap_or_default(),
-        env: request.env,
-        secrets: request.secrets,
-        workdir: request.workdir,
-        user: request.user,
-        memory_mib: request.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
-        cpus: request.cpus.unwrap_or(1),
-        accel: request.accel.unwrap_or_default(),
-        workspace: request.workspace,
-        ports: request.ports,
-        labels: request.labels,
-        limits: request.limits,
-        ephemeral: request.ephemeral,
-        insecure: request.insecure,
-        capabilities: Value::Null,
-        ..InstanceSpec::default()
-    };
-    if spec.ephemeral && request.command.as_ref().is_some_and(|c| !c.is_empty()) {
+pub fn expand(
+    request: SpecRequest,
+    kit: Option<&Kit>,
+    handle: &Handle,
+    host: &Host,
+) -> Result<InstanceSpec, ExpandError> {
+    if request.ephemeral && request.command.as_ref().is_some_and(|c| !c.is_empty()) {
         return Err(ExpandError::EphemeralCommand);
     }
-    if let Some(kit) = kit {
-        apply(kit, &mut spec)?;
-    }
-    if let Some(image) = request.image {
-        spec.image = image;
-    }
-    if let Some(command) = request.command {
-        spec.command = command;
+    let mut spec = match kit {
+        Some(kit) => of_kit(kit, handle, host)?,
+        None => InstanceSpec::default(),
+    };
+    spec.env.extend(request.env);
+    spec.secrets = request.secrets;
+    spec.restart = request.restart.unwrap_or_default();
+    spec.workdir = request.workdir.or(spec.workdir);
+    spec.user = request.user.or(spec.user);
+    spec.memory_mib = request.memory_mib.unwrap_or(spec.memory_mib);
+    spec.cpus = request.cpus.unwrap_or(spec.cpus);
+    spec.accel = request.accel.unwrap_or_default();
+    spec.workspace = request.workspace.or(spec.workspace);
+    spec.ports = merged(spec.ports, request.ports);
+    spec.image = request.image.unwrap_or(spec.image);
+    spec.command = request.command.unwrap_or(spec.command);
+    spec.labels = request.labels;
+    spec.limits = request.limits;
+    spec.ephemeral = request.ephemeral;
+    spec.insecure = request.insecure;
+    if !request.capabilities.is_empty() {
+        let mut fields = match std::mem::take(&mut spec.capabilities) {
+            Value::Object(fields) => fields,
+            _ => serde_json::Map::new(),
+        };
+        fields.extend(request.capabilities);
+        spec.capabilities = Value::Object(fields);
     }
     spec.terminal = request.terminal.unwrap_or_default() && !spec.command.is_empty();
     if spec.ephemeral {
@@ -85,6 +104,10 @@ pub fn expand(request: SpecRequest, kit: Option<&Kit>) -> Result<InstanceSpec, E
         spec.restart = RestartPolicy::No;
         spec.daemons.clear();
     }
+    if spec.workspace.is_none() && !spec.files.is_empty() {
+        // The kit's files need a place that is this instance's own.
+        spec.workspace = Some(Workspace::Named(handle.to_string()));
+    }
     if !spec.image.is_empty() {
         return Err(ExpandError::Image(spec.image));
     }
@@ -92,34 +115,112 @@ pub fn expand(request: SpecRequest, kit: Option<&Kit>) -> Result<InstanceSpec, E
     Ok(spec)
 }
 
-fn apply(kit: &Kit, spec: &mut InstanceSpec) -> Result<(), ExpandError> {
+/// What a kit says of an instance, before the user's own values.
+fn of_kit(kit: &Kit, handle: &Handle, host: &Host) -> Result<InstanceSpec, ExpandError> {
     let (manifest, programs) = kit.usable()?;
-    if !manifest.image.inject.is_empty() {
-        return Err(ExpandError::Inject {
-            kit: kit.name.clone(),
-            programs: manifest.image.inject.clone(),
-        });
-    }
-    spec.kit = Some(KitRef {
-        name: kit.name.clone(),
-        version: manifest.version.clone(),
-    });
-    spec.image.clone_from(&manifest.image.base);
-    spec.command.clone_from(&manifest.defaults.command);
-    spec.capabilities = manifest.defaults.capabilities.clone();
+    let defaults = &manifest.defaults;
+    let workspace = defaults.workspace.as_deref().map(str::parse).transpose()?;
     let daemons = manifest.instance_daemons.iter();
-    let found = daemons.filter_map(|entry| Some((entry, programs.get(&entry.binary)?)));
-    spec.daemons = found
-        .map(|(entry, program)| InstanceDaemon {
-            name: entry.daemon_name().to_owned(),
-            label: entry.label().to_owned(),
-            program: program.clone(),
-            args: entry.args.clone(),
-            env: entry.env.clone(),
-            restart_max_delay_ms: entry.restart_max_delay_ms(),
-        })
-        .collect();
-    Ok(())
+    let daemons = daemons
+        .filter_map(|entry| Some(daemon(entry, programs.get(&entry.binary)?, host)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|(path, why)| ExpandError::Sandbox {
+            kit: kit.name.clone(),
+            handle: handle.clone(),
+            path,
+            why,
+        })?;
+    let inject = manifest.image.inject.iter();
+    let files = manifest.config.iter().map(|file| WorkspaceFile {
+        path: relative_inside(&file.path).unwrap_or_default(),
+        default: file.default.clone(),
+    });
+    Ok(InstanceSpec {
+        kit: Some(KitRef {
+            name: kit.name.clone(),
+            version: manifest.version.clone(),
+        }),
+        image: manifest.image.base.clone(),
+        command: defaults.command.clone(),
+        env: defaults.env.clone(),
+        workdir: defaults.workdir.clone(),
+        user: defaults.user.clone(),
+        memory_mib: defaults.memory_mb.unwrap_or(DEFAULT_MEMORY_MIB),
+        cpus: defaults.vcpus.unwrap_or(1),
+        workspace,
+        ports: defaults.expose.clone(),
+        capabilities: defaults.capabilities.clone(),
+        daemons,
+        inject: inject
+            .filter_map(|name| programs.get(name).cloned())
+            .collect(),
+        files: files.collect(),
+        ..InstanceSpec::default()
+    })
+}
+
+/// The user's ports beside those of the kit; for one port of the guest the user's
+/// alone.
+fn merged(mut ports: Vec<PortMapping>, user: Vec<PortMapping>) -> Vec<PortMapping> {
+    ports.retain(|port| user.iter().all(|own| own.guest != port.guest));
+    ports.extend(user);
+    ports
+}
+
+/// The refused path and why it is refused.
+type Refusal = (String, &'static str);
+
+fn daemon(entry: &DaemonEntry, program: &Path, host: &Host) -> Result<InstanceDaemon, Refusal> {
+    let resolve = |paths: &[String]| {
+        let resolved = paths.iter().map(|path| host_path(path, host));
+        resolved.collect::<Result<Vec<_>, _>>()
+    };
+    let config = entry.config.as_ref().map(|config| DaemonConfig {
+        path: relative_inside(&config.path).unwrap_or_default(),
+        reload: config.reload,
+        default: config.default.clone(),
+    });
+    Ok(InstanceDaemon {
+        label: entry.label().to_owned(),
+        args: entry.args.clone(),
+        env: entry.env.clone(),
+        restart: entry.restart,
+        restart_max_delay_ms: entry.restart_max_delay_ms(),
+        ready: entry.ready,
+        stop_timeout_ms: entry.stop_timeout_ms(),
+        limits: entry.limits(),
+        sandbox: DaemonSandbox {
+            network: entry.sandbox.network,
+            read: resolve(&entry.sandbox.read)?,
+            write: resolve(&entry.sandbox.write)?,
+        },
+        config,
+        ..InstanceDaemon::new(entry.daemon_name(), program)
+    })
+}
+
+/// A path that a daemon asks for, on this host.
+fn host_path(text: &str, host: &Host) -> Result<PathBuf, Refusal> {
+    let refused = |why| (text.to_owned(), why);
+    let path = match sandbox_path(text) {
+        Ok(SandboxPath::Absolute(path)) => path,
+        Ok(SandboxPath::Home(path)) => host
+            .home
+            .as_ref()
+            .ok_or_else(|| refused("in system mode daemons have no home"))?
+            .join(path),
+        // It was checked when the manifest was read.
+        Err(_) => return Err(refused("it is not a path a daemon may ask for")),
+    };
+    let layout = &host.layout;
+    let ours = [&layout.home, &layout.config, &layout.runtime];
+    if ours
+        .iter()
+        .any(|tree| path.starts_with(tree) || tree.starts_with(&path))
+    {
+        return Err(refused("AegisVM's own files lie there"));
+    }
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -128,48 +229,98 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
 
+    use aegis_core::daemon::{Reload, Restart};
+    use serde_json::json;
+
     use super::*;
     use crate::board::Board;
     use crate::kits::Catalog;
 
-    fn kit(manifest: &str) -> Kit {
+    fn expand(request: SpecRequest, manifest: Option<&str>) -> Result<InstanceSpec, ExpandError> {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("k.json"), manifest).unwrap();
-        let program = folder.path().join("aegis-gateway");
+        let host = Host {
+            home: Some("/home/alice".into()),
+            ..crate::testing::host(folder.path())
+        };
+        let kits = host.layout.kits();
+        fs::write(kits.join("k.json"), manifest.unwrap_or("{}")).unwrap();
+        let program = kits.join("aegis-gateway");
         fs::write(&program, "").unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let board = Arc::new(Board::default());
-        let catalog = Catalog::new(vec![folder.path().to_owned()], Vec::new(), board);
+        let catalog = Catalog::new(&host, Arc::new(Board::default()));
         catalog.refresh();
-        catalog.find("k").unwrap()
+        let kit = catalog.find("k").unwrap();
+        let handle = "web".parse().unwrap();
+        super::expand(request, manifest.map(|_| &kit), &handle, &host)
     }
 
-    const KIT: &str = r#"{"version":"3","defaults":{"command":["serve"],"capabilities":{"spawn":true}},
+    const KIT: &str = r#"{"version":"3","defaults":{"command":["serve"],"memory_mb":128,"vcpus":2,
+        "env":{"A":"kit","B":"kit"},"expose":["8080:80","8081:81"],"workspace":"shared",
+        "capabilities":{"spawn":true,"max_children":5}},
+        "image":{"inject":["aegis-gateway"]},
         "instance_daemons":[{"binary":"aegis-gateway","args":["-v"],"restart_max_delay":2,
-        "config":{"path":"gateway.json","label":"Gateway"}}]}"#;
+        "restart":"always","sandbox":{"network":false,"read":["~/Documents","/srv"]},
+        "config":{"path":"./gateway.json","label":"Gateway","reload":"signal","default":{"x":1}}}]}"#;
 
     #[test]
     fn a_kit_supplies_what_the_user_did_not() {
-        let spec = expand(SpecRequest::default(), Some(&kit(KIT))).unwrap();
+        let spec = expand(SpecRequest::default(), Some(KIT)).unwrap();
         assert_eq!(spec.command, ["serve"]);
+        assert_eq!((spec.memory_mib, spec.cpus), (128, 2));
         assert_eq!(spec.capabilities["spawn"], true);
+        assert_eq!(spec.workspace, Some(Workspace::Named("shared".into())));
         assert_eq!(spec.kit.unwrap().version, "3");
+        assert!(spec.inject[0].ends_with("aegis-gateway"));
         let daemon = &spec.daemons[0];
         assert_eq!(
             (daemon.name.as_str(), daemon.label.as_str()),
             ("gateway", "Gateway")
         );
         assert_eq!(daemon.restart_max_delay_ms, 2000);
+        assert_eq!(daemon.restart, Restart::Always);
         assert!(daemon.program.ends_with("aegis-gateway"));
+        assert!(!daemon.sandbox.network);
+        let read = ["/home/alice/Documents", "/srv"].map(PathBuf::from);
+        assert_eq!(daemon.sandbox.read, read);
+        let config = daemon.config.as_ref().unwrap();
+        assert_eq!(config.path, Path::new("gateway.json"));
+        assert_eq!(config.reload, Reload::Signal);
+        assert_eq!(config.default, Some(json!({"x": 1})));
     }
 
     #[test]
-    fn the_users_own_values_win_even_empty_ones() {
+    fn the_users_own_values_win_one_by_one() {
         let request = SpecRequest {
             command: Some(Vec::new()),
+            memory_mib: Some(200),
+            env: [("A".into(), "user".into())].into(),
+            ports: vec!["9090:80".parse().unwrap()],
+            workspace: Some(Workspace::Path("/data".into())),
+            capabilities: [("spawn".into(), false.into())].into(),
             ..Default::default()
         };
-        assert!(expand(request, Some(&kit(KIT))).unwrap().command.is_empty());
+        let spec = expand(request, Some(KIT)).unwrap();
+        assert!(spec.command.is_empty(), "even an empty one");
+        assert_eq!((spec.memory_mib, spec.cpus), (200, 2));
+        assert_eq!(
+            (spec.env["A"].as_str(), spec.env["B"].as_str()),
+            ("user", "kit")
+        );
+        let ports: Vec<String> = spec.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(ports, ["127.0.0.1:8081:81", "127.0.0.1:9090:80"]);
+        assert_eq!(spec.workspace, Some(Workspace::Path("/data".into())));
+        assert_eq!(
+            spec.capabilities,
+            json!({"spawn": false, "max_children": 5})
+        );
+    }
+
+    #[test]
+    fn files_of_a_kit_get_a_workspace_of_their_own() {
+        let kit = r#"{"config":[{"path":".agent/agent.json","default":{}}]}"#;
+        let spec = expand(SpecRequest::default(), Some(kit)).unwrap();
+        assert_eq!(spec.workspace, Some(Workspace::Named("web".into())));
+        assert_eq!(spec.files[0].path, Path::new(".agent/agent.json"));
     }
 
     #[test]
@@ -181,11 +332,29 @@ mod tests {
         let fault = expand(request, None).unwrap_err().fault();
         assert_eq!(fault.symbol, Symbol::ImageUnavailable);
         assert!(fault.message.contains("built-in base image"));
-        let kit = kit(r#"{"image":{"inject":["aegis-gateway"]}}"#);
-        let fault = expand(SpecRequest::default(), Some(&kit))
+        let kit = r#"{"image":{"base":"python:3.12-alpine"}}"#;
+        let fault = expand(SpecRequest::default(), Some(kit))
             .unwrap_err()
             .fault();
-        assert_eq!(fault.symbol, Symbol::Unsupported);
+        assert_eq!(fault.symbol, Symbol::ImageUnavailable);
+    }
+
+    #[test]
+    fn no_daemon_is_given_what_is_ours() {
+        let kit = r#"{"instance_daemons":[{"binary":"aegis-gateway","sandbox":{"read":["/"]}}]}"#;
+        assert!(expand(SpecRequest::default(), Some(kit)).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let host = crate::testing::host(folder.path());
+        for path in [
+            host.layout.kits(),
+            host.layout.home.join("x"),
+            folder.path().to_owned(),
+        ] {
+            let refused = host_path(&path.display().to_string(), &host);
+            assert!(refused.is_err(), "{}", path.display());
+        }
+        assert!(host_path("~/x", &host).is_err(), "there is no home");
+        assert!(host_path("/srv", &host).is_ok());
     }
 
     #[test]

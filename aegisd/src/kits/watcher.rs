@@ -2,9 +2,10 @@
 //!
 //! inotify(7) tells what changed, not always where it ended up, so a change only
 //! says what to read again. Changes come in bursts (an editor writes, renames
-//! and deletes), hence the short wait for the end of one.
+//! and deletes), hence the short wait for the end of one; a daemon that writes into
+//! its config folder without end does not hold the others up.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,12 +14,19 @@ use aegis_core::handle::Handle;
 use futures_util::StreamExt;
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// A burst is over when nothing happened for this long: longer than editors
 /// take between the steps of a save, shorter than people notice.
 const QUIET: Duration = Duration::from_millis(150);
+/// A burst is told of at the latest after this long.
+const LONGEST: Duration = Duration::from_millis(500);
 /// Room for a few dozen events with their names.
 const BUFFER: usize = 4096;
+/// Config files lie this deep below their instance's folder at most, and an
+/// instance has no more folders for them: what a daemon makes there is its own.
+const DEEPEST: usize = 4;
+const MOST_FOLDERS: usize = 64;
 
 /// What is to be read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,88 +44,146 @@ pub enum Changed {
 /// The kernel gives no inotify instance, or its descriptor breaks.
 pub async fn watch(kit_dirs: Vec<PathBuf>, changes: mpsc::Sender<Changed>) -> io::Result<()> {
     let inotify = Inotify::init()?;
-    let mut watches = inotify.watches();
+    let mut watched = Watched {
+        watches: inotify.watches(),
+        folders: HashMap::new(),
+    };
     let mut events = inotify.into_event_stream(vec![0; BUFFER])?;
-    let mut watched = HashMap::new();
-    loop {
-        place(&kit_dirs, &mut watches, &mut watched);
-        let Some(event) = events.next().await else {
-            return Ok(());
-        };
-        let mut burst = BTreeSet::new();
-        let mut kits = note(&event?, &watched, &mut burst);
-        while let Ok(Some(event)) = tokio::time::timeout(QUIET, events.next()).await {
-            kits |= note(&event?, &watched, &mut burst);
+    watched.place(&kit_dirs);
+    while let Some(event) = events.next().await {
+        let mut burst = Burst::default();
+        watched.note(&event?, &mut burst);
+        let end = Instant::now() + LONGEST;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(end);
+            match tokio::time::timeout_at(quiet, events.next()).await {
+                Ok(Some(event)) => watched.note(&event?, &mut burst),
+                _ => break,
+            }
         }
-        let configs = burst.into_iter().map(Changed::Config);
-        for change in kits.then_some(Changed::Kits).into_iter().chain(configs) {
+        // Before the news: what is written after it is read is seen then. A folder
+        // that is new may have come with its content.
+        burst.configs.extend(watched.place(&kit_dirs));
+        let kits = burst.kits.then_some(Changed::Kits);
+        let configs = burst.configs.into_iter().map(Changed::Config);
+        for change in kits.into_iter().chain(configs) {
             if changes.send(change).await.is_err() {
                 return Ok(());
             }
         }
     }
+    Ok(())
 }
 
-/// Notes what an event is about; returns whether it may concern manifests.
-fn note(
-    event: &inotify::Event<std::ffi::OsString>,
-    watched: &HashMap<WatchDescriptor, Handle>,
-    configs: &mut BTreeSet<Handle>,
-) -> bool {
-    if event.mask.contains(EventMask::Q_OVERFLOW) {
-        configs.extend(watched.values().cloned());
-        return true;
-    }
-    match watched.get(&event.wd) {
-        Some(handle) => {
-            configs.insert(handle.clone());
-            false
+/// What a burst of events is about.
+#[derive(Default)]
+struct Burst {
+    kits: bool,
+    configs: BTreeSet<Handle>,
+}
+
+/// The folders under watch.
+struct Watched {
+    watches: inotify::Watches,
+    /// Whose config folder it is; the others are kit folders or above one.
+    folders: HashMap<WatchDescriptor, Option<Handle>>,
+}
+
+impl Watched {
+    /// Notes what an event is about.
+    fn note(&mut self, event: &inotify::Event<std::ffi::OsString>, burst: &mut Burst) {
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            burst.kits = true;
+            burst
+                .configs
+                .extend(self.folders.values().flatten().cloned());
+            return;
         }
-        None => true,
+        match self.folders.get(&event.wd) {
+            Some(Some(handle)) => drop(burst.configs.insert(handle.clone())),
+            _ => burst.kits = true,
+        }
+        if event.mask.contains(EventMask::IGNORED) {
+            // The folder is gone; one of its name that comes is another.
+            self.folders.remove(&event.wd);
+        }
+    }
+
+    /// Watches every folder that is there and gives the instances of those that were
+    /// not watched before. The kernel gives a folder that is watched already the same
+    /// descriptor again.
+    fn place(&mut self, kit_dirs: &[PathBuf]) -> BTreeSet<Handle> {
+        let content = WatchMask::CLOSE_WRITE
+            | WatchMask::CREATE
+            | WatchMask::DELETE
+            | WatchMask::MOVE
+            | WatchMask::ATTRIB;
+        for folder in kit_dirs {
+            match self.watches.add(folder, content) {
+                Ok(descriptor) => drop(self.folders.insert(descriptor, None)),
+                Err(_) => {
+                    // Not there yet: its nearest ancestor will tell of its creation.
+                    let born = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
+                    let mut ancestors = folder.ancestors().skip(1);
+                    ancestors.any(|ancestor| self.watches.add(ancestor, born).is_ok());
+                }
+            }
+        }
+        let mut new = BTreeSet::new();
+        let Some(own) = kit_dirs.first() else {
+            return new;
+        };
+        for (handle, folders) in config_dirs(own) {
+            for folder in folders {
+                if let Ok(descriptor) = self.watches.add(folder, content)
+                    && self
+                        .folders
+                        .insert(descriptor, Some(handle.clone()))
+                        .is_none()
+                {
+                    new.insert(handle.clone());
+                }
+            }
+        }
+        new
     }
 }
 
-/// Watches every folder that is there. The kernel gives a folder that is watched
-/// already the same descriptor again.
-fn place(
-    kit_dirs: &[PathBuf],
-    watches: &mut inotify::Watches,
-    watched: &mut HashMap<WatchDescriptor, Handle>,
-) {
-    let content = WatchMask::CLOSE_WRITE
-        | WatchMask::CREATE
-        | WatchMask::DELETE
-        | WatchMask::MOVE
-        | WatchMask::ATTRIB;
-    for folder in kit_dirs {
-        if watches.add(folder, content).is_err() {
-            // Not there yet: its nearest ancestor will tell of its creation.
-            let born = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
-            let mut ancestors = folder.ancestors().skip(1);
-            ancestors.any(|ancestor| watches.add(ancestor, born).is_ok());
-        }
-    }
-    for (handle, folder) in kit_dirs
-        .first()
-        .map(|own| config_dirs(own))
-        .unwrap_or_default()
-    {
-        if let Ok(descriptor) = watches.add(folder, content) {
-            watched.insert(descriptor, handle);
-        }
-    }
-}
-
-fn config_dirs(own: &Path) -> Vec<(Handle, PathBuf)> {
-    let Ok(entries) = own.read_dir() else {
-        return Vec::new();
-    };
-    let folders = entries.flatten().filter(|entry| entry.path().is_dir());
-    let named = folders.filter_map(|entry| {
+/// The config folders of instances with the folders in them.
+fn config_dirs(own: &Path) -> BTreeMap<Handle, Vec<PathBuf>> {
+    let entries = own.read_dir().into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| {
+        let folder = entry.path();
         let handle = entry.file_name().to_str()?.parse().ok()?;
-        Some((handle, entry.path()))
+        // Its user may have made it a link to a folder elsewhere.
+        folder.is_dir().then(|| (handle, with_inner(folder)))
     });
     named.collect()
+}
+
+/// A folder and those in it, the upper ones first.
+fn with_inner(folder: PathBuf) -> Vec<PathBuf> {
+    let mut found = vec![folder];
+    let mut begin = 0;
+    for _ in 0..DEEPEST {
+        let inner: Vec<PathBuf> = found[begin..]
+            .iter()
+            .flat_map(|folder| folders_in(folder))
+            .collect();
+        begin = found.len();
+        found.extend(inner);
+        found.truncate(MOST_FOLDERS);
+        begin = begin.min(found.len());
+    }
+    found
+}
+
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut paths: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
 }
 
 #[cfg(test)]
@@ -125,6 +191,17 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    /// The first change that is wanted, in good time.
+    async fn next(changes: &mut mpsc::Receiver<Changed>, wanted: &Changed) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while let Ok(Some(change)) = tokio::time::timeout_at(deadline, changes.recv()).await {
+            if change == *wanted {
+                return true;
+            }
+        }
+        false
+    }
 
     #[tokio::test]
     async fn manifests_config_and_folders_that_come_later_are_seen() {
@@ -140,19 +217,58 @@ mod tests {
             loop {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, "{}").unwrap();
-                let next = tokio::time::timeout(Duration::from_secs(2), changes.recv());
-                if next
-                    .await
-                    .is_ok_and(|change| change.as_ref() == Some(&wanted))
-                {
+                if next(&mut changes, &wanted).await {
                     return;
                 }
             }
         };
+        let config = |handle: &str| Changed::Config(handle.parse().unwrap());
         write_until(&own.join("a.json"), Changed::Kits).await;
-        let config = Changed::Config("web".parse().unwrap());
-        write_until(&own.join("web/gateway.json"), config).await;
+        write_until(&own.join("web/gateway.json"), config("web")).await;
+        write_until(&own.join("web/deep/er/gateway.json"), config("web")).await;
         write_until(&later.join("b.json"), Changed::Kits).await;
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_comes_with_its_content_is_told_of_once_it_is_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let own = root.path().join("kits");
+        fs::create_dir(&own).unwrap();
+        let (sender, mut changes) = mpsc::channel(8);
+        let task = tokio::spawn(watch(vec![own.clone()], sender));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for _ in 0..2 {
+            fs::create_dir_all(own.join("web/sub")).unwrap();
+            fs::write(own.join("web/sub/x.json"), "{}").unwrap();
+            let wanted = Changed::Config("web".parse().unwrap());
+            assert!(next(&mut changes, &wanted).await);
+            fs::remove_dir_all(own.join("web")).unwrap();
+            assert!(next(&mut changes, &wanted).await, "of its end too");
+        }
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_writes_without_end_holds_nobody_up() {
+        let root = tempfile::tempdir().unwrap();
+        let own = root.path().join("kits");
+        fs::create_dir_all(own.join("noisy")).unwrap();
+        fs::create_dir_all(own.join("quiet")).unwrap();
+        let (sender, mut changes) = mpsc::channel(8);
+        let task = tokio::spawn(watch(vec![own.clone()], sender));
+        let noisy = own.join("noisy/state");
+        let noise = tokio::spawn(async move {
+            loop {
+                fs::write(&noisy, "x").unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fs::write(own.join("quiet/gateway.json"), "{}").unwrap();
+        let wanted = Changed::Config("quiet".parse().unwrap());
+        assert!(next(&mut changes, &wanted).await);
+        task.abort();
+        noise.abort();
     }
 }

@@ -26,7 +26,7 @@ use std::path::Path;
 use aegis_core::units::UnitKind;
 use plist::{Dictionary, Value};
 
-use super::plan::{Listen, Program};
+use super::plan::{Listen, Program, Restarts};
 use super::{Capabilities, DaemonPlan, DoorPlan, InstancePlan, UnitId};
 
 /// What launchd can do.
@@ -75,8 +75,8 @@ pub fn vm_job(plan: &InstancePlan, logs: &Path) -> Dictionary {
     job
 }
 
-/// The job of an instance daemon: started when it is bootstrapped, and again after
-/// each end with another code than 0. `logs` gets its stderr.
+/// The job of an instance daemon: started when it is bootstrapped, and again as its
+/// plan says. `logs` gets its stderr.
 pub fn daemon_job(plan: &DaemonPlan, logs: &Path) -> Dictionary {
     let name = format!("org.aegisvm.kit:{}:{}", plan.handle, plan.daemon);
     let mut program = plan.program.clone();
@@ -84,9 +84,16 @@ pub fn daemon_job(plan: &DaemonPlan, logs: &Path) -> Dictionary {
         .arguments
         .extend(["--back-off".to_owned(), plan.back_off.display().to_string()]);
     let mut job = common(&name, &program, logs);
-    let mut keep_alive = Dictionary::new();
-    keep_alive.insert("SuccessfulExit".into(), false.into());
-    job.insert("KeepAlive".into(), Value::Dictionary(keep_alive));
+    let keep_alive = match plan.restarts {
+        Restarts::OnFailure => {
+            let mut failures = Dictionary::new();
+            failures.insert("SuccessfulExit".into(), false.into());
+            Value::Dictionary(failures)
+        }
+        Restarts::Always => true.into(),
+        Restarts::Never => false.into(),
+    };
+    job.insert("KeepAlive".into(), keep_alive);
     job.insert("RunAtLoad".into(), true.into());
     job.insert("ThrottleInterval".into(), THROTTLE_SECONDS.into());
     job.insert("ExitTimeOut".into(), plan.stop_timeout.as_secs().into());
@@ -208,6 +215,7 @@ mod tests {
             ended: program("/opt/homebrew/libexec/aegisvm/aegis-shim"),
             back_off: "/i/back-off.json".into(),
             readiness: Readiness::Started,
+            restarts: Restarts::OnFailure,
             restart_max_delay: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(20),
             credentials: None,

@@ -55,6 +55,10 @@ pub struct Reach {
     pub read_only: Vec<PathBuf>,
     /// Files and folders it may write. Must exist when the unit starts.
     pub writable: Vec<PathBuf>,
+    /// Files and folders it may write if they are there when it starts.
+    pub writable_if_there: Vec<PathBuf>,
+    /// It may not use the network.
+    pub no_network: bool,
 }
 
 /// Whether a unit is confined.
@@ -114,6 +118,18 @@ pub enum Readiness {
     Notify,
 }
 
+/// When the manager starts a daemon again by itself. An end with code 78 means that
+/// its configuration must change first, whatever this says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restarts {
+    /// After failures.
+    OnFailure,
+    /// After every end but a stop.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// One instance daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonPlan {
@@ -130,6 +146,7 @@ pub struct DaemonPlan {
     /// must be writable for the unit.
     pub back_off: PathBuf,
     pub readiness: Readiness,
+    pub restarts: Restarts,
     /// The longest delay between two restarts; it begins at 100 ms.
     pub restart_max_delay: Duration,
     /// How long it may take to stop before every process is killed.

@@ -89,6 +89,8 @@ pub struct UnitState {
     pub main_pid: Option<u32>,
     /// How the main process last ended; `None` while none has.
     pub last_end: Option<ProcessEnd>,
+    /// When its main process was last started, in microseconds since 1970; 0 if never.
+    pub started: u64,
     /// Since when it is in this state, in microseconds since 1970; 0 if never.
     pub since: u64,
     /// The cgroup below the cgroup root; empty where there are none or no process runs.

@@ -131,6 +131,7 @@ impl FakeSupervisor {
             next_restart: None,
             main_pid: runs.then_some(before.unwrap_or(pid)),
             last_end: None,
+            started: 1,
             since: 1,
             control_group: String::new(),
             status: String::new(),

@@ -52,6 +52,7 @@ impl World {
         };
         let layout = Layout::new(Mode::User, &surroundings).unwrap();
         Host {
+            home: None,
             kit_dirs: vec![layout.kits()],
             program_dirs: vec![self.root.path().join("home/bin")],
             layout,

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
 use aegis_core::layout::{Layout, Mode, Surroundings};
-use aegisd::supervisor::plan::{Confinement, Limits, Listen, LogFields, Program, Reach, Readiness};
+use aegisd::supervisor::plan::{
+    Confinement, Limits, Listen, LogFields, Program, Reach, Readiness, Restarts,
+};
 use aegisd::supervisor::systemd::Systemd;
 use aegisd::supervisor::{DaemonPlan, InstancePlan, Supervisor, UnitId, UnitState};
 
@@ -204,6 +206,7 @@ impl World {
             },
             back_off: self.dir.join(format!("back-off-{name}.json")),
             readiness: Readiness::Started,
+            restarts: Restarts::OnFailure,
             restart_max_delay: Duration::from_millis(spec.restart_max_delay_ms),
             stop_timeout: Duration::from_secs(10),
             credentials: None,
@@ -219,6 +222,7 @@ impl World {
         Confinement::Reach(Reach {
             read_only: Vec::new(),
             writable: vec![self.dir.clone()],
+            ..Reach::default()
         })
     }
 }

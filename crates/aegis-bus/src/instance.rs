@@ -16,7 +16,7 @@ mod update;
 mod usage;
 mod view;
 
-pub use daemon::{DaemonEntry, DaemonState};
+pub use daemon::{ConfigEntry, DaemonEntry, DaemonState};
 pub use process::GuestProcess;
 pub use update::UpdateRequest;
 pub use usage::{UnitUsage, Usage};
@@ -105,6 +105,12 @@ pub trait Instance {
     fn kit(&self) -> zbus::Result<String>;
     #[zbus(property(emits_changed_signal = "const"))]
     fn kit_version(&self) -> zbus::Result<String>;
+    /// Whether its kit is installed; true without a kit.
+    #[zbus(property)]
+    fn kit_installed(&self) -> zbus::Result<bool>;
+    /// What its user should know about it, one sentence each.
+    #[zbus(property)]
+    fn notes(&self) -> zbus::Result<Vec<String>>;
     /// Empty means the built-in base image.
     #[zbus(property(emits_changed_signal = "const"))]
     fn image(&self) -> zbus::Result<String>;

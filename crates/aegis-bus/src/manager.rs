@@ -13,6 +13,8 @@ use zbus::{OwnedObjectPath, Type};
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
 use crate::secrets::{put_sources, take_sources};
 
+mod capabilities;
+
 /// The manager, at the root path.
 #[zbus::proxy(
     interface = "org.aegisvm.Aegis1.Manager",
@@ -47,6 +49,16 @@ pub trait Manager {
     /// before their turn. Answers with the handles that the job is about; what is
     /// left of them when it ended was not deleted.
     fn prune(&self, options: &Dict) -> zbus::Result<(Vec<String>, OwnedObjectPath)>;
+
+    /// Installs a kit from the folder behind a descriptor; an installed kit of that
+    /// name is replaced. `options` is a [`crate::kit::InstallOptions`]. Answers with
+    /// the kit once all of it is there; a failure leaves everything as it was.
+    fn install_kit(&self, folder: &zbus::Fd<'_>, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Removes a kit that `InstallKit` put there. `options` is a
+    /// [`crate::kit::RemoveOptions`]. Programs that instances still run stay until
+    /// these are deleted.
+    fn remove_kit(&self, name: &str, options: &Dict) -> zbus::Result<()>;
 
     /// Stops every instance and closes its ports and sockets until aegisd starts again.
     fn stop_all(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
@@ -156,6 +168,9 @@ pub struct SpecRequest {
     pub ports: Vec<PortMapping>,
     pub labels: BTreeMap<String, String>,
     pub limits: ResourceLimits,
+    /// Fields of the capability token (`aegis_core::capabilities`), on top of the
+    /// kit's.
+    pub capabilities: BTreeMap<String, serde_json::Value>,
     pub ephemeral: bool,
     pub insecure: bool,
 }
@@ -195,6 +210,13 @@ impl SpecRequest {
         put_some(&mut dict, "memory-max", self.limits.memory_max_mib);
         put_some(&mut dict, "cpu-quota", self.limits.cpu_quota);
         put_some(&mut dict, "tasks-max", self.limits.tasks_max);
+        if !self.capabilities.is_empty() {
+            put(
+                &mut dict,
+                "capabilities",
+                capabilities::to_dict(&self.capabilities),
+            );
+        }
         if self.ephemeral {
             put(&mut dict, "ephemeral", true);
         }
@@ -232,6 +254,9 @@ impl SpecRequest {
                 cpu_quota: reader.take("cpu-quota")?,
                 tasks_max: reader.take("tasks-max")?,
             },
+            capabilities: capabilities::from_dict(
+                reader.take("capabilities")?.unwrap_or_default(),
+            )?,
             ephemeral: reader.take("ephemeral")?.unwrap_or_default(),
             insecure: reader.take("insecure")?.unwrap_or_default(),
         };
@@ -314,6 +339,12 @@ mod tests {
                 cpu_quota: Some(150),
                 tasks_max: Some(100),
             },
+            capabilities: [
+                ("spawn".into(), true.into()),
+                ("max_children".into(), 3.into()),
+                ("allowed_images".into(), vec!["*"].into()),
+            ]
+            .into(),
             ephemeral: true,
             insecure: true,
         };

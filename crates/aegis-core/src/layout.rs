@@ -116,6 +116,11 @@ impl Layout {
         self.config.join("kits")
     }
 
+    /// The folder of kits that were installed, each in a folder of its own.
+    pub fn installed_kits(&self) -> PathBuf {
+        self.home.join("installed")
+    }
+
     /// The daemon config folder of an instance, `~/.aegis/kits/HANDLE`.
     pub fn daemon_config(&self, handle: &Handle) -> PathBuf {
         self.kits().join(handle.as_str())
@@ -205,6 +210,11 @@ impl InstanceFiles {
     /// What aegis-vmm reads ([`crate::vm_spec::VmSpec`]).
     pub fn vm_spec(&self) -> PathBuf {
         self.dir.join("vm.json")
+    }
+
+    /// Which content of their config files the daemons have.
+    pub fn applied_config(&self) -> PathBuf {
+        self.dir.join("applied.json")
     }
 
     /// What aegis-shim reads for one daemon ([`crate::daemon_spec::DaemonSpec`]).

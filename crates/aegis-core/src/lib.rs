@@ -10,10 +10,12 @@
 //! | [`spec`] | what a user asked for: the instance spec |
 //! | [`vm_spec`], [`daemon_spec`] | what a unit's program reads at its start |
 //! | [`secret`], [`credential`] | secrets, and how a unit is given them |
+//! | [`daemon`] | how an instance daemon is run |
 //! | [`port`] | exposed ports |
 //! | [`label`] | what users note on instances |
 //! | [`limits`] | what a VM may use of the host |
 //! | [`kit`] | kit manifests |
+//! | [`capabilities`] | what a guest may do beyond its own VM |
 //! | [`layout`] | where everything lies on disk |
 //! | [`units`] | the names of units |
 //! | [`restart`] | what the end of a command leads to |
@@ -23,8 +25,10 @@
 //! | [`door`] | how an API socket is brought to aegisd |
 //! | [`fault`] | errors that cross a process boundary |
 
+pub mod capabilities;
 pub mod control;
 pub mod credential;
+pub mod daemon;
 pub mod daemon_spec;
 pub mod door;
 pub mod fault;

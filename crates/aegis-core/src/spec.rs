@@ -11,6 +11,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::{
+    DEFAULT_RESTART_MAX_DELAY_MS, DEFAULT_STOP_TIMEOUT_MS, DaemonConfig, DaemonLimits,
+    DaemonSandbox, Ready, Restart,
+};
 use crate::label::{self, LabelError, Labels};
 use crate::limits::{LimitError, ResourceLimits};
 use crate::port::PortMapping;
@@ -79,6 +83,12 @@ pub struct InstanceSpec {
     /// The instance daemons, expanded from the kit.
     #[serde(default)]
     pub daemons: Vec<InstanceDaemon>,
+    /// Programs of the host that are added to the image, as the kit declared them.
+    #[serde(default)]
+    pub inject: Vec<PathBuf>,
+    /// Files that the kit puts into the workspace.
+    #[serde(default)]
+    pub files: Vec<WorkspaceFile>,
     /// Lives for one command and leaves nothing behind.
     #[serde(default)]
     pub ephemeral: bool,
@@ -108,6 +118,8 @@ impl Default for InstanceSpec {
             limits: ResourceLimits::default(),
             capabilities: serde_json::Value::Null,
             daemons: Vec::new(),
+            inject: Vec::new(),
+            files: Vec::new(),
             ephemeral: false,
             insecure: false,
         }
@@ -134,8 +146,56 @@ pub struct InstanceDaemon {
     pub args: Vec<String>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub restart: Restart,
     /// Longest delay between two restarts, in milliseconds.
     pub restart_max_delay_ms: u64,
+    #[serde(default)]
+    pub ready: Ready,
+    /// Milliseconds between SIGTERM and SIGKILL.
+    #[serde(default = "default_stop_timeout_ms")]
+    pub stop_timeout_ms: u64,
+    #[serde(default)]
+    pub limits: DaemonLimits,
+    #[serde(default)]
+    pub sandbox: DaemonSandbox,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<DaemonConfig>,
+}
+
+impl InstanceDaemon {
+    /// A daemon about which nothing more was said.
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        let name = name.into();
+        Self {
+            label: name.clone(),
+            name,
+            program: program.into(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            restart: Restart::default(),
+            restart_max_delay_ms: DEFAULT_RESTART_MAX_DELAY_MS,
+            ready: Ready::default(),
+            stop_timeout_ms: DEFAULT_STOP_TIMEOUT_MS,
+            limits: DaemonLimits::default(),
+            sandbox: DaemonSandbox::default(),
+            config: None,
+        }
+    }
+}
+
+fn default_stop_timeout_ms() -> u64 {
+    DEFAULT_STOP_TIMEOUT_MS
+}
+
+/// A file that a kit puts into the workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceFile {
+    /// Relative to the workspace.
+    pub path: PathBuf,
+    /// Written at creation where there is no file; `None` means not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<serde_json::Value>,
 }
 
 /// What executes the guest's instructions.
@@ -210,12 +270,8 @@ impl InstanceSpec {
     /// # Errors
     /// The first value that is not acceptable.
     pub fn validate(&self) -> Result<(), SpecError> {
-        if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&self.memory_mib) {
-            return Err(SpecError::Memory(self.memory_mib));
-        }
-        if !(1..=MAX_CPUS).contains(&self.cpus) {
-            return Err(SpecError::Cpus(self.cpus));
-        }
+        validate_memory(self.memory_mib)?;
+        validate_cpus(self.cpus)?;
         let (workdir, user) = (self.workdir.as_deref(), self.user.as_deref());
         validate_program(&self.command, &self.env, workdir, user)?;
         label::validate(&self.labels)?;
@@ -233,6 +289,28 @@ impl InstanceSpec {
         }
         Ok(())
     }
+}
+
+/// Checks the memory of a guest, in MiB.
+///
+/// # Errors
+/// It is too little or too much.
+pub fn validate_memory(mib: u32) -> Result<(), SpecError> {
+    if (MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&mib) {
+        return Ok(());
+    }
+    Err(SpecError::Memory(mib))
+}
+
+/// Checks a number of virtual CPUs.
+///
+/// # Errors
+/// There are none, or too many.
+pub fn validate_cpus(cpus: u32) -> Result<(), SpecError> {
+    if (1..=MAX_CPUS).contains(&cpus) {
+        return Ok(());
+    }
+    Err(SpecError::Cpus(cpus))
 }
 
 /// The longest word that execve(2) takes, its NUL not counted (MAX_ARG_STRLEN of

@@ -25,6 +25,9 @@ pub struct VmSpec {
     pub guest_dir: PathBuf,
     /// The writable layer; `None` means memory (ephemeral instances).
     pub disk: Option<Disk>,
+    /// Programs of the host that are added to the image's `/usr/bin`.
+    #[serde(default)]
+    pub inject: Vec<PathBuf>,
     /// The host folder shown at `/workspace`.
     pub workspace: Option<PathBuf>,
     pub command: Vec<String>,

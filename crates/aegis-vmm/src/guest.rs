@@ -26,6 +26,15 @@ const PULSE_INTERVAL: Duration = Duration::from_secs(30);
 /// on a loaded host miss several seconds while they are well.
 const PULSE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// The read-only layers, the lowest first.
+fn layers(spec: &VmSpec) -> Vec<String> {
+    let mut layers = vec![DiskSerial::Base];
+    if !spec.inject.is_empty() {
+        layers.push(DiskSerial::Kit);
+    }
+    layers.iter().map(ToString::to_string).collect()
+}
+
 /// What a guest that introduced itself is told.
 pub fn boot_order(spec: &VmSpec, hello: &Hello, share: Option<hypervisor::ShareKind>) -> Boot {
     Boot {
@@ -33,7 +42,7 @@ pub fn boot_order(spec: &VmSpec, hello: &Hello, share: Option<hypervisor::ShareK
         hostname: spec.handle.to_string(),
         time_ns: now_ns(),
         root: Root {
-            layers: vec![DiskSerial::Base.to_string()],
+            layers: layers(spec),
             upper: match spec.disk {
                 Some(_) => Upper::Disk {
                     serial: DiskSerial::Upper.to_string(),

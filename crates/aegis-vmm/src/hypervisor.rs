@@ -76,7 +76,7 @@ pub struct MachinePlan {
 }
 
 /// Most disks of a guest: the slot budget of [`argv`].
-pub const MAX_DISKS: usize = 2;
+pub const MAX_DISKS: usize = 3;
 
 /// A disk image in raw format.
 #[derive(Clone, Debug)]
@@ -92,6 +92,8 @@ pub struct DiskPlan {
 pub enum DiskSerial {
     /// The read-only base image.
     Base,
+    /// The programs of a kit, read-only, above the base image.
+    Kit,
     /// The writable layer.
     Upper,
 }
@@ -100,6 +102,7 @@ impl fmt::Display for DiskSerial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Base => "base",
+            Self::Kit => "kit",
             Self::Upper => "upper",
         })
     }

@@ -17,6 +17,7 @@
 //! | [`command_log`], [`console`], [`command_exit`] | what the guest leaves in files |
 //! | [`rotated`] | files that do not grow without end |
 //! | [`disk`] | the writable layer |
+//! | [`inject`] | the layer of a kit's programs |
 //! | [`activation`] | the listening sockets |
 //! | [`notify`] | what the service manager is told |
 //! | [`logging`] | our own log |
@@ -36,6 +37,7 @@ pub mod exec;
 pub mod guest;
 pub mod hardening;
 pub mod hypervisor;
+pub mod inject;
 pub mod jail;
 pub mod logging;
 pub mod notify;

@@ -40,6 +40,9 @@ enum State {
     Unlimited,
     /// Enabled with another limit, which the VM's unit has.
     Limited,
+    /// A kit that is not installed, without regard to the instance.
+    KitAbsent,
+    KitInstalled,
 }
 
 /// What became of an operation.
@@ -68,7 +71,7 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 16] = [
+pub(super) const ALL: [Operation; 18] = [
     of("create", State::Absent, CREATE, State::Enabled),
     of(
         "disable",
@@ -161,7 +164,24 @@ pub(super) const ALL: [Operation; 16] = [
         "aegisctl instance stop {}",
         State::Enabled,
     ),
+    of(
+        "kit install",
+        State::KitAbsent,
+        "aegisctl kit install ~/walk-kit",
+        State::KitInstalled,
+    ),
+    of(
+        "kit remove",
+        State::KitInstalled,
+        "aegisctl kit remove walked",
+        State::KitAbsent,
+    ),
 ];
+
+/// A kit's folder with a file, a folder and a link.
+const KIT: &str = "mkdir -p ~/walk-kit/bin && cd ~/walk-kit
+    printf '{\"instance_daemons\": [{\"binary\": \"gate\"}]}' >walked.json
+    printf '#!/bin/sh\nsleep infinity\n' >bin/gate && chmod 755 bin/gate && ln -sf bin/gate link";
 
 const fn of(name: &'static str, from: State, act: &'static str, to: State) -> Operation {
     Operation {
@@ -232,6 +252,14 @@ fn describe(seat: Seat<'_>) -> String {
 impl State {
     fn bring_about(self, seat: Seat<'_>) -> Result<()> {
         let must = |line: &str| run(seat, line)?.success().context(line.to_owned());
+        match self {
+            Self::KitAbsent => return must("aegisctl kit remove walked").map(drop),
+            Self::KitInstalled => {
+                must(KIT)?;
+                return must("aegisctl kit install ~/walk-kit").map(drop);
+            }
+            _ => {}
+        }
         if self == Self::Absent {
             return must("aegisctl instance delete --purge {}").map(drop);
         }
@@ -241,7 +269,7 @@ impl State {
             Some(true) => String::new(),
         };
         let line = match self {
-            Self::Absent => "true",
+            Self::Absent | Self::KitAbsent | Self::KitInstalled => "true",
             Self::Enabled => "aegisctl instance stop {} && aegisctl instance enable {}",
             Self::ConfigOfKit => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
@@ -270,6 +298,11 @@ impl State {
     }
 
     fn holds(self, seat: Seat<'_>) -> Result<bool> {
+        if matches!(self, Self::KitAbsent | Self::KitInstalled) {
+            seat.run(KIT)?.success()?;
+            let list = seat.aegis_ok("kit list --json")?;
+            return Ok(list.contains("\"walked\"") == (self == Self::KitInstalled));
+        }
         let is_enabled = match (enabled(seat)?, self) {
             (None, Self::Absent) => return Ok(true),
             (None, _) | (_, Self::Absent) => return Ok(false),
@@ -285,7 +318,7 @@ impl State {
         let mut next = || states.next().unwrap_or(false);
         let (socket, daemon, vm) = (next(), next(), next());
         Ok(match self {
-            Self::Absent => false,
+            Self::Absent | Self::KitAbsent | Self::KitInstalled => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
             Self::Enabled => is_enabled && socket && daemon && !vm,
             Self::Unlimited => is_enabled && socket && daemon && !vm && !is_limited(seat)?,

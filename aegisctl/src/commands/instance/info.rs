@@ -1,6 +1,6 @@
 //! `instance info`: everything about one instance, a line per fact.
 
-use aegis_bus::instance::{DaemonEntry, InstanceView, LastExit};
+use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit};
 use aegis_core::limits::ResourceLimits;
 use serde_json::json;
 
@@ -8,10 +8,7 @@ use super::to_json;
 use crate::cli::Context;
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::ui::{Ui, age, clean, moment, shell_words, tone_of};
-
-/// Labels are padded to this many columns; a longer one is followed by a space.
-const LABEL_WIDTH: usize = 13;
+use crate::ui::{Lines, Ui, age, moment, shell_words, tone_of};
 
 /// Show an instance
 #[derive(Debug, clap::Args)]
@@ -52,8 +49,13 @@ fn render(ui: Ui, view: &InstanceView) -> String {
             image => image,
         },
     );
-    let kit = format!("{} {}", view.kit, view.kit_version);
-    lines.add("Kit", kit.trim());
+    if view.kit_installed {
+        let kit = format!("{} {}", view.kit, view.kit_version);
+        lines.add("Kit", kit.trim());
+    } else {
+        lines.add("Kit", &format!("{} (not installed)", view.kit));
+        lines.detail(&labelled("made from version ", &view.kit_version));
+    }
     for daemon in &view.daemons {
         add_daemon(ui, &mut lines, daemon);
     }
@@ -94,7 +96,7 @@ fn render(ui: Ui, view: &InstanceView) -> String {
         lines.add("Last exit", &exit_words(exit));
         lines.detail(&moment(exit.at_us));
     }
-    lines.0
+    lines.text()
 }
 
 fn limit_words(limits: &ResourceLimits) -> String {
@@ -109,22 +111,45 @@ fn limit_words(limits: &ResourceLimits) -> String {
 }
 
 fn add_daemon(ui: Ui, lines: &mut Lines, daemon: &DaemonEntry) {
-    let state = daemon.state.as_str();
-    lines.add_painted(&daemon.label, &ui.paint(tone_of(state), state));
-    if daemon.next_restart_in_us > 0 {
-        let tenths = daemon.next_restart_in_us.div_ceil(100_000);
-        lines.detail(&format!(
-            "starts again in {}.{} s",
-            tenths / 10,
-            tenths % 10
-        ));
-    }
+    let tone = tone_of(daemon.state.as_str());
+    lines.add_painted(&daemon.label, &ui.paint(tone, &state_words(daemon)));
     if daemon.restarts > 0 {
         lines.detail(&format!("restarts: {}", daemon.restarts));
     }
     lines.detail(&labelled("last exit: ", &daemon.last_exit));
     lines.detail(&labelled("since ", &age(daemon.since_us)));
+    if let Some(config) = &daemon.config {
+        lines.detail(&format!("config: {}", config.path));
+        if !config.hash.is_empty() {
+            let hash = config.hash.get(..SHORT_HASH).unwrap_or(&config.hash);
+            let when = moment(config.applied_us);
+            lines.detail(&format!("config applied: {when}, sha256 {hash}"));
+        }
+        lines.detail(&labelled("config not applied: ", &config.problem));
+    }
+    if !daemon.reads.is_empty() || !daemon.writes.is_empty() {
+        lines.detail("sees no other files of the home than:");
+        for (verb, paths) in [("read", &daemon.reads), ("write", &daemon.writes)] {
+            for path in paths {
+                lines.detail(&format!("  {path} ({verb})"));
+            }
+        }
+    }
     lines.detail(&daemon.unit);
+}
+
+/// Digits of a hash that tell contents apart for people.
+const SHORT_HASH: usize = 12;
+
+/// `running`, `restarting in 4s`, `exited`, `failed`, `waiting for config`, ...
+fn state_words(daemon: &DaemonEntry) -> String {
+    match daemon.state {
+        DaemonState::Restarting if daemon.next_restart_in_us > 0 => {
+            let seconds = daemon.next_restart_in_us.div_ceil(1_000_000);
+            format!("restarting in {seconds}s")
+        }
+        state => state.as_str().replace('-', " "),
+    }
 }
 
 fn exit_words(exit: &LastExit) -> String {
@@ -162,36 +187,11 @@ fn labelled(label: &str, text: &str) -> String {
     format!("{label}{text}")
 }
 
-/// Lines of a label and a value; what is empty is left out.
-#[derive(Default)]
-struct Lines(String);
-
-impl Lines {
-    fn add(&mut self, label: &str, value: &str) {
-        self.add_painted(label, &clean(value));
-    }
-
-    /// Adds a value that is ours and may hold colour.
-    fn add_painted(&mut self, label: &str, value: &str) {
-        if !value.is_empty() {
-            let label = format!("{}: ", clean(label));
-            self.0.push_str(&format!("{label:<LABEL_WIDTH$}{value}\n"));
-        }
-    }
-
-    fn detail(&mut self, text: &str) {
-        if !text.is_empty() {
-            let text = clean(text);
-            self.0.push_str(&format!("{:LABEL_WIDTH$}{text}\n", ""));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use aegis_bus::dict::{Dict, put};
-    use aegis_bus::instance::DaemonState;
+    use aegis_bus::instance::ConfigEntry;
 
     fn view() -> InstanceView {
         let daemon = DaemonEntry {
@@ -204,6 +204,14 @@ mod tests {
             last_exit: "code 1".into(),
             since_us: 0,
             pid: 7,
+            config: Some(ConfigEntry {
+                path: "/home/a/.aegis/kits/my-agent/gateway.json".into(),
+                hash: "0123456789abcdef".into(),
+                applied_us: 0,
+                problem: "it is not valid JSON".into(),
+            }),
+            reads: vec!["/home/a/bin".into()],
+            writes: vec!["/home/a/.aegis/kits/my-agent".into()],
         };
         let exit = LastExit {
             code: None,
@@ -243,6 +251,12 @@ Kit:         agent 1.0
 Gateway:     running
              restarts: 2
              last exit: code 1
+             config: /home/a/.aegis/kits/my-agent/gateway.json
+             config applied: , sha256 0123456789ab
+             config not applied: it is not valid JSON
+             sees no other files of the home than:
+               /home/a/bin (read)
+               /home/a/.aegis/kits/my-agent (write)
              aegis-kit-my-agent:gateway.service
 Command:     sh -c 'a b'
 Ports:       127.0.0.1:8080:80
@@ -265,6 +279,37 @@ Last exit:   killed by signal 9 (the guest ran out of memory)
         let text = render(Ui::new(false, false), &view);
         let shown = "Stopped:     aegis-vm-my-agent.socket, by systemctl\n             while aegisd did not run\n";
         assert!(text.contains(shown), "{text}");
+    }
+
+    #[test]
+    fn states_of_daemons_are_words() {
+        let mut daemon = view().daemons.remove(0);
+        let mut words = |state, next_restart_in_us| {
+            daemon.state = state;
+            daemon.next_restart_in_us = next_restart_in_us;
+            state_words(&daemon)
+        };
+        assert_eq!(words(DaemonState::Running, 0), "running");
+        assert_eq!(
+            words(DaemonState::Restarting, 3_200_000),
+            "restarting in 4s"
+        );
+        assert_eq!(words(DaemonState::Restarting, 0), "restarting");
+        assert_eq!(
+            words(DaemonState::WaitingForConfig, 0),
+            "waiting for config"
+        );
+    }
+
+    #[test]
+    fn a_kit_that_is_gone_is_said() {
+        let mut view = view();
+        view.kit_installed = false;
+        let text = render(Ui::new(false, false), &view);
+        assert!(
+            text.contains("\nKit:         agent (not installed)\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -41,7 +41,10 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
             };
             table.row(vec![
                 plain(&view.handle),
-                plain(&view.kit),
+                match view.kit_installed {
+                    true => plain(&view.kit),
+                    false => (Tone::Bad, format!("{} (not installed)", view.kit)),
+                },
                 (tone_of(&view.state), view.state.clone()),
                 plain(image),
                 plain(&view.ports.join(" ")),

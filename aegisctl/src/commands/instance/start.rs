@@ -8,6 +8,7 @@ use aegis_bus::instance::{DeleteOptions, InstanceProxy};
 use aegis_bus::job::JobState;
 use aegis_bus::manager::{CreateOptions, SpecRequest};
 use aegis_bus::names;
+use aegis_core::capabilities;
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
 use aegis_core::restart::RestartPolicy;
@@ -23,7 +24,7 @@ use crate::failure::{Difference, Failure};
 use crate::flags::{DetachFlags, MachineFlags, ProcessFlags};
 use crate::job::{self, JobWatch};
 use crate::session::{Session, Signals, Terminal, Wiring};
-use crate::ui::Progress;
+use crate::ui::{Progress, clean};
 
 /// Start an instance; one that does not exist yet is made
 ///
@@ -39,6 +40,13 @@ pub(crate) struct Args {
     /// Make it from this kit; explicit flags win over the kit's defaults
     #[arg(long)]
     kit: Option<String>,
+    /// Boot this image; an empty one is the built-in base image
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Let the guest do more than use its own VM, or less than its kit says; a list
+    /// has commas
+    #[arg(long = "capability", value_name = "NAME=VALUE", value_parser = capabilities::parse)]
+    capabilities: Vec<(String, serde_json::Value)>,
     /// Its name; without one AegisVM chooses
     #[arg(long)]
     name: Option<String>,
@@ -72,7 +80,13 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         return start_attached(context, args, &environment).await;
     }
     let progress = context.ui.progress("Starting the instance");
-    let started = progress.during(Box::pin(start(context, &args, &environment, &progress, None)));
+    let started = progress.during(Box::pin(start(
+        context,
+        &args,
+        &environment,
+        &progress,
+        None,
+    )));
     let Launch {
         client,
         instance,
@@ -98,6 +112,11 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
             text
         },
     )?;
+    if matches!(started, Started::Created) {
+        for note in &view.notes {
+            context.ui.note(&format!("note: {}", clean(note)));
+        }
+    }
     warn_of_logout(context, &client).await;
     Ok(exit_code::OK)
 }
@@ -165,6 +184,8 @@ impl Args {
         let command = (!self.command.is_empty()).then(|| self.command.clone());
         Ok(SpecRequest {
             kit: self.kit.clone(),
+            image: self.image.clone(),
+            capabilities: self.capabilities.iter().cloned().collect(),
             terminal: command.is_some().then_some(!self.no_terminal),
             command,
             restart: self.restart,

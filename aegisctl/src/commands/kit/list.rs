@@ -1,13 +1,11 @@
 //! `kit list`.
 
-use aegis_bus::kit::KitView;
-use serde_json::{Value, json};
-
+use super::{status_words, to_json, trouble};
 use crate::cli::Context;
 use crate::exit_code;
 use crate::failure::Failure;
 use crate::listing::{FormatFlags, Listing};
-use crate::ui::{Table, Tone, tone_of};
+use crate::ui::{Table, Tone, clean, tone_of};
 
 /// List the installed kits
 #[derive(Debug, clap::Args)]
@@ -30,33 +28,21 @@ pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         let mut table = Table::new(&["NAME", "VERSION", "STATUS", "DESCRIPTION"]);
         for kit in &kits {
             let plain = |text: &str| (Tone::Plain, text.to_owned());
-            // What is wrong matters more than what it would be good for.
-            let description = match kit.status_reason.as_str() {
-                "" => &kit.description,
-                reason => reason,
-            };
             table.row(vec![
                 plain(&kit.name),
                 plain(&kit.version),
-                (tone_of(&kit.status), kit.status.clone()),
-                plain(description),
+                (tone_of(&kit.status), status_words(kit)),
+                // What is wrong matters more than what it would be good for.
+                plain(trouble(kit).unwrap_or(&kit.description)),
             ]);
         }
         table.render(context.ui)
     })?;
+    for kit in &kits {
+        for warning in &kit.warnings {
+            let (path, warning) = (clean(&kit.path), clean(warning));
+            context.ui.note(&format!("warning: {path}: {warning}"));
+        }
+    }
     Ok(exit_code::OK)
-}
-
-fn to_json(kit: &KitView) -> Value {
-    json!({
-        "name": kit.name,
-        "version": kit.version,
-        "description": kit.description,
-        "status": kit.status,
-        "status_reason": kit.status_reason,
-        "path": kit.path,
-        "image": kit.image,
-        "command": kit.command,
-        "daemons": kit.daemons,
-    })
 }

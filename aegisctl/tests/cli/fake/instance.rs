@@ -445,6 +445,9 @@ impl Instance {
             last_exit: String::new(),
             since_us: 0,
             pid: 1,
+            config: None,
+            reads: Vec::new(),
+            writes: Vec::new(),
         };
         vec![gateway.to_dict()]
     }

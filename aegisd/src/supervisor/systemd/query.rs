@@ -89,6 +89,7 @@ fn read(unit: UnitId, general: &Properties, specific: &Properties) -> UnitState 
             signed(specific, "ExecMainCode"),
             signed(specific, "ExecMainStatus"),
         ),
+        started: number(specific, "ExecMainStartTimestamp"),
         since,
         control_group: text(specific, "ControlGroup"),
         stopping: is_stopping(general),

@@ -55,6 +55,8 @@ const SERVICE_CALLS: [&str; 5] = [
 /// Unix for the journal and readiness, INET for the ports, NETLINK since libc
 /// reads the host's addresses through it.
 const FAMILIES: [&str; 4] = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"];
+/// What is left of them without network.
+const LOCAL_FAMILIES: [&str; 1] = ["AF_UNIX"];
 
 impl Places {
     /// The places of a mode, for a user with this home directory.
@@ -98,6 +100,10 @@ impl Places {
             .emptied()
             .map(|path| (path.display().to_string(), "ro,mode=0755"))
             .collect();
+        let families = match reach.no_network {
+            true => LOCAL_FAMILIES.to_vec(),
+            false => FAMILIES.to_vec(),
+        };
         let mut properties: Vec<Property> = vec![
             ("PrivateUsers", true.into()),
             ("ProtectSystem", "strict".into()),
@@ -112,10 +118,11 @@ impl Places {
             ("KeyringMode", "private".into()),
             ("SystemCallArchitectures", vec!["native"].into()),
             ("SystemCallErrorNumber", EPERM.into()),
-            ("RestrictAddressFamilies", (true, FAMILIES.to_vec()).into()),
+            ("RestrictAddressFamilies", (true, families).into()),
             ("TemporaryFileSystem", emptied.into()),
         ];
         let mut writable = binds(&reach.writable, false);
+        writable.extend(binds(&reach.writable_if_there, true));
         let mut readable = binds(&reach.read_only, true);
         writable.push(bind(&self.notify, true));
         readable.push(bind(Path::new("/run/systemd/journal"), true));
@@ -139,6 +146,9 @@ impl Places {
                     // systemd 252 cannot let a second command of the unit into the
                     // namespace that the first one's user namespace owns.
                     properties.push(("PrivateIPC", true.into()));
+                    if reach.no_network {
+                        properties.push(("PrivateNetwork", true.into()));
+                    }
                 }
                 properties.extend([
                     ("ProtectProc", "invisible".into()),
@@ -265,6 +275,21 @@ mod tests {
         for properties in [&daemon, &vm] {
             assert_eq!(value(properties, "PrivateUsers"), Some(&true.into()));
         }
+    }
+
+    #[test]
+    fn a_daemon_without_network_can_make_no_socket_of_it() {
+        let reach = Reach {
+            no_network: true,
+            ..Reach::default()
+        };
+        let properties = places(&[]).confine(Profile::Daemon, &reach, &[], false);
+        assert!(value(&properties, "PrivateNetwork").is_some());
+        let local: Variant<'static> = (true, vec!["AF_UNIX"]).into();
+        assert_eq!(value(&properties, "RestrictAddressFamilies"), Some(&local));
+        let old = places(&[]).confine(Profile::Daemon, &reach, &[], true);
+        assert!(value(&old, "PrivateNetwork").is_none());
+        assert_eq!(value(&old, "RestrictAddressFamilies"), Some(&local));
     }
 
     #[test]

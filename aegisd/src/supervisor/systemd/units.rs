@@ -14,7 +14,7 @@ use zbus::Variant;
 use super::manager::Property;
 use super::sandbox::{Places, Profile};
 use crate::supervisor::plan::{
-    Confinement, Limits, Listen, LogFields, Program, Readiness, is_plain_path,
+    Confinement, Limits, Listen, LogFields, Program, Readiness, Restarts, is_plain_path,
 };
 use crate::supervisor::state::EXIT_CONFIG;
 use crate::supervisor::{DaemonPlan, DoorPlan, InstancePlan, SupervisorError, UnitId};
@@ -31,6 +31,9 @@ const VM_MAX_DELAY: Duration = Duration::from_secs(60);
 /// Where the delay cannot grow: long enough for a crash loop not to eat a CPU,
 /// short enough for a waiting client.
 const VM_FIXED_DELAY: Duration = Duration::from_secs(1);
+/// How soon a daemon that is restarted after every end starts again, where the delay
+/// cannot grow: an end with success tells aegis-shim nothing to count.
+const FIXED_DELAY: Duration = Duration::from_secs(1);
 /// How long a daemon may take to say that it is ready, its back-off not counted
 /// (`DefaultTimeoutStartSec=` of systemd-system.conf(5)).
 const DAEMON_START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -169,7 +172,11 @@ impl UnitMaker {
             ("TimeoutStartUSec", micros(DAEMON_START_TIMEOUT).into()),
             ("TimeoutStopUSec", micros(plan.stop_timeout).into()),
             // An end with code 0 stays to be seen as exited; else the unit would vanish.
-            ("RemainAfterExit", true.into()),
+            // It is no end for the manager then, so it would not restart it either.
+            (
+                "RemainAfterExit",
+                (plan.restarts != Restarts::Always).into(),
+            ),
             (
                 "RestartPreventExitStatus",
                 (vec![EXIT_CONFIG], Vec::<i32>::new()).into(),
@@ -182,9 +189,15 @@ impl UnitMaker {
             ended.arguments.extend(back_off(plan));
             properties.push(("ExecStopPost", command(&unit, &[&ended])?));
         }
+        let longest = plan.restart_max_delay;
         // The shim waits where the delay cannot grow, so the manager need not.
-        properties.push(("Restart", "on-failure".into()));
-        properties.extend(self.restart_delay(plan.restart_max_delay, FIRST_DELAY));
+        let (word, fixed) = match plan.restarts {
+            Restarts::OnFailure => ("on-failure", FIRST_DELAY),
+            Restarts::Always => ("always", FIXED_DELAY.min(longest)),
+            Restarts::Never => ("no", FIRST_DELAY),
+        };
+        properties.push(("Restart", word.into()));
+        properties.extend(self.restart_delay(longest, fixed));
         properties.extend(log_fields(&unit, Some(&plan.daemon), &plan.log));
         properties.extend(limits(&plan.limits));
         properties.extend(credential(&unit, plan.credentials.as_deref())?);
@@ -233,7 +246,8 @@ impl UnitMaker {
             ("TimeoutStopUSec", micros(DOOR_STOP_TIMEOUT).into()),
             ("SyslogIdentifier", "aegis-door".into()),
         ];
-        properties.extend(self.restart(VM_MAX_DELAY, VM_FIXED_DELAY));
+        properties.push(("Restart", "on-failure".into()));
+        properties.extend(self.restart_delay(VM_MAX_DELAY, VM_FIXED_DELAY));
         properties.extend(log_fields(&unit, None, &LogFields::default()));
         properties.extend(self.common(
             &unit,
@@ -284,7 +298,8 @@ impl UnitMaker {
         }
         if let Confinement::Reach(reach) = confinement {
             let hidden = self.places.emptied();
-            let given = reach.writable.iter().chain(&reach.read_only);
+            let given = [&reach.writable, &reach.writable_if_there, &reach.read_only];
+            let given = given.into_iter().flatten();
             for path in given.map(PathBuf::as_path).chain(hidden) {
                 check_path(unit, path)?;
             }

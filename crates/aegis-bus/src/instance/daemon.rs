@@ -85,6 +85,25 @@ pub struct DaemonEntry {
     pub since_us: u64,
     /// 0 while it has no process.
     pub pid: u32,
+    /// Its config file; `None` without one.
+    pub config: Option<ConfigEntry>,
+    /// What of the home directories, of `/run` and of AegisVM's own folders it may
+    /// read and write; all else of them it does not see.
+    pub reads: Vec<String>,
+    pub writes: Vec<String>,
+}
+
+/// The config file of a daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigEntry {
+    /// Absolute.
+    pub path: String,
+    /// SHA-256 of the content that the daemon has, in hexadecimal; empty if none.
+    pub hash: String,
+    /// When that content was given to the daemon, in microseconds since 1970.
+    pub applied_us: u64,
+    /// Why the file is not applied as it is now; empty if it is.
+    pub problem: String,
 }
 
 impl DaemonEntry {
@@ -100,6 +119,14 @@ impl DaemonEntry {
         put(&mut dict, "last-exit", self.last_exit.as_str());
         put(&mut dict, "since", self.since_us);
         put(&mut dict, "pid", self.pid);
+        if let Some(config) = &self.config {
+            put(&mut dict, "config", config.path.as_str());
+            put(&mut dict, "config-hash", config.hash.as_str());
+            put(&mut dict, "config-applied", config.applied_us);
+            put(&mut dict, "config-problem", config.problem.as_str());
+        }
+        put(&mut dict, "reads", self.reads.clone());
+        put(&mut dict, "writes", self.writes.clone());
         dict
     }
 
@@ -114,7 +141,19 @@ impl DaemonEntry {
             what: "daemon entry",
             key: "state",
         })?;
+        let config = match reader.take("config")? {
+            None => None,
+            Some(path) => Some(ConfigEntry {
+                path,
+                hash: reader.take("config-hash")?.unwrap_or_default(),
+                applied_us: reader.take("config-applied")?.unwrap_or_default(),
+                problem: reader.take("config-problem")?.unwrap_or_default(),
+            }),
+        };
         Ok(Self {
+            config,
+            reads: reader.take("reads")?.unwrap_or_default(),
+            writes: reader.take("writes")?.unwrap_or_default(),
             label: reader.take("label")?.unwrap_or_else(|| name.clone()),
             name,
             unit: reader.take("unit")?.unwrap_or_default(),
@@ -145,6 +184,14 @@ mod tests {
                 last_exit: "exit code 1".into(),
                 since_us: 7,
                 pid: 9,
+                config: Some(ConfigEntry {
+                    path: "/home/a/.aegis/kits/a/gateway.json".into(),
+                    hash: "00ff".into(),
+                    applied_us: 5,
+                    problem: "it is not valid JSON".into(),
+                }),
+                reads: vec!["/home/a/bin".into()],
+                writes: Vec::new(),
             };
             let mut dict = entry.to_dict();
             put(&mut dict, "tomorrow", true);

@@ -14,9 +14,9 @@
 //! | 3 | virtio-blk `upper` | [`Invocation::disk`] |
 //! | 4 | the share: virtiofs or 9p | [`Invocation::share`] |
 //! | 5 | virtio-rng | [`Invocation::entropy`] |
-//! | 6 | network | not yet used |
-//! | 7 | balloon | not yet used |
-//! | 8 | free | |
+//! | 6 | virtio-blk `kit`, read-only, where a kit adds programs | [`Invocation::disk`] |
+//! | 7 | network | not yet used |
+//! | 8 | balloon | not yet used |
 //!
 //! The console is an ISA serial port and takes no slot. q35 has PCI slots enough
 //! and gets the same devices in their PCI form.
@@ -259,6 +259,7 @@ mod tests {
         invocation.console(null().into());
         invocation.link(null().into());
         invocation.disk(null(), DiskSerial::Base, true);
+        invocation.disk(null(), DiskSerial::Kit, true);
         invocation.disk(null(), DiskSerial::Upper, false);
         invocation.share(Carrier::NineP {
             folder: Folder::Jailed("/share"),
@@ -281,7 +282,7 @@ mod tests {
     #[test]
     fn descriptors_are_numbered_in_the_order_they_are_passed() {
         let invocation = full(MachineType::Microvm);
-        assert_eq!(invocation.descriptors.len(), 5);
+        assert_eq!(invocation.descriptors.len(), 6);
         assert_eq!(
             values(&invocation, "-chardev"),
             [
@@ -292,7 +293,7 @@ mod tests {
         );
         assert_eq!(
             values(&invocation, "-add-fd"),
-            ["fd=4,set=4", "fd=6,set=6", "fd=7,set=7"]
+            ["fd=4,set=4", "fd=6,set=6", "fd=7,set=7", "fd=8,set=8"]
         );
     }
 
@@ -303,7 +304,7 @@ mod tests {
             .iter()
             .filter(|d| d.contains("-device"))
             .count();
-        assert_eq!(slots, 5);
+        assert_eq!(slots, 6);
         assert!(
             values(&invocation, "-device")
                 .iter()

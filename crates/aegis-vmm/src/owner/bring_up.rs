@@ -37,6 +37,7 @@ use crate::hypervisor::{
     DiskPlan, DiskSerial, GuestKernel, Hypervisor, LaunchError, Machine, MachineEnd, MachinePlan,
     SharePlan,
 };
+use crate::inject::{self, InjectError};
 use crate::status::StatusDoor;
 
 /// How long the project's own kernel may take until the guest is ready. It needs
@@ -58,6 +59,8 @@ pub enum StartError {
     NoBaseImage(PathBuf),
     #[error("cannot make the disk of the instance")]
     Disk(#[source] DiskError),
+    #[error("cannot add the kit's programs to the image")]
+    Inject(#[from] InjectError),
     #[error("cannot open the {what} {}", path.display())]
     Log {
         what: &'static str,
@@ -98,6 +101,7 @@ impl From<StartError> for Fault {
             },
             StartError::Launch(error) => error.into(),
             StartError::Disk(error) => error.into(),
+            StartError::Inject(error) => error.into(),
             StartError::Boot(error) => guest::call_fault(&error),
             StartError::NoBaseImage(_) => Fault::from_error(Symbol::GuestFilesMissing, &error)
                 .with_hint("install the guest files again"),
@@ -174,6 +178,13 @@ impl Planned {
             read_only: true,
             serial: DiskSerial::Base,
         }];
+        if let Some(path) = inject::ensure(&spec.dir, &spec.inject).await? {
+            disks.push(DiskPlan {
+                path,
+                read_only: true,
+                serial: DiskSerial::Kit,
+            });
+        }
         if let Some(disk) = &spec.disk {
             let made = disk::ensure(disk);
             let made = async { made.await.map_err(StartError::Disk) };

@@ -85,6 +85,7 @@ impl World {
             accel: Accel::Tcg,
             guest_dir,
             disk: None,
+            inject: Vec::new(),
             workspace: None,
             command: plan.command,
             terminal: plan.terminal,
