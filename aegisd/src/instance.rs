@@ -22,10 +22,13 @@
 //! | `reach` | what a daemon may see of the host |
 //! | `update` | changing the settings of one that exists |
 //! | `difference` | what of a request is other than the instance is |
+//! | `owner_calls` | what goes straight to the owner of its VM |
 //! | `start` | starting a VM and waiting for its guest |
+//! | `disk` | what the actor finds on the disk and clears from it |
 //! | `files` | the instance's files |
 //! | `names` | plain names for paths that units cannot carry |
 //! | `own_stops` | which stops were ours and not somebody's by hand |
+//! | `outside` | what other adapters than the bus read of it |
 //! | `plans` | its units, as the service manager is asked for them |
 //! | `view` | its looks |
 //! | [`error`] | what can go wrong |
@@ -34,10 +37,13 @@ mod actor;
 mod admission;
 mod config;
 mod difference;
+mod disk;
 pub mod error;
 pub(crate) mod files;
 mod names;
+pub(crate) mod outside;
 mod own_stops;
+mod owner_calls;
 pub(crate) mod plans;
 mod reach;
 mod start;
@@ -46,41 +52,30 @@ mod view;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_bus::instance::UpdateRequest;
-use aegis_bus::job::JobState;
 use aegis_bus::manager::SpecRequest;
-use aegis_core::control::{
-    self, Answer, AttachRequest, Call, CommandState, ExecRequest, Process, VmStatus,
-};
+use aegis_core::control::VmStatus;
 use aegis_core::handle::Handle;
-use aegis_core::layout::InstanceFiles;
-use aegis_core::secret::{SecretEnv, SecretSource};
-use aegis_core::spec;
-use rustix::fd::OwnedFd;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::board::{Board, JobId};
 use crate::host::Host;
-use crate::jobs::{Job, Jobs, Outcome};
+use crate::jobs::{Job, Jobs};
 use crate::kits::{Catalog, install};
-use crate::registry::{Intent, Record, Registry};
+use crate::registry::{Record, Registry};
 use crate::secrets::Vault;
 use crate::supervisor::state::{Change, Facts, UnitState};
 use crate::supervisor::{Supervisor, SupervisorError, UnitId, Usage};
-use crate::vm::{self, VmError};
 
 use admission::Kind;
 pub use error::InstanceError;
 
 /// Requests that may wait for an actor before callers are told to come back.
 const MAILBOX: usize = 16;
-
-/// The last of the real-time signals (signal(7)).
-const LAST_SIGNAL: i32 = 64;
 
 /// What all instances share.
 #[derive(Debug)]
@@ -321,16 +316,6 @@ impl Instance {
         &self.handle
     }
 
-    /// It as it is wanted.
-    pub fn record(&self) -> Record {
-        self.record.borrow().clone()
-    }
-
-    /// The VM as its owner last told; `None` while there is none.
-    pub fn seen(&self) -> Option<VmStatus> {
-        self.status.borrow().clone()
-    }
-
     /// Whether it lives for one command.
     pub fn is_ephemeral(&self) -> bool {
         self.record.borrow().spec.ephemeral
@@ -400,49 +385,6 @@ impl Instance {
         self.notice.tell(|news| news.config = true);
     }
 
-    /// Stops the virtual CPUs.
-    ///
-    /// # Errors
-    /// There is no VM, or its owner refuses.
-    pub async fn pause(&self) -> Result<Outcome, InstanceError> {
-        self.ask_owner(Call::Pause).await
-    }
-
-    /// Lets the virtual CPUs run on.
-    ///
-    /// # Errors
-    /// There is no VM, or its owner refuses.
-    pub async fn resume(&self) -> Result<Outcome, InstanceError> {
-        self.ask_owner(Call::Resume).await
-    }
-
-    /// Sends a signal to the process group of its command, if that runs.
-    ///
-    /// # Errors
-    /// There is no VM or no command, or the owner refuses.
-    pub async fn kill(&self, signal: i32) -> Result<(), InstanceError> {
-        if !(1..=LAST_SIGNAL).contains(&signal) {
-            return Err(InstanceError::Signal(signal));
-        }
-        let command = self.status().map(|status| status.command)?;
-        if !matches!(command, CommandState::Running { .. }) {
-            return Err(InstanceError::NoCommand(self.handle.clone()));
-        }
-        self.ask_owner(Call::Kill { signal }).await.map(drop)
-    }
-
-    /// The processes in the guest.
-    ///
-    /// # Errors
-    /// There is no VM, or its owner refuses.
-    pub async fn processes(&self) -> Result<Vec<Process>, InstanceError> {
-        self.status()?;
-        match vm::call(&self.control_socket(), Call::Processes).await? {
-            (Answer::Processes(processes), _) => Ok(processes),
-            _ => Err(VmError::Misfit.into()),
-        }
-    }
-
     /// What its units use of the host.
     ///
     /// # Errors
@@ -463,195 +405,10 @@ impl Instance {
         Ok(usage)
     }
 
-    /// What the VM's owner says; asking it would wake a VM that sleeps.
-    fn status(&self) -> Result<VmStatus, InstanceError> {
-        let status = self.status.borrow().clone();
-        status.ok_or_else(|| InstanceError::NoVm(self.handle.clone()))
-    }
-
-    async fn ask_owner(&self, call: Call) -> Result<Outcome, InstanceError> {
-        self.status()?;
-        change(&self.control_socket(), call).await
-    }
-
-    /// The values for the variables of one command.
-    ///
-    /// # Errors
-    /// One is missing or cannot be decrypted.
-    pub async fn secrets(
-        &self,
-        sources: &BTreeMap<String, SecretSource>,
-        passed: &SecretEnv,
-    ) -> Result<SecretEnv, InstanceError> {
-        Ok(self.shared.vault.env_for(sources, passed).await?)
-    }
-
-    /// Runs a command in the guest, waking the VM if need be. Returns stdin,
-    /// stdout, stderr and control; nothing of the session passes aegisd.
-    ///
-    /// # Errors
-    /// It is disabled, or the VM does not start.
-    pub async fn exec(
-        &self,
-        mut request: ExecRequest,
-        secrets: SecretEnv,
-    ) -> Result<Vec<OwnedFd>, InstanceError> {
-        if request.argv.is_empty() {
-            return Err(InstanceError::EmptyExec);
-        }
-        let revealed = secrets.iter().map(|(name, value)| (name, value.reveal()));
-        let revealed = revealed.map(|(name, value)| (name.clone(), value.to_owned()));
-        request.env.extend(revealed);
-        let (workdir, user) = (request.workdir.as_deref(), request.user.as_deref());
-        spec::validate_program(&request.argv, &request.env, workdir, user)?;
-        self.check_usable()?;
-        // A VM that would start without its secrets is not woken for nothing.
-        if self.status.borrow().is_none() {
-            self.shared.vault.env_of(&self.record()).await?;
-        }
-        let (answer, descriptors) = vm::call(&self.control_socket(), Call::Exec(request)).await?;
-        match answer {
-            Answer::Exec if descriptors.len() == EXEC_DESCRIPTORS => {
-                // From here on the VM's owner sees the client come and go.
-                self.set_owner(None);
-                Ok(descriptors)
-            }
-            _ => Err(VmError::Misfit.into()),
-        }
-    }
-
-    /// Joins the terminal of the command, of a VM that runs or is being started.
-    /// Returns descriptors as [`Instance::exec`] does.
-    ///
-    /// # Errors
-    /// There is no VM and none is being started, or the command has no terminal.
-    pub async fn attach(&self, request: AttachRequest) -> Result<Vec<OwnedFd>, InstanceError> {
-        self.check_usable()?;
-        self.check_terminal()?;
-        self.wait_for_owner().await?;
-        let call = Call::Attach(request);
-        match vm::call(&self.control_socket(), call).await? {
-            (Answer::Attach, descriptors) if descriptors.len() == EXEC_DESCRIPTORS => {
-                Ok(descriptors)
-            }
-            _ => Err(VmError::Misfit.into()),
-        }
-    }
-
-    fn check_usable(&self) -> Result<(), InstanceError> {
-        match self.record.borrow().intent {
-            Intent::Enabled | Intent::Creating => Ok(()),
-            Intent::Disabled => Err(InstanceError::Disabled(self.handle.clone())),
-            Intent::Deleting | Intent::Purging => Err(InstanceError::Deleting(self.handle.clone())),
-        }
-    }
-
-    fn check_terminal(&self) -> Result<(), InstanceError> {
-        let record = self.record.borrow();
-        match &record.spec {
-            spec if spec.command.is_empty() => {
-                Err(InstanceError::NothingToAttach(self.handle.clone()))
-            }
-            spec if !spec.terminal => Err(InstanceError::NoTerminal(self.handle.clone())),
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits until a VM that is being made or started has an owner to talk to:
-    /// connecting earlier would start another, or find no socket.
-    async fn wait_for_owner(&self) -> Result<(), InstanceError> {
-        let mut status = self.status.clone();
-        let mut shown = self.shared.board.follow();
-        let starts = |job: &crate::board::JobShown| {
-            let kinds = [Kind::Create.word(), Kind::Start.word()];
-            job.outcome.state == JobState::Running
-                && job.instance.as_ref() == Some(&self.handle)
-                && kinds.contains(&job.kind)
-        };
-        loop {
-            if status.borrow_and_update().is_some() {
-                return Ok(());
-            }
-            if !shown
-                .borrow_and_update()
-                .jobs
-                .values()
-                .any(|job| starts(job))
-            {
-                break;
-            }
-            tokio::select! {
-                _ = status.changed() => {}
-                _ = shown.changed() => {}
-            }
-        }
-        // After a start of aegisd the owner may not have answered yet.
-        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
-        match crate::reconcile::vm_runs(&self.record.borrow(), &units) {
-            true => Ok(()),
-            false => Err(InstanceError::NoVm(self.handle.clone())),
-        }
-    }
-
     /// What of a request is other than it is here: name, have, asked.
     pub fn compare(&self, request: &SpecRequest) -> Vec<(String, String, String)> {
         difference::differences(&self.record.borrow().spec, request)
     }
-
-    /// Opens the command's log for reading, the oldest file first.
-    ///
-    /// # Errors
-    /// A file is there and cannot be opened.
-    pub async fn open_logs(&self) -> Result<Vec<OwnedFd>, InstanceError> {
-        self.open_rotated("command.log").await
-    }
-
-    /// Opens the record of the guest's console likewise.
-    ///
-    /// # Errors
-    /// A file is there and cannot be opened.
-    pub async fn open_console(&self) -> Result<Vec<OwnedFd>, InstanceError> {
-        self.open_rotated("console.log").await
-    }
-
-    async fn open_rotated(&self, name: &'static str) -> Result<Vec<OwnedFd>, InstanceError> {
-        let files = self.shared.host.layout.instance(&self.handle);
-        blocking(move || open_rotated(&files, name)).await
-    }
-
-    fn control_socket(&self) -> PathBuf {
-        self.shared.host.layout.control_socket(&self.handle)
-    }
-}
-
-/// Stdin, stdout, stderr and control of an exec session.
-const EXEC_DESCRIPTORS: usize = 4;
-
-/// Asks a VM's owner for a change.
-async fn change(control_socket: &Path, call: Call) -> Result<Outcome, InstanceError> {
-    match vm::call(control_socket, call).await? {
-        (Answer::Outcome(control::Outcome::Changed), _) => Ok(Outcome::Changed),
-        (Answer::Outcome(control::Outcome::Unchanged), _) => Ok(Outcome::Unchanged),
-        _ => Err(VmError::Misfit.into()),
-    }
-}
-
-fn open_rotated(files: &InstanceFiles, name: &str) -> Result<Vec<OwnedFd>, InstanceError> {
-    let mut opened = Vec::new();
-    for name in [format!("log/{name}.1"), format!("log/{name}")] {
-        match files::open_inside(files.dir(), Path::new(&name)) {
-            Ok(file) => opened.push(file.into()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(InstanceError::File {
-                    operation: "open",
-                    path: files.dir().join(name),
-                    source,
-                });
-            }
-        }
-    }
-    Ok(opened)
 }
 
 /// Runs what blocks on a thread for it.

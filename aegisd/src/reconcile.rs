@@ -343,7 +343,14 @@ mod tests {
     #[test]
     fn changed_limits_reach_the_unit_as_soon_as_they_can() {
         let mut record = record(Intent::Enabled);
-        let whole = |unit| [socket(Active::Active), gateway(Active::Active), unit];
+        let whole = |unit| {
+            [
+                socket(Active::Active),
+                api(Active::Active),
+                gateway(Active::Active),
+                unit,
+            ]
+        };
         let mut running = vm(Active::Active);
         running.limits = plans::limits(&record.spec);
         record.spec.memory_mib /= 2;

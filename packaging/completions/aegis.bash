@@ -115,11 +115,26 @@ _aegis() {
             aegis__subcmd__instance,update)
                 cmd="aegis__subcmd__instance__subcmd__update"
                 ;;
+            aegis__subcmd__kit,info)
+                cmd="aegis__subcmd__kit__subcmd__info"
+                ;;
+            aegis__subcmd__kit,install)
+                cmd="aegis__subcmd__kit__subcmd__install"
+                ;;
             aegis__subcmd__kit,list)
                 cmd="aegis__subcmd__kit__subcmd__list"
                 ;;
             aegis__subcmd__kit,ls)
                 cmd="aegis__subcmd__kit__subcmd__list"
+                ;;
+            aegis__subcmd__kit,remove)
+                cmd="aegis__subcmd__kit__subcmd__remove"
+                ;;
+            aegis__subcmd__kit,rm)
+                cmd="aegis__subcmd__kit__subcmd__remove"
+                ;;
+            aegis__subcmd__kit,validate)
+                cmd="aegis__subcmd__kit__subcmd__validate"
                 ;;
             aegis__subcmd__secret,delete)
                 cmd="aegis__subcmd__secret__subcmd__delete"
@@ -493,13 +508,21 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__start)
-            opts="-l -e -w -u -d -q -h --kit --name --restart --replace --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-l -e -w -u -d -q -h --kit --image --capability --name --restart --replace --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --kit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --capability)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -689,12 +712,44 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__kit)
-            opts="-q -h --system --json --quiet --help list ls"
+            opts="-q -h --system --json --quiet --help list ls info validate install remove rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__kit__subcmd__info)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__kit__subcmd__install)
+            opts="-q -h --name --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -710,6 +765,38 @@ _aegis() {
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__kit__subcmd__remove)
+            opts="-f -q -h --force --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__kit__subcmd__validate)
+            opts="-q -h --name --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --name)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -42,7 +42,7 @@ complete -c aegis -n "__fish_aegis_needs_command" -f -a "stats" -d 'Show what in
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "kill" -d 'Send a signal to the command of instances'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "wait" -d 'Wait until instances are stopped, or as --condition says'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "events" -d 'Show what happens to instances and kits from now on, until Ctrl-C'
-complete -c aegis -n "__fish_aegis_needs_command" -f -a "kit" -d 'Show kits'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "kit" -d 'Show, check, install and remove kits'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "secret" -d 'Keep values that instances use and nobody sees'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "doctor" -d 'Check whether this host has what AegisVM needs'
@@ -89,6 +89,8 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_see
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "info" -d 'Show an instance'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect" -f -a "inspect" -d 'Show everything about instances as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l kit -d 'Make it from this kit; explicit flags win over the kit\'s defaults' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l image -d 'Boot this image; an empty one is the built-in base image' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l capability -d 'Let the guest do more than use its own VM, or less than its kit says; a list has commas' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l name -d 'Its name; without one AegisVM chooses' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l restart -d 'What follows the end of its command: no, on-failure[:N], always or unless-stopped' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
@@ -282,12 +284,17 @@ complete -c aegis -n "__fish_aegis_using_subcommand events" -l system -d 'Use th
 complete -c aegis -n "__fish_aegis_using_subcommand events" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand events" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
-complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -l json -d 'Print data, and errors, as JSON'
-complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -s h -l help -d 'Print help'
-complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -f -a "list" -d 'List the installed kits'
-complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls" -f -a "ls" -d 'List the installed kits'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "list" -d 'List the installed kits'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "ls" -d 'List the installed kits'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "info" -d 'Show a kit: where it and its programs lie, and what its daemons may do'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "validate" -d 'Check a kit\'s folder, or one manifest, without installing it'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "install" -d 'Install a kit from a folder, or replace the one of its name'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "remove" -d 'Remove a kit that was installed from a folder'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "rm" -d 'Remove a kit that was installed from a folder'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -l user
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
@@ -300,6 +307,35 @@ complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcomm
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from info" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from info" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from info" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from info" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from validate" -l name -d 'The kit\'s name, where the folder has several manifests' -r
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from validate" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from validate" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from validate" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from validate" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from validate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from install" -l name -d 'The kit\'s name, where the folder has several manifests' -r
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from install" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from install" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from install" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from install" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from remove" -s f -l force -d 'Also while instances use it: they keep their programs until they are deleted'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from remove" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from remove" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from remove" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from remove" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from rm" -s f -l force -d 'Also while instances use it: they keep their programs until they are deleted'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from rm" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from rm" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand kit; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and not __fish_seen_subcommand_from set list ls delete rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'

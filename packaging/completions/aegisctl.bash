@@ -115,11 +115,26 @@ _aegisctl() {
             aegisctl__subcmd__instance,update)
                 cmd="aegisctl__subcmd__instance__subcmd__update"
                 ;;
+            aegisctl__subcmd__kit,info)
+                cmd="aegisctl__subcmd__kit__subcmd__info"
+                ;;
+            aegisctl__subcmd__kit,install)
+                cmd="aegisctl__subcmd__kit__subcmd__install"
+                ;;
             aegisctl__subcmd__kit,list)
                 cmd="aegisctl__subcmd__kit__subcmd__list"
                 ;;
             aegisctl__subcmd__kit,ls)
                 cmd="aegisctl__subcmd__kit__subcmd__list"
+                ;;
+            aegisctl__subcmd__kit,remove)
+                cmd="aegisctl__subcmd__kit__subcmd__remove"
+                ;;
+            aegisctl__subcmd__kit,rm)
+                cmd="aegisctl__subcmd__kit__subcmd__remove"
+                ;;
+            aegisctl__subcmd__kit,validate)
+                cmd="aegisctl__subcmd__kit__subcmd__validate"
                 ;;
             aegisctl__subcmd__secret,delete)
                 cmd="aegisctl__subcmd__secret__subcmd__delete"
@@ -493,13 +508,21 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__start)
-            opts="-l -e -w -u -d -q -h --kit --name --restart --replace --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-l -e -w -u -d -q -h --kit --image --capability --name --restart --replace --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --kit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --capability)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -689,12 +712,44 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit)
-            opts="-q -h --system --json --quiet --help list ls"
+            opts="-q -h --system --json --quiet --help list ls info validate install remove rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__kit__subcmd__info)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__kit__subcmd__install)
+            opts="-q -h --name --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -710,6 +765,38 @@ _aegisctl() {
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__kit__subcmd__remove)
+            opts="-f -q -h --force --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__kit__subcmd__validate)
+            opts="-q -h --name --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --name)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -266,7 +266,7 @@ mod tests {
         for seq in seqs {
             writeln!(
                 file,
-                r#"{{"seq":{seq},"time":{seq}000,"stream":"stdout","line":"l{seq}"}}"#
+                r#"{{"seq":{seq},"time":{seq},"stream":"stdout","line":"l{seq}"}}"#
             )
             .unwrap();
         }

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +21,11 @@ use tokio::time::Instant;
 
 use super::admission::{Admission, Kind, admit};
 use super::config::{self, Configs};
+use super::disk::{read_exit, reads, remove_unfinished};
 use super::own_stops::OwnStops;
 use super::view::{Sources, phase, view};
 use super::work::{Conclusion, Work};
-use super::{InstanceError, MAILBOX, Mail, Request, Shared, blocking, files, now_us, reach};
+use super::{InstanceError, MAILBOX, Mail, Request, Shared, now_us};
 use crate::jobs::Job;
 use crate::reconcile::{self, Action};
 use crate::registry::Record;
@@ -564,43 +564,6 @@ impl Actor {
         });
         shared.board.show_instance(&self.work.handle, view);
     }
-}
-
-/// Clears up after an aegisd that died; nothing depends on it.
-async fn remove_unfinished(work: &Work) {
-    let (shared, record) = (work.shared.clone(), work.record.borrow().clone());
-    let removed = blocking(move || files::remove_unfinished(&shared.host, &record)).await;
-    if let Err(error) = removed {
-        let (handle, fault) = (&work.handle, error.fault());
-        tracing::warn!(instance = %handle, "{handle}: {fault}, ignoring");
-    }
-}
-
-/// What the daemons may read, as people see it.
-async fn reads(work: &Work) -> BTreeMap<String, Vec<String>> {
-    let (shared, record) = (work.shared.clone(), work.record.borrow().clone());
-    blocking(move || {
-        let daemons = record.spec.daemons.iter();
-        let readable = daemons.map(|daemon| {
-            let mut paths = reach::program(&daemon.program, &shared.host);
-            paths.extend(daemon.sandbox.read.iter().cloned());
-            let paths = paths.iter().map(|path| path.display().to_string());
-            (daemon.name.clone(), paths.collect())
-        });
-        readable.collect()
-    })
-    .await
-}
-
-/// How the command ended in the last VM.
-async fn read_exit(work: &Work) -> Option<CommandExit> {
-    let files = work.shared.host.layout.instance(&work.handle);
-    blocking(move || {
-        let name = files.exit();
-        let (bytes, _) = files::read_inside(files.dir(), Path::new(name.file_name()?))?;
-        serde_json::from_slice(&bytes).ok()
-    })
-    .await
 }
 
 /// The end of the operation under way; never, if there is none.

@@ -7,8 +7,9 @@ use aegis_core::control::{Call, VmStatus};
 use aegis_core::lifecycle::VmState;
 use tokio::time::Instant;
 
+use super::InstanceError;
+use super::owner_calls::change;
 use super::work::Work;
-use super::{InstanceError, change};
 use crate::jobs::{Outcome, Reporter};
 use crate::reconcile;
 use crate::supervisor::{self, UnitId};

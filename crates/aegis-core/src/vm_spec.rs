@@ -16,6 +16,10 @@ use crate::spec::Accel;
 
 /// What `aegis-vmm --spec FILE` reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about the VM, not a state"
+)]
 pub struct VmSpec {
     pub handle: Handle,
     pub memory_mib: u32,

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         assert_eq!(parse(""), Err(CallError::Verb("".into())));
-        assert_eq!(parse("door"), Err(CallError::Verb("door".into())));
+        assert_eq!(parse("window"), Err(CallError::Verb("window".into())));
         assert_eq!(parse("daemon"), Err(CallError::Missing("--spec")));
         assert_eq!(parse("daemon --spec"), Err(CallError::NoValue("--spec")));
         assert_eq!(parse("ended /b"), Err(CallError::Unknown("/b".into())));

@@ -9,6 +9,10 @@ use crate::instance::DaemonEntry;
 
 /// Every property of an instance, read at one moment.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a property of the interface"
+)]
 pub struct InstanceView {
     pub handle: String,
     pub state: String,

@@ -1,0 +1,200 @@
+//! What goes straight to the owner of an instance's VM: nothing of it waits for the
+//! actor, and no byte of a session passes aegisd.
+
+use std::path::{Path, PathBuf};
+
+use aegis_bus::job::JobState;
+use aegis_core::control::{
+    self, Answer, AttachRequest, Call, CommandState, ExecRequest, Process, VmStatus,
+};
+use aegis_core::secret::SecretEnv;
+use aegis_core::spec;
+use rustix::fd::OwnedFd;
+
+use super::admission::Kind;
+use super::{Instance, InstanceError};
+use crate::jobs::Outcome;
+use crate::registry::Intent;
+use crate::vm::{self, VmError};
+
+/// The last of the real-time signals (signal(7)).
+const LAST_SIGNAL: i32 = 64;
+
+/// Stdin, stdout, stderr and control of an exec session.
+const EXEC_DESCRIPTORS: usize = 4;
+
+impl Instance {
+    /// Stops the virtual CPUs.
+    ///
+    /// # Errors
+    /// There is no VM, or its owner refuses.
+    pub async fn pause(&self) -> Result<Outcome, InstanceError> {
+        self.ask_owner(Call::Pause).await
+    }
+
+    /// Lets the virtual CPUs run on.
+    ///
+    /// # Errors
+    /// There is no VM, or its owner refuses.
+    pub async fn resume(&self) -> Result<Outcome, InstanceError> {
+        self.ask_owner(Call::Resume).await
+    }
+
+    /// Sends a signal to the process group of its command, if that runs.
+    ///
+    /// # Errors
+    /// There is no VM or no command, or the owner refuses.
+    pub async fn kill(&self, signal: i32) -> Result<(), InstanceError> {
+        if !(1..=LAST_SIGNAL).contains(&signal) {
+            return Err(InstanceError::Signal(signal));
+        }
+        let command = self.status().map(|status| status.command)?;
+        if !matches!(command, CommandState::Running { .. }) {
+            return Err(InstanceError::NoCommand(self.handle.clone()));
+        }
+        self.ask_owner(Call::Kill { signal }).await.map(drop)
+    }
+
+    /// The processes in the guest.
+    ///
+    /// # Errors
+    /// There is no VM, or its owner refuses.
+    pub async fn processes(&self) -> Result<Vec<Process>, InstanceError> {
+        self.status()?;
+        match vm::call(&self.control_socket(), Call::Processes).await? {
+            (Answer::Processes(processes), _) => Ok(processes),
+            _ => Err(VmError::Misfit.into()),
+        }
+    }
+
+    /// What the VM's owner says; asking it would wake a VM that sleeps.
+    fn status(&self) -> Result<VmStatus, InstanceError> {
+        let status = self.status.borrow().clone();
+        status.ok_or_else(|| InstanceError::NoVm(self.handle.clone()))
+    }
+
+    async fn ask_owner(&self, call: Call) -> Result<Outcome, InstanceError> {
+        self.status()?;
+        change(&self.control_socket(), call).await
+    }
+
+    /// Runs a command in the guest, waking the VM if need be. Returns stdin,
+    /// stdout, stderr and control; nothing of the session passes aegisd.
+    ///
+    /// # Errors
+    /// It is disabled, or the VM does not start.
+    pub async fn exec(
+        &self,
+        mut request: ExecRequest,
+        secrets: SecretEnv,
+    ) -> Result<Vec<OwnedFd>, InstanceError> {
+        if request.argv.is_empty() {
+            return Err(InstanceError::EmptyExec);
+        }
+        let revealed = secrets.iter().map(|(name, value)| (name, value.reveal()));
+        let revealed = revealed.map(|(name, value)| (name.clone(), value.to_owned()));
+        request.env.extend(revealed);
+        let (workdir, user) = (request.workdir.as_deref(), request.user.as_deref());
+        spec::validate_program(&request.argv, &request.env, workdir, user)?;
+        self.check_usable()?;
+        // A VM that would start without its secrets is not woken for nothing.
+        if self.status.borrow().is_none() {
+            self.shared.vault.env_of(&self.record()).await?;
+        }
+        let (answer, descriptors) = vm::call(&self.control_socket(), Call::Exec(request)).await?;
+        match answer {
+            Answer::Exec if descriptors.len() == EXEC_DESCRIPTORS => {
+                // From here on the VM's owner sees the client come and go.
+                self.set_owner(None);
+                Ok(descriptors)
+            }
+            _ => Err(VmError::Misfit.into()),
+        }
+    }
+
+    /// Joins the terminal of the command, of a VM that runs or is being started.
+    /// Returns descriptors as [`Instance::exec`] does.
+    ///
+    /// # Errors
+    /// There is no VM and none is being started, or the command has no terminal.
+    pub async fn attach(&self, request: AttachRequest) -> Result<Vec<OwnedFd>, InstanceError> {
+        self.check_usable()?;
+        self.check_terminal()?;
+        self.wait_for_owner().await?;
+        let call = Call::Attach(request);
+        match vm::call(&self.control_socket(), call).await? {
+            (Answer::Attach, descriptors) if descriptors.len() == EXEC_DESCRIPTORS => {
+                Ok(descriptors)
+            }
+            _ => Err(VmError::Misfit.into()),
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), InstanceError> {
+        match self.record.borrow().intent {
+            Intent::Enabled | Intent::Creating => Ok(()),
+            Intent::Disabled => Err(InstanceError::Disabled(self.handle.clone())),
+            Intent::Deleting | Intent::Purging => Err(InstanceError::Deleting(self.handle.clone())),
+        }
+    }
+
+    fn check_terminal(&self) -> Result<(), InstanceError> {
+        let record = self.record.borrow();
+        match &record.spec {
+            spec if spec.command.is_empty() => {
+                Err(InstanceError::NothingToAttach(self.handle.clone()))
+            }
+            spec if !spec.terminal => Err(InstanceError::NoTerminal(self.handle.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until a VM that is being made or started has an owner to talk to:
+    /// connecting earlier would start another, or find no socket.
+    async fn wait_for_owner(&self) -> Result<(), InstanceError> {
+        let mut status = self.status.clone();
+        let mut shown = self.shared.board.follow();
+        let starts = |job: &crate::board::JobShown| {
+            let kinds = [Kind::Create.word(), Kind::Start.word()];
+            job.outcome.state == JobState::Running
+                && job.instance.as_ref() == Some(&self.handle)
+                && kinds.contains(&job.kind)
+        };
+        loop {
+            if status.borrow_and_update().is_some() {
+                return Ok(());
+            }
+            if !shown
+                .borrow_and_update()
+                .jobs
+                .values()
+                .any(|job| starts(job))
+            {
+                break;
+            }
+            tokio::select! {
+                _ = status.changed() => {}
+                _ = shown.changed() => {}
+            }
+        }
+        // After a start of aegisd the owner may not have answered yet.
+        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
+        match crate::reconcile::vm_runs(&self.record.borrow(), &units) {
+            true => Ok(()),
+            false => Err(InstanceError::NoVm(self.handle.clone())),
+        }
+    }
+
+    fn control_socket(&self) -> PathBuf {
+        self.shared.host.layout.control_socket(&self.handle)
+    }
+}
+
+/// Asks a VM's owner for a change.
+pub(super) async fn change(control_socket: &Path, call: Call) -> Result<Outcome, InstanceError> {
+    match vm::call(control_socket, call).await? {
+        (Answer::Outcome(control::Outcome::Changed), _) => Ok(Outcome::Changed),
+        (Answer::Outcome(control::Outcome::Unchanged), _) => Ok(Outcome::Unchanged),
+        _ => Err(VmError::Misfit.into()),
+    }
+}
