@@ -19,7 +19,10 @@ fn shared_both_ways(seat: Seat<'_>, handle: &str) -> Result<String> {
     let file = |name: &str| format!("{folder}/{name}");
     seat.machine()
         .write_file(seat.user(), &file("from-host"), b"hello guest\n")?;
-    seat.run(&format!("chown -R {owner} {folder}"))?.success()?;
+    // Open to all: other users of the guest write too where the folder's mode lets
+    // them. From the beginning, since guests remember a mode for a while.
+    seat.run(&format!("chown -R {owner} {folder} && chmod 777 {folder}"))?
+        .success()?;
     let instance = Instance::start(seat, handle, &format!("--workspace {folder}"))?;
 
     assert_eq!(instance.exec_ok("cat /workspace/from-host")?, "hello guest");
@@ -39,8 +42,6 @@ fn shared_both_ways(seat: Seat<'_>, handle: &str) -> Result<String> {
         format!("{owner}\n{owner}"),
         "the guest's root is nobody special here"
     );
-    // Other users of the guest write too, where the folder's mode lets others.
-    seat.run(&format!("chmod 777 {folder}"))?.success()?;
     assert!(
         instance
             .exec_with("--user 1234", "touch /workspace/by-1234")?
@@ -226,12 +227,15 @@ fn a_home_may_have_any_name() -> Result<()> {
         .success()?;
     let instance = Instance::start(seat, "odd-home", "--kit echo --workspace named")?;
     instance.exec_ok("echo kept >/workspace/file")?;
-    let daemon = instance.daemon_pid("gateway")?;
+    let daemon = instance.daemon_pid("echo-gateway")?;
 
     seat.systemctl("daemon-reload")?.success()?;
-    seat.systemctl(&format!("restart '{}'", instance.daemon_unit("gateway")))?
-        .success()?;
-    assert_ne!(instance.daemon_pid("gateway")?, daemon);
+    seat.systemctl(&format!(
+        "restart '{}'",
+        instance.daemon_unit("echo-gateway")
+    ))?
+    .success()?;
+    assert_ne!(instance.daemon_pid("echo-gateway")?, daemon);
     instance.act("stop")?;
     assert_eq!(instance.exec_ok("cat /workspace/file")?, "kept");
     instance.delete()?;
