@@ -272,7 +272,11 @@ fn a_stop_lets_the_command_end_in_order() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);
     let command = "trap \"echo ending; echo yes >/root/ended; exit 0\" TERM; echo up; while :; do sleep 0.1; done";
-    let instance = Instance::start(seat, "life-order", &format!("-- sh -c '{command}'"))?;
+    let instance = Instance::start(
+        seat,
+        "life-order",
+        &format!("--no-terminal -- sh -c '{command}'"),
+    )?;
     wait_until(DEADLINE, "the command to be up", || {
         Ok(seat.aegis_ok("logs life-order")?.contains("up"))
     })?;
@@ -299,7 +303,11 @@ fn logs_are_kept_and_followed() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);
     let command = "echo out; echo err >&2; i=0; while [ -e /root/../tmp ]; do i=$((i+1)); echo line $i; sleep 0.2; done";
-    let _instance = Instance::start(seat, "life-logs", &format!("-- sh -c '{command}'"))?;
+    let _instance = Instance::start(
+        seat,
+        "life-logs",
+        &format!("--no-terminal -- sh -c '{command}'"),
+    )?;
     let mut follow = Session::start(seat, "aegisctl logs --follow life-logs")?;
     follow.wait_for_line("out")?;
     follow.wait_for_line("line 1")?;
