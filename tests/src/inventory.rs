@@ -12,8 +12,8 @@ use crate::wait::wait_until;
 
 /// What is listed, each by a shell line that root runs and that prints one
 /// thing a line. The journal's files are left out: it alone may grow. Processes
-/// in `/enter` are the test's own, and systemd keeps its folder of transient
-/// units once it has made one. Mounts are compared as such: their units come
+/// in `/enter` are the test's own, and systemd keeps its folders of transient units
+/// and of credentials once it has made one. Mounts are compared as such: their units come
 /// some time after them.
 const KINDS: [(&str, &str); 8] = [
     (
@@ -44,7 +44,9 @@ const KINDS: [(&str, &str); 8] = [
         "file",
         "find /home /root /tmp /var/tmp /var/lib/aegis /etc/aegis /run /dev/shm \
          -path /run/systemd/journal -prune -o -path '/run/user/1000/systemd/units/*' -prune -o \
-         -path '/run/systemd/units/*' -prune -o ! -path '*/systemd/transient' -print 2>/dev/null",
+         -path '/run/systemd/units/*' -prune -o ! -path '*/systemd/transient' \
+         ! -path '*/systemd/temporary-credentials' ! -path '/run/user/1000/credentials' \
+         ! -path '/run/credentials' -print 2>/dev/null",
     ),
 ];
 

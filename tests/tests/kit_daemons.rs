@@ -68,7 +68,9 @@ fn stopped_with_all_its_children(systemd: Systemd) -> Result<()> {
 
 #[test]
 fn a_daemon_that_floods_its_log_and_ends_well_is_started_again() -> Result<()> {
-    let machine = Machine::shared(Systemd::V257)?;
+    // Of its own: journald's limit is one for all units of a user's manager, so the
+    // lines of other tests would be lost beside this.
+    let machine = Machine::temporary("test-flood", Systemd::V257)?;
     let seat = Seat::alice(&machine);
     let instance = made(seat, "dae-flood", "flooding", "flooding-daemon")?;
     wait_until(DEADLINE, "restarts after ends with success", || {

@@ -213,6 +213,7 @@ impl Actor {
                     let job = self.current.take().and_then(|current| current.job);
                     if !conclusion.removed {
                         self.look().await;
+                        self.compare_config().await;
                         self.show();
                     }
                     if self.note_conclusion(job, conclusion) {

@@ -35,7 +35,7 @@ pub(super) fn program(path: &Path, host: &Host) -> Vec<PathBuf> {
         }
         next = interpreter(&path);
     }
-    found.retain(|path| !is_system(path));
+    found.retain(|path| !is_system(path, host));
     outermost(&found)
 }
 
@@ -106,8 +106,10 @@ fn interpreter(script: &Path) -> Option<PathBuf> {
     path.is_absolute().then(|| path.to_owned())
 }
 
-fn is_system(path: &Path) -> bool {
-    SYSTEM.iter().any(|tree| path.starts_with(tree))
+/// Whether every unit sees a path: of the system, but for our own folder below /etc.
+fn is_system(path: &Path, host: &Host) -> bool {
+    let of_system = SYSTEM.iter().any(|tree| path.starts_with(tree));
+    of_system && !path.starts_with(&host.layout.config)
 }
 
 /// Leaves out what lies below another of the paths.
@@ -162,6 +164,15 @@ mod tests {
             "other instances' config lies beside it"
         );
         assert!(program(Path::new("/usr/bin/env"), &host).is_empty());
+        let mut of_system = host;
+        of_system.layout.config = "/etc/aegis".into();
+        let beside = Path::new("/etc/aegis/kits/gate");
+        assert_eq!(
+            program(beside, &of_system),
+            [beside],
+            "hidden, though in /etc"
+        );
+        assert!(program(Path::new("/etc/init.d/gate"), &of_system).is_empty());
     }
 
     #[test]

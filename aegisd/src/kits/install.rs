@@ -1,7 +1,7 @@
 //! Installing a kit from a folder, and removing it.
 //!
 //! ```text
-//!  folder ──copy──► installed/NAME-XXXXXX/    nothing refers to it yet
+//!  folder ──copy──► installed/NAME-RANDOM/    nothing refers to it yet
 //!                          ▲
 //!        kits/NAME.json ───┘                  one rename of a link: now it is the kit
 //! ```
