@@ -137,7 +137,7 @@ fn names_that_exist_and_names_that_do_not() -> Result<()> {
     let instance = Instance::start(seat, "bad-taken", "")?;
     let qemu = instance.qemu_pid()?;
     for flags in [
-        "--name bad-taken --memory 256",
+        "--name bad-taken --memory 300",
         "--name BAD-taken -- sleep 5",
     ] {
         let refused = seat.aegis(&format!("instance start {flags}"))?;
