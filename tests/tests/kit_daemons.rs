@@ -179,7 +179,9 @@ fn applied_within_a_second(seat: Seat<'_>) -> Result<()> {
     let hash = seat
         .run(&format!("sha256sum {path} | cut -c1-12"))?
         .success()?;
-    assert!(info.contains(&format!("sha256 {hash}")), "{info}");
+    wait_until(DEADLINE, "the config to be shown as applied", || {
+        Ok(instance.info()?.contains(&format!("sha256 {hash}")))
+    })?;
 
     let first = instance.daemon_pid("gateway")?;
     write(seat, &path, r#"{"greeting": "changed"}"#)?;

@@ -137,7 +137,7 @@ pub(super) fn remove_unfinished(host: &Host, record: &Record) -> Result<(), Inst
     let files = host.layout.instance(&record.handle);
     let daemons = record.spec.daemons.iter();
     let specs = daemons.map(|daemon| files.daemon_spec(&daemon.name));
-    for spec in specs.chain([files.vm_spec()]) {
+    for spec in specs.chain([files.vm_spec(), files.start_mark()]) {
         let fresh = unfinished(&spec);
         if fresh.symlink_metadata().is_ok() {
             effects::remove_file(&fresh).map_err(failed("remove", &fresh))?;
@@ -263,8 +263,13 @@ fn replace(
         _ => {}
     }
     effects::write_new(&fresh, &bytes).map_err(failed("write", &fresh))?;
-    give(&fresh)?;
-    effects::rename(&fresh, path).map_err(failed("replace", path))
+    let replaced =
+        give(&fresh).and_then(|()| effects::rename(&fresh, path).map_err(failed("replace", path)));
+    if replaced.is_err() {
+        // What went wrong first is the news.
+        drop(effects::remove_file(&fresh));
+    }
+    replaced
 }
 
 fn encode(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, InstanceError> {
