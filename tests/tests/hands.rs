@@ -215,6 +215,8 @@ impl<'a> Scene<'a> {
             })
             .collect();
         noted.sort_unstable();
+        // The ports and the API of its daemons are sockets of two units.
+        noted.dedup();
         Ok(match noted.is_empty() {
             true => "–".to_owned(),
             false => noted.join(", "),
