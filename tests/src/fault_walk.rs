@@ -36,6 +36,9 @@ use trials::{nth_passages, read_record, shuffle};
 /// The handle of the instance that operations work on.
 const HANDLE: &str = "walk";
 
+/// Which part of a short walk's time operations get that need aegisd for themselves.
+const ALONE_SHARE: u32 = 10;
+
 /// How far to walk.
 #[derive(Clone, Copy, Debug)]
 pub enum Extent {
@@ -61,38 +64,17 @@ struct Trial {
 pub fn walk(seat: Seat<'_>, extent: Extent, only: &str) -> Result<Report> {
     let begin = Instant::now();
     let walk = Walk::begin(seat)?;
-    let mut bystander = Some(Bystander::begin(seat)?);
     let mut report = Report::default();
-    let mut trials = Vec::new();
-    let wanted = |operation: &&Operation| operation.name.contains(only);
-    for operation in operations::ALL.iter().filter(wanted) {
-        let points = walk
-            .record(operation)
-            .with_context(|| format!("recording {}", operation.name))?;
-        report.recorded(operation.name, &points);
-        trials.extend(trials_of(operation, &points));
-    }
-    if let Extent::Within(_) = extent {
-        trials = first_of_each_kind_first(trials);
-    }
-    for trial in trials {
-        if matches!(extent, Extent::Within(limit) if begin.elapsed() >= limit) {
-            break;
-        }
-        let start = Instant::now();
-        let result = walk.attempt(&trial).and_then(|reached| {
-            bystander
-                .as_mut()
-                .map_or(Ok(()), Bystander::check)
-                .map(|()| reached)
-        });
-        report.tried(trial.operation.name, &trial.order, start.elapsed(), &result);
-        if result.is_err() {
-            walk.clean_up()?;
-            // The old one goes before the new one comes: they have one name.
-            drop(bystander.take());
-            bystander = Some(Bystander::begin(seat)?);
-        }
+    let wanted = operations::ALL.iter().filter(|it| it.name.contains(only));
+    let (alone, others): (Vec<_>, Vec<_>) = wanted.partition(|operation| operation.is_alone);
+    let share = match extent {
+        Extent::Whole => Extent::Whole,
+        Extent::Within(limit) => Extent::Within(limit / ALONE_SHARE),
+    };
+    walk.go_over(&alone, share, begin, None, &mut report)?;
+    if !others.is_empty() {
+        let bystander = Bystander::begin(seat)?;
+        walk.go_over(&others, extent, begin, Some(bystander), &mut report)?;
     }
     walk.end()?;
     Ok(report)
@@ -149,10 +131,51 @@ impl<'a> Walk<'a> {
     fn begin(seat: Seat<'a>) -> Result<Self> {
         seat.systemctl(&format!("set-environment {SWITCH}=1"))?
             .success()?;
-        kit::install(seat, "shell", &["shell-gateway"])?;
+        kit::install(seat, "walk", &["shell-gateway", "told-daemon"])?;
         let walk = Self { seat };
         walk.clean_up()?;
         Ok(walk)
+    }
+
+    /// Walks over some operations, beside an instance that has nothing to do with them.
+    fn go_over(
+        &self,
+        operations: &[&'static Operation],
+        extent: Extent,
+        begin: Instant,
+        mut bystander: Option<Bystander<'a>>,
+        report: &mut Report,
+    ) -> Result<()> {
+        let mut trials = Vec::new();
+        for operation in operations {
+            let points = self
+                .record(operation)
+                .with_context(|| format!("recording {}", operation.name))?;
+            report.recorded(operation.name, &points);
+            trials.extend(trials_of(operation, &points));
+        }
+        if let Extent::Within(_) = extent {
+            trials = first_of_each_kind_first(trials);
+        }
+        for trial in trials {
+            if matches!(extent, Extent::Within(limit) if begin.elapsed() >= limit) {
+                break;
+            }
+            let start = Instant::now();
+            let result = self.attempt(&trial).and_then(|reached| {
+                bystander.as_mut().map_or(Ok(()), Bystander::check)?;
+                Ok(reached)
+            });
+            report.tried(trial.operation.name, &trial.order, start.elapsed(), &result);
+            if result.is_err() {
+                self.clean_up()?;
+                // The old one goes before the new one comes: they have one name.
+                if bystander.take().is_some() {
+                    bystander = Some(Bystander::begin(self.seat)?);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn end(self) -> Result<()> {
@@ -209,8 +232,8 @@ impl<'a> Walk<'a> {
         self.user(&place)?;
         let told = operation.act(self.seat)?;
         let reached = self.reached(&path)?;
-        let acknowledged = told.code() == 0;
-        if reached && !acknowledged {
+        let acknowledged = told.code() == 0 && !operation.is_unasked;
+        if reached && told.code() != 0 {
             let words = String::from_utf8_lossy(&told.stderr);
             ensure!(!words.trim().is_empty(), "it failed without a word");
         }
@@ -225,7 +248,7 @@ impl<'a> Walk<'a> {
         if acknowledged {
             ensure!(fate == Fate::Done, "acknowledged, but undone: {fate:?}");
         }
-        if fate == Fate::NotDone {
+        if fate == Fate::NotDone && !operation.is_unasked {
             let again = operation.act(self.seat)?;
             again.success().context("it cannot be repeated")?;
         }

@@ -19,4 +19,5 @@ pub mod machine;
 pub mod seat;
 pub mod session;
 pub mod skip;
+pub mod soak;
 pub mod wait;

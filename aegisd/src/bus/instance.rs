@@ -117,13 +117,17 @@ impl InstanceObject {
     #[zbus(out_args("outcome"))]
     async fn pause(&self, options: Dict) -> Result<&'static str, BusFault> {
         none(options)?;
-        self.instance()?.pause().await.map(word).map_err(failed)
+        let outcome = self.instance()?.pause().await;
+        self.engine.board().settled().await;
+        outcome.map(word).map_err(failed)
     }
 
     #[zbus(out_args("outcome"))]
     async fn resume(&self, options: Dict) -> Result<&'static str, BusFault> {
         none(options)?;
-        self.instance()?.resume().await.map(word).map_err(failed)
+        let outcome = self.instance()?.resume().await;
+        self.engine.board().settled().await;
+        outcome.map(word).map_err(failed)
     }
 
     #[zbus(out_args("stdin", "stdout", "stderr", "control"))]

@@ -2,6 +2,7 @@
 //! actor, and no byte of a session passes aegisd.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aegis_bus::job::JobState;
 use aegis_core::control::{
@@ -12,7 +13,8 @@ use aegis_core::spec;
 use rustix::fd::OwnedFd;
 
 use super::admission::Kind;
-use super::{Instance, InstanceError};
+use super::{Instance, InstanceError, now_us};
+use crate::board::Shown;
 use crate::jobs::Outcome;
 use crate::registry::Intent;
 use crate::vm::{self, VmError};
@@ -23,13 +25,16 @@ const LAST_SIGNAL: i32 = 64;
 /// Stdin, stdout, stderr and control of an exec session.
 const EXEC_DESCRIPTORS: usize = 4;
 
+/// How long an owner's status may take to be seen after its answer.
+const SHOWN_WITHIN: Duration = Duration::from_secs(2);
+
 impl Instance {
     /// Stops the virtual CPUs.
     ///
     /// # Errors
     /// There is no VM, or its owner refuses.
     pub async fn pause(&self) -> Result<Outcome, InstanceError> {
-        self.ask_owner(Call::Pause).await
+        self.change_state(Call::Pause).await
     }
 
     /// Lets the virtual CPUs run on.
@@ -37,7 +42,7 @@ impl Instance {
     /// # Errors
     /// There is no VM, or its owner refuses.
     pub async fn resume(&self) -> Result<Outcome, InstanceError> {
-        self.ask_owner(Call::Resume).await
+        self.change_state(Call::Resume).await
     }
 
     /// Sends a signal to the process group of its command, if that runs.
@@ -71,6 +76,23 @@ impl Instance {
     fn status(&self) -> Result<VmStatus, InstanceError> {
         let status = self.status.borrow().clone();
         status.ok_or_else(|| InstanceError::NoVm(self.handle.clone()))
+    }
+
+    /// Asks for another state, and waits until it is on the board: whoever asked
+    /// looks next, and the owner's status comes by another connection.
+    async fn change_state(&self, call: Call) -> Result<Outcome, InstanceError> {
+        let asked_at = now_us();
+        let outcome = self.ask_owner(call).await?;
+        if outcome == Outcome::Changed {
+            let mut shown = self.shared.board.follow();
+            let entered = |shown: &Shown| {
+                let view = shown.instances.get(&self.handle);
+                view.is_none_or(|view| view.state_since_us >= asked_at)
+            };
+            // Where the clock was set back in between, the answer comes as it is.
+            drop(tokio::time::timeout(SHOWN_WITHIN, shown.wait_for(entered)).await);
+        }
+        Ok(outcome)
     }
 
     async fn ask_owner(&self, call: Call) -> Result<Outcome, InstanceError> {

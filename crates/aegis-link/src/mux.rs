@@ -47,8 +47,8 @@ pub const SEND_BUFFER: usize = 64 * 1024;
 /// because credit comes back only when a message is taken whole.
 pub const MESSAGE_WINDOW: u32 = 1024 * 1024;
 
-/// Streams one side may have opened at a time.
-pub const MAX_STREAMS: usize = 1024;
+/// Streams one side may have opened at a time. A session has two of them.
+pub const MAX_STREAMS: usize = 2048;
 
 /// Control frames that may wait. Only a peer that provokes answers and reads
 /// none of them gets there.

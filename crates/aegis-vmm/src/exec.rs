@@ -36,7 +36,7 @@ use crate::guest;
 use ends::Ends;
 
 /// Sessions at a time. Each holds four descriptors and three buffers here.
-pub const MAX_SESSIONS: usize = 128;
+pub const MAX_SESSIONS: usize = 512;
 
 /// Bytes a pump carries at a time: what a pipe holds by default (pipe(7)).
 const BUFFER: usize = 64 * 1024;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::{HANDLE, enabled, until};
+use crate::agreement::recorded;
 use crate::machine::Output;
 use crate::seat::Seat;
 
@@ -18,6 +19,11 @@ pub(super) struct Operation {
     to: State,
     /// It ends aegisd by itself.
     pub(super) restarts_aegisd: bool,
+    /// It changes a file, so that its success says nothing of aegisd, which notices
+    /// by itself.
+    pub(super) is_unasked: bool,
+    /// There is no other instance.
+    pub(super) is_alone: bool,
 }
 
 /// The states of the walk's instance that are told apart.
@@ -36,6 +42,8 @@ enum State {
     ConfigOfKit,
     /// Enabled with a changed config that the daemon has read.
     ConfigRead,
+    /// The same of the daemon that is told by a signal.
+    ConfigTold,
     /// Enabled with the limits that follow from the guest.
     Unlimited,
     /// Enabled with another limit, which the VM's unit has.
@@ -43,6 +51,9 @@ enum State {
     /// A kit that is not installed, without regard to the instance.
     KitAbsent,
     KitInstalled,
+    /// No registry, and no aegisd that would make one.
+    NoRegistry,
+    EmptyRegistry,
 }
 
 /// What became of an operation.
@@ -58,7 +69,7 @@ const CREATE: &str = "
     mkdir -p -m 777 '/var/tmp/My Project' || exit 1
     manager='org.aegisvm.Aegis1 /org/aegisvm/Aegis1 org.aegisvm.Aegis1.Manager'
     made=$(busctl $AEGIS_SCOPE call $manager CreateInstance 'sa{sv}a{sv}' \
-        {} 2 kit s shell workspace s '/var/tmp/My Project' 1 start b false) || exit 1
+        {} 2 kit s walk workspace s '/var/tmp/My Project' 1 start b false) || exit 1
     job=${made##* }; job=$(echo $job | tr -d '\"')
     while :; do
         state=$(busctl $AEGIS_SCOPE get-property org.aegisvm.Aegis1 $job \
@@ -71,7 +82,16 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 18] = [
+pub(super) const ALL: [Operation; 20] = [
+    Operation {
+        name: "first start of aegisd",
+        from: State::NoRegistry,
+        act: "systemctl $AEGIS_SCOPE start aegisd.service",
+        to: State::EmptyRegistry,
+        restarts_aegisd: true,
+        is_unasked: false,
+        is_alone: true,
+    },
     of("create", State::Absent, CREATE, State::Enabled),
     of(
         "disable",
@@ -109,12 +129,24 @@ pub(super) const ALL: [Operation; 18] = [
         "aegisctl instance enable {}",
         State::Enabled,
     ),
-    of(
-        "a change of a daemon's config",
-        State::ConfigOfKit,
-        "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json",
-        State::ConfigRead,
-    ),
+    Operation {
+        is_unasked: true,
+        ..of(
+            "a change of a daemon's config",
+            State::ConfigOfKit,
+            "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json",
+            State::ConfigRead,
+        )
+    },
+    Operation {
+        is_unasked: true,
+        ..of(
+            "a change of a config that a signal tells",
+            State::ConfigOfKit,
+            "echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/told.json",
+            State::ConfigTold,
+        )
+    },
     of(
         "update",
         State::Unlimited,
@@ -122,11 +154,13 @@ pub(super) const ALL: [Operation; 18] = [
         State::Limited,
     ),
     Operation {
-        name: "start of aegisd",
-        from: State::Enabled,
-        act: "systemctl $AEGIS_SCOPE restart aegisd.service",
-        to: State::Enabled,
         restarts_aegisd: true,
+        ..of(
+            "start of aegisd",
+            State::Enabled,
+            "systemctl $AEGIS_SCOPE restart aegisd.service",
+            State::Enabled,
+        )
     },
     of(
         "doctor",
@@ -183,6 +217,13 @@ const KIT: &str = "mkdir -p ~/walk-kit/bin && cd ~/walk-kit
     printf '{\"instance_daemons\": [{\"binary\": \"gate\"}]}' >walked.json
     printf '#!/bin/sh\nsleep infinity\n' >bin/gate && chmod 755 bin/gate && ln -sf bin/gate link";
 
+/// Stops aegisd, which its sockets would start again, and forgets all it knows.
+const FORGET: &str = "
+    sockets=$(systemctl $AEGIS_SCOPE list-units --plain --no-legend 'aegisd*.socket' | cut -d' ' -f1)
+    systemctl $AEGIS_SCOPE stop $sockets aegisd.service || exit 1
+    rm -f $AEGIS_HOME/registry.db*
+    systemctl $AEGIS_SCOPE start $sockets";
+
 const fn of(name: &'static str, from: State, act: &'static str, to: State) -> Operation {
     Operation {
         name,
@@ -190,6 +231,8 @@ const fn of(name: &'static str, from: State, act: &'static str, to: State) -> Op
         act,
         to,
         restarts_aegisd: false,
+        is_unasked: false,
+        is_alone: false,
     }
 }
 
@@ -235,8 +278,9 @@ impl Operation {
 fn run(seat: Seat<'_>, line: &str) -> Result<Output> {
     let line = line.replace("{}", HANDLE);
     seat.run(&format!(
-        "AEGIS_SCOPE={} AEGIS_KITS={}; {line}",
+        "AEGIS_SCOPE={} AEGIS_HOME={} AEGIS_KITS={}; {line}",
         seat.scope(),
+        seat.home(),
         seat.kits()
     ))
 }
@@ -258,6 +302,8 @@ impl State {
                 must(KIT)?;
                 return must("aegisctl kit install ~/walk-kit").map(drop);
             }
+            Self::NoRegistry => return must(FORGET).map(drop),
+            Self::EmptyRegistry => return must("aegisctl up").map(drop),
             _ => {}
         }
         if self == Self::Absent {
@@ -269,11 +315,16 @@ impl State {
             Some(true) => String::new(),
         };
         let line = match self {
-            Self::Absent | Self::KitAbsent | Self::KitInstalled => "true",
+            Self::Absent
+            | Self::KitAbsent
+            | Self::KitInstalled
+            | Self::NoRegistry
+            | Self::EmptyRegistry => "true",
             Self::Enabled => "aegisctl instance stop {} && aegisctl instance enable {}",
             Self::ConfigOfKit => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
-                 && echo '{\"greeting\": \"hello\"}' >$AEGIS_KITS/{}/gateway.json"
+                 && echo '{\"greeting\": \"hello\"}' >$AEGIS_KITS/{}/gateway.json \
+                 && echo '{\"greeting\": \"hello\"}' >$AEGIS_KITS/{}/told.json"
             }
             Self::Disabled => "aegisctl instance disable {}",
             Self::Running => "aegisctl instance start --name {}",
@@ -283,6 +334,9 @@ impl State {
             }
             Self::ConfigRead => {
                 "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/gateway.json"
+            }
+            Self::ConfigTold => {
+                "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/told.json"
             }
             Self::Unlimited => {
                 "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0"
@@ -303,6 +357,14 @@ impl State {
             let list = seat.aegis_ok("kit list --json")?;
             return Ok(list.contains("\"walked\"") == (self == Self::KitInstalled));
         }
+        match self {
+            Self::NoRegistry => {
+                let line = format!("test -e '{}/registry.db'", seat.home());
+                return Ok(seat.run(&line)?.code() != 0);
+            }
+            Self::EmptyRegistry => return Ok(recorded(seat)?.is_empty()),
+            _ => {}
+        }
         let is_enabled = match (enabled(seat)?, self) {
             (None, Self::Absent) => return Ok(true),
             (None, _) | (_, Self::Absent) => return Ok(false),
@@ -318,13 +380,25 @@ impl State {
         let mut next = || states.next().unwrap_or(false);
         let (socket, daemon, vm) = (next(), next(), next());
         Ok(match self {
-            Self::Absent | Self::KitAbsent | Self::KitInstalled => false,
+            Self::Absent
+            | Self::KitAbsent
+            | Self::KitInstalled
+            | Self::NoRegistry
+            | Self::EmptyRegistry => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
             Self::Enabled => is_enabled && socket && daemon && !vm,
             Self::Unlimited => is_enabled && socket && daemon && !vm && !is_limited(seat)?,
             Self::Limited => is_enabled && socket && daemon && !vm && is_limited(seat)?,
-            Self::ConfigOfKit => is_enabled && socket && daemon && !vm && says(seat, "hello")?,
-            Self::ConfigRead => is_enabled && socket && daemon && !vm && says(seat, "walk")?,
+            Self::ConfigOfKit => {
+                let unchanged = says(seat, "gateway", "hello")? && says(seat, "told", "hello")?;
+                is_enabled && socket && daemon && !vm && unchanged
+            }
+            Self::ConfigRead => {
+                is_enabled && socket && daemon && !vm && says(seat, "gateway", "walk")?
+            }
+            Self::ConfigTold => {
+                is_enabled && socket && daemon && !vm && says(seat, "told", "walk")?
+            }
             Self::DaemonStopped => {
                 is_enabled && socket && !daemon && !vm && is_noted(seat, "gateway")?
             }
@@ -334,16 +408,15 @@ impl State {
     }
 }
 
-/// Whether the daemon that runs was started with this greeting.
-fn says(seat: Seat<'_>, greeting: &str) -> Result<bool> {
-    let unit = format!("aegis-kit-{HANDLE}:gateway.service");
+/// Whether this greeting is the last that a daemon that runs has read.
+fn says(seat: Seat<'_>, daemon: &str, greeting: &str) -> Result<bool> {
+    let unit = format!("aegis-kit-{HANDLE}:{daemon}.service");
     let id = seat.unit_property(&unit, "InvocationID")?;
-    let option = match seat.scope() {
-        "--user" => "--user",
-        _ => "--system",
-    };
-    let line = format!("journalctl {option} --quiet --output=cat _SYSTEMD_INVOCATION_ID={id}");
-    Ok(seat.run(&line)?.text().contains(&format!("\"{greeting}\"")))
+    let scope = seat.scope();
+    let line = format!("journalctl {scope} --quiet --output=cat _SYSTEMD_INVOCATION_ID={id}");
+    let said = seat.run(&line)?.text();
+    let read = said.lines().rfind(|line| line.starts_with("config "));
+    Ok(read.is_some_and(|line| line.contains(&format!("\"{greeting}\""))))
 }
 
 /// Whether the VM's unit has the limit of the walk.

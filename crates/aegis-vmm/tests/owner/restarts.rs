@@ -84,7 +84,9 @@ fn a_start_by_name_counts_anew() {
     };
     let policy = RestartPolicy::OnFailure { most: Some(2) };
     let mut world = World::new(Plan {
-        start: Some(StartMark { at: now_us() + 1 }),
+        start: Some(StartMark {
+            at: now_us() + 60_000_000,
+        }),
         ..ends(1, policy, earlier)
     });
     assert!(matches!(world.verdict(), Verdict::Restart));

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aegis_core::control::{
     Answer, AttachRequest, Call, CallFrame, CommandExit, ExecEvent, ExecInput, ExecRequest,
@@ -200,7 +200,13 @@ impl World {
     }
 
     pub(crate) fn verdict(&mut self) -> Verdict {
-        self.vm.take().unwrap().join().unwrap()
+        let vm = self.vm.take().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !vm.is_finished() {
+            assert!(Instant::now() < deadline, "the VM's owner did not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        vm.join().unwrap()
     }
 }
 
