@@ -4,13 +4,14 @@
 //! parts that did not run stay as they are.
 
 use std::fs;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use aegis_tests::cache;
 use aegis_tests::fault_walk::{self, Extent};
 use aegis_tests::machine::{Machine, Systemd};
 use aegis_tests::seat::Seat;
+use aegis_tests::soak::{self, Figures};
 use anyhow::{Context, Result};
 use clap::Args;
 
@@ -37,23 +38,44 @@ struct Part {
     run: fn(&Arguments) -> Result<Figures>,
 }
 
-/// What came of a part.
-struct Figures {
-    /// Markdown below the part's heading.
-    text: String,
-    failures: Vec<String>,
-}
-
-const PARTS: [Part; 2] = [
+const PARTS: [Part; 6] = [
     Part {
-        title: "Fault points of aegisd",
-        run: fault_points,
+        title: "Lives of instances",
+        run: lives,
+    },
+    Part {
+        title: "Sessions at once",
+        run: crowd,
+    },
+    Part {
+        title: "Hours of use",
+        run: rounds,
+    },
+    Part {
+        title: "Parsers of guest bytes",
+        run: parsers,
     },
     Part {
         title: "Steps of a VM's boot and stop",
         run: machine_steps,
     },
+    Part {
+        title: "Fault points of aegisd",
+        run: fault_points,
+    },
 ];
+
+/// Lives of a whole run.
+const LIVES: usize = 1000;
+
+/// Sessions of a whole run.
+const SESSIONS: usize = 500;
+
+/// How long a whole run uses instances.
+const HOURS_OF_USE: Duration = Duration::from_secs(6 * 3600);
+
+/// Seconds that each fuzzer runs.
+const FUZZING: &str = "60";
 
 /// Runs the parts and gives success only if nothing failed.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -85,11 +107,82 @@ fn is_wanted(part: &Part, arguments: &Arguments) -> bool {
     only.is_none_or(|only| part.title.contains(only.as_str()))
 }
 
+impl Arguments {
+    fn limit(&self) -> Option<Duration> {
+        let minutes = self.minutes?;
+        Some(Duration::from_secs(minutes * 60))
+    }
+}
+
+fn lives(arguments: &Arguments) -> Result<Figures> {
+    let machine = Machine::temporary("soak-lives", Systemd::V257)?;
+    let extent = soak::Extent {
+        times: LIVES,
+        within: arguments.limit(),
+    };
+    soak::lives(Seat::alice(&machine), extent)
+}
+
+fn crowd(_: &Arguments) -> Result<Figures> {
+    let machine = Machine::temporary("soak-crowd", Systemd::V257)?;
+    soak::crowd(Seat::alice(&machine), SESSIONS)
+}
+
+fn rounds(arguments: &Arguments) -> Result<Figures> {
+    let machine = Machine::temporary("soak-rounds", Systemd::V257)?;
+    let extent = soak::Extent {
+        times: usize::MAX,
+        within: Some(arguments.limit().unwrap_or(HOURS_OF_USE)),
+    };
+    soak::rounds(Seat::alice(&machine), extent)
+}
+
+/// Runs the fuzzers, which show nothing but their counts unless they find something.
+fn parsers(_: &Arguments) -> Result<Figures> {
+    let script = cache::repository().join("fuzz/run");
+    let mut figures = Figures::default();
+    figures.text =
+        "| parser | executions | per second | peak RSS in MiB |\n|---|---|---|---|\n".to_owned();
+    for parser in [
+        "frames",
+        "mux",
+        "link",
+        "messages",
+        "log_records",
+        "console",
+    ] {
+        let output = Command::new(&script)
+            .args([parser, FUZZING])
+            .output()
+            .with_context(|| format!("running {}", script.display()))?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            let from = words.len().saturating_sub(4000);
+            let last = words.get(from..).unwrap_or(&words);
+            figures
+                .failures
+                .push(format!("{parser}: {}: {last}", output.status));
+            continue;
+        }
+        let stat = |name: &str| {
+            let line = words.lines().rfind(|line| line.contains(name));
+            line.and_then(|line| line.split_whitespace().last())
+                .unwrap_or("?")
+                .to_owned()
+        };
+        figures.text += &format!(
+            "| {parser} | {} | {} | {} |\n",
+            stat("number_of_executed_units"),
+            stat("average_exec_per_sec"),
+            stat("peak_rss_mb")
+        );
+    }
+    Ok(figures)
+}
+
 fn fault_points(arguments: &Arguments) -> Result<Figures> {
     let machine = Machine::temporary("soak-fault-points", Systemd::V257)?;
-    let extent = arguments.minutes.map_or(Extent::Whole, |minutes| {
-        Extent::Within(Duration::from_secs(minutes * 60))
-    });
+    let extent = arguments.limit().map_or(Extent::Whole, Extent::Within);
     let report = fault_walk::walk(Seat::alice(&machine), extent, &arguments.operation)?;
     for missed in report.missed() {
         println!("not reached: {missed}");
@@ -102,10 +195,7 @@ fn fault_points(arguments: &Arguments) -> Result<Figures> {
 
 fn machine_steps(arguments: &Arguments) -> Result<Figures> {
     let machine = Machine::temporary("soak-machine-steps", Systemd::V257)?;
-    let limit = arguments
-        .minutes
-        .map(|minutes| Duration::from_secs(minutes * 60));
-    let report = fault_walk::walk_machine(Seat::alice(&machine), limit)?;
+    let report = fault_walk::walk_machine(Seat::alice(&machine), arguments.limit())?;
     for missed in report.missed() {
         println!("not reached: {missed}");
     }

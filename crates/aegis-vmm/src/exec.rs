@@ -35,11 +35,14 @@ use crate::doorway::Visit;
 use crate::guest;
 use ends::Ends;
 
-/// Sessions at a time. Each holds four descriptors and three buffers here.
+/// Sessions at a time. Each holds four descriptors here.
 pub const MAX_SESSIONS: usize = 512;
 
-/// Bytes a pump carries at a time: what a pipe holds by default (pipe(7)).
+/// Bytes a busy pump carries at a time: what a pipe holds by default (pipe(7)).
 const BUFFER: usize = 64 * 1024;
+
+/// The same of one that has little to do, as most have of hundreds.
+const SMALL_BUFFER: usize = 1024;
 
 /// How long a guest may take to hang a session up that has no client any more.
 const HANG_UP_PATIENCE: Duration = Duration::from_secs(5);
@@ -204,16 +207,12 @@ async fn carry(
 /// Client to guest. Ends with the client's end of file, which it passes on, or
 /// when the program takes no more: the client then finds its pipe broken.
 async fn pump_in(mut from: pipe::Receiver, to: &mut tokio::io::WriteHalf<LinkStream>) {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(length) => {
-                if to.write_all(&buffer[..length]).await.is_err() {
-                    return;
-                }
-            }
+    let mut buffer = vec![0; SMALL_BUFFER];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
         }
+        fit(&mut buffer, length);
     }
     // It fails where the guest closed its side first, and then nothing is left to say.
     let _closed_before = to.shutdown().await;
@@ -225,17 +224,24 @@ async fn pump_out<R>(mut from: R, mut to: pipe::Sender, link: &Handle, session: 
 where
     R: tokio::io::AsyncRead + Unpin,
 {
-    let mut buffer = vec![0; BUFFER];
-    while let Ok(length) = from.read(&mut buffer).await {
-        if length == 0 {
-            return;
-        }
+    let mut buffer = vec![0; SMALL_BUFFER];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
         if to.write_all(&buffer[..length]).await.is_err() {
             drop(to);
             let told = link.signal(session, SIGPIPE);
             tokio::join!(told, discard(from, buffer)).1;
             return;
         }
+        fit(&mut buffer, length);
+    }
+}
+
+/// Grows a buffer that was filled and shrinks one that was hardly used.
+fn fit(buffer: &mut Vec<u8>, used: usize) {
+    if used == buffer.len() && used < BUFFER {
+        *buffer = vec![0; BUFFER];
+    } else if used <= SMALL_BUFFER && buffer.len() > SMALL_BUFFER {
+        *buffer = vec![0; SMALL_BUFFER];
     }
 }
 

@@ -86,9 +86,9 @@ fn round(seat: Seat<'_>, used: &Instance<'_>, beside: &Instance<'_>) -> Result<(
     seat.run(&copied)?.success().context("copying")?;
     used.act("update --cpu-quota 150")?;
     used.act("update --cpu-quota 0")?;
-    seat.aegis_ok(&format!("instance logs --tail 5 {}", used.handle()))?;
+    seat.aegis_ok(&format!("logs --tail 5 {}", used.handle()))?;
     seat.aegis_ok("instance list")?;
-    seat.aegis_ok(&format!("instance stats --no-stream {}", used.handle()))?;
+    seat.aegis_ok(&format!("stats --no-stream {}", used.handle()))?;
 
     let daemon = used.daemon_pid("gateway")?;
     seat.run(&format!("kill -KILL {daemon}"))?.success()?;
