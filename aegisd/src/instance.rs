@@ -26,6 +26,7 @@
 //! | `start` | starting a VM and waiting for its guest |
 //! | `disk` | what the actor finds on the disk and clears from it |
 //! | `files` | the instance's files |
+//! | `health` | when a restarted service is healthy again |
 //! | `names` | plain names for paths that units cannot carry |
 //! | `own_stops` | which stops were ours and not somebody's by hand |
 //! | `outside` | what other adapters than the bus read of it |
@@ -40,6 +41,7 @@ mod difference;
 mod disk;
 pub mod error;
 pub(crate) mod files;
+mod health;
 mod names;
 pub(crate) mod outside;
 mod own_stops;

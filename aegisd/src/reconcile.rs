@@ -213,9 +213,10 @@ fn is_up(units: &[UnitState], unit: &UnitId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aegis_core::daemon::InstanceDaemon;
     use aegis_core::handle::Handle;
     use aegis_core::restart::RestartPolicy;
-    use aegis_core::spec::{InstanceDaemon, InstanceSpec};
+    use aegis_core::spec::InstanceSpec;
 
     use super::*;
     use crate::testing::unit_state;

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::admission::{Admission, Kind, admit};
 use super::config::{self, Configs};
 use super::disk::{read_exit, reads, remove_unfinished};
+use super::health::healthy_in;
 use super::own_stops::OwnStops;
 use super::view::{Sources, phase, view};
 use super::work::{Conclusion, Work};
@@ -39,8 +40,6 @@ const HOLD: Duration = Duration::from_secs(1);
 /// Between two tries of a correction that fails, growing from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
-/// A service that ran this long is healthy: its next failure is a new one.
-const HEALTHY: Duration = Duration::from_secs(600);
 /// Before a broken connection to a VM's owner that still runs is made anew.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// A timer that is as good as none.
@@ -510,12 +509,8 @@ impl Actor {
 
     /// Lets services that have run long enough begin their delays anew.
     async fn note_health(&mut self) {
-        let now = now_us();
-        let healed = self
-            .units
-            .iter()
-            .filter(|unit| healthy_in(unit, now) == Some(Duration::ZERO));
-        let healed: Vec<UnitId> = healed.map(|unit| unit.unit.clone()).collect();
+        let healed = self.healthy_in().filter(|(_, in_)| in_.is_zero());
+        let healed: Vec<UnitId> = healed.map(|(unit, _)| unit.clone()).collect();
         for unit in &healed {
             if let Err(error) = self.work.shared.supervisor.clear(unit).await {
                 let fault = InstanceError::from(error).fault();
@@ -529,11 +524,15 @@ impl Actor {
     }
 
     fn next_timer(&self) -> Instant {
+    /// When services that were restarted will be healthy again.
+    fn healthy_in(&self) -> impl Iterator<Item = (&UnitId, Duration)> {
+        let (record, now) = (self.work.record.borrow(), now_us());
+        let services = self.units.iter();
+        services.filter_map(move |unit| Some((&unit.unit, healthy_in(unit, &record.spec, now)?)))
+    }
+
         let now = Instant::now();
-        let healthy = self
-            .units
-            .iter()
-            .filter_map(|unit| healthy_in(unit, now_us()));
+        let healthy = self.healthy_in().map(|(_, in_)| in_);
         // At least a moment, should a manager not forget restarts when told to.
         let healthy = healthy.min().map(|in_| now + in_.max(FIRST_RETRY));
         let retry = self.trouble.as_ref().map(|trouble| trouble.next);
@@ -573,16 +572,4 @@ async fn concluded(current: &mut Option<Current>) -> Conclusion {
         Some(current) => current.running.conclusion().await,
         None => std::future::pending().await,
     }
-}
-
-/// When a service that was restarted counts as healthy again; `None` if it does
-/// already or does not run.
-fn healthy_in(unit: &UnitState, now: u64) -> Option<Duration> {
-    let runs = phase(Some(unit)) == UnitPhase::Active && !unit.has_exited();
-    let is_service = matches!(
-        unit.unit.kind,
-        aegis_core::units::UnitKind::Daemon(_) | aegis_core::units::UnitKind::Vm
-    );
-    let age = Duration::from_micros(now.saturating_sub(unit.since));
-    (runs && is_service && unit.restarts > 0).then(|| HEALTHY.saturating_sub(age))
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use aegis_core::control::StartMark;
 use aegis_core::credential::Credential;
+use aegis_core::daemon::InstanceDaemon;
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
 use aegis_core::layout::MAX_SOCKET_PATH;
-use aegis_core::spec::{InstanceDaemon, Workspace};
+use aegis_core::spec::Workspace;
 use aegis_core::vm_spec::{Disk, VmSpec};
 use serde::Serialize;
 
@@ -357,6 +358,7 @@ fn daemon_spec(host: &Host, names: &Names, record: &Record, daemon: &InstanceDae
         workdir: config,
         state_dir: names.plain(&daemon_state_dir(host, &record.handle, &daemon.name)),
         restart_max_delay_ms: daemon.restart_max_delay_ms,
+        restart_reset_after_ms: daemon.restart_reset_after_ms,
     }
 }
 

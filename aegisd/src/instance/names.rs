@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aegis_core::spec::InstanceDaemon;
+use aegis_core::daemon::InstanceDaemon;
 
 use super::files::workspace_path;
 use crate::effects;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aegis_core::daemon::{Ready, Restart};
+use aegis_core::daemon::{InstanceDaemon, Ready, Restart};
 use aegis_core::limits::ResourceLimits;
-use aegis_core::spec::{InstanceDaemon, InstanceSpec};
+use aegis_core::spec::InstanceSpec;
 
 use super::files::{GRACE_SECS, daemon_state_dir, workspace_path};
 use super::names::Names;

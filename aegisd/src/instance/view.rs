@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit};
 use aegis_core::control::{CommandExit, CommandState, KernelKind, VmStatus};
+use aegis_core::daemon::InstanceDaemon;
 use aegis_core::fault::Fault;
 use aegis_core::lifecycle::VmState;
-use aegis_core::spec::InstanceDaemon;
 use aegis_core::state::{InstanceState, UnitPhase};
 use aegis_core::units;
 

@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use aegis_bus::manager::SpecRequest;
-use aegis_core::daemon::{DaemonConfig, DaemonSandbox};
+use aegis_core::daemon::{DaemonConfig, DaemonSandbox, InstanceDaemon};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use aegis_core::kit::{DaemonEntry, SandboxPath, relative_inside, sandbox_path};
 use aegis_core::port::PortMapping;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::{
-    DEFAULT_MEMORY_MIB, InstanceDaemon, InstanceSpec, KitRef, SpecError, Workspace, WorkspaceFile,
+    DEFAULT_MEMORY_MIB, InstanceSpec, KitRef, SpecError, Workspace, WorkspaceFile,
 };
 use serde_json::Value;
 
@@ -186,6 +186,7 @@ fn daemon(entry: &DaemonEntry, program: &Path, host: &Host) -> Result<InstanceDa
         env: entry.env.clone(),
         restart: entry.restart,
         restart_max_delay_ms: entry.restart_max_delay_ms(),
+        restart_reset_after_ms: entry.restart_reset_after_ms(),
         ready: entry.ready,
         stop_timeout_ms: entry.stop_timeout_ms(),
         limits: entry.limits(),

@@ -189,6 +189,7 @@ impl World {
             workdir: self.dir.clone(),
             state_dir: self.dir.clone(),
             restart_max_delay_ms: 1600,
+            restart_reset_after_ms: 600_000,
         };
         let text = serde_json::to_string(&spec).expect("a spec is JSON");
         let file = self.write(&format!("daemon-{name}.json"), &text);

@@ -30,4 +30,6 @@ pub struct DaemonSpec {
     pub state_dir: PathBuf,
     /// Longest delay between two restarts, in milliseconds.
     pub restart_max_delay_ms: u64,
+    /// Milliseconds of running after which the delays begin anew.
+    pub restart_reset_after_ms: u64,
 }

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::daemon::{
-    DEFAULT_RESTART_MAX_DELAY_MS, DEFAULT_STOP_TIMEOUT_MS, DEFAULT_TASKS, DaemonLimits, Ready,
-    Reload, Restart,
+    DEFAULT_RESTART_MAX_DELAY_MS, DEFAULT_RESTART_RESET_AFTER_MS, DEFAULT_STOP_TIMEOUT_MS,
+    DEFAULT_TASKS, DaemonLimits, Ready, Reload, Restart,
 };
 use crate::port::PortMapping;
 
@@ -93,6 +93,8 @@ pub struct DaemonEntry {
     pub restart: Restart,
     /// Longest delay between two restarts, in seconds.
     pub restart_max_delay: Option<f64>,
+    /// Seconds of running after which the delays begin anew.
+    pub restart_reset_after: Option<f64>,
     pub ready: Ready,
     /// Seconds between SIGTERM and SIGKILL.
     pub stop_timeout: Option<f64>,
@@ -233,6 +235,12 @@ fn millis(seconds: f64) -> u64 {
     (seconds * 1000.0).round() as u64
 }
 
+    /// Milliseconds of running after which the delays begin anew.
+    pub fn restart_reset_after_ms(&self) -> u64 {
+        self.restart_reset_after
+            .map_or(DEFAULT_RESTART_RESET_AFTER_MS, millis)
+    }
+
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -276,3 +284,4 @@ mod tests {
         assert_eq!(manifest.programs(), ["a", "c"]);
     }
 }
+        assert_eq!(daemon.restart_reset_after_ms(), 600_000);

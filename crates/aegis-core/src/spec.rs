@@ -11,10 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::{
-    DEFAULT_RESTART_MAX_DELAY_MS, DEFAULT_STOP_TIMEOUT_MS, DaemonConfig, DaemonLimits,
-    DaemonSandbox, Ready, Restart,
-};
+use crate::daemon::InstanceDaemon;
 use crate::label::{self, LabelError, Labels};
 use crate::limits::{LimitError, ResourceLimits};
 use crate::port::PortMapping;
@@ -131,61 +128,6 @@ impl Default for InstanceSpec {
 pub struct KitRef {
     pub name: String,
     pub version: String,
-}
-
-/// One instance daemon of an instance, as the kit declared it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceDaemon {
-    /// Unique in the instance; part of the unit's name.
-    pub name: String,
-    /// What `instance info` calls it.
-    pub label: String,
-    /// The program's file, as it was found at creation.
-    pub program: PathBuf,
-    #[serde(default)]
-    pub args: Vec<String>,
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    #[serde(default)]
-    pub restart: Restart,
-    /// Longest delay between two restarts, in milliseconds.
-    pub restart_max_delay_ms: u64,
-    #[serde(default)]
-    pub ready: Ready,
-    /// Milliseconds between SIGTERM and SIGKILL.
-    #[serde(default = "default_stop_timeout_ms")]
-    pub stop_timeout_ms: u64,
-    #[serde(default)]
-    pub limits: DaemonLimits,
-    #[serde(default)]
-    pub sandbox: DaemonSandbox,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<DaemonConfig>,
-}
-
-impl InstanceDaemon {
-    /// A daemon about which nothing more was said.
-    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
-        let name = name.into();
-        Self {
-            label: name.clone(),
-            name,
-            program: program.into(),
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            restart: Restart::default(),
-            restart_max_delay_ms: DEFAULT_RESTART_MAX_DELAY_MS,
-            ready: Ready::default(),
-            stop_timeout_ms: DEFAULT_STOP_TIMEOUT_MS,
-            limits: DaemonLimits::default(),
-            sandbox: DaemonSandbox::default(),
-            config: None,
-        }
-    }
-}
-
-fn default_stop_timeout_ms() -> u64 {
-    DEFAULT_STOP_TIMEOUT_MS
 }
 
 /// A file that a kit puts into the workspace.

@@ -185,6 +185,8 @@ fn both_refuse_the_same() {
         (true, daemon(json!({"restart": "no"}))),
         (false, daemon(json!({"ready": true}))),
         (false, daemon(json!({"restart_max_delay": 0.01}))),
+        (false, daemon(json!({"restart_reset_after": 0}))),
+        (true, daemon(json!({"restart_reset_after": 30}))),
         (false, daemon(json!({"stop_timeout": "1s"}))),
         (false, daemon(json!({"env": {"A": 1}}))),
         (false, daemon(json!({"limits": {"cpus": 0}}))),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   failure ──► failures + 1 ──► 100 ms · 2^(failures-1), at most the longest
-//!   failure after ten minutes ──► 1 failure
+//!   failure after a healthy run ──► 1 failure
 //!   ended as wanted ──► no failures
 //! ```
 
@@ -15,9 +15,6 @@ use serde::{Deserialize, Serialize};
 /// (`RestartSec=`), so the shim waits only what goes beyond it.
 pub(crate) const FIRST_DELAY: Duration = Duration::from_millis(100);
 
-/// A run of this length was healthy: the failure that ends it is the first.
-pub(crate) const HEALTHY: Duration = Duration::from_secs(600);
-
 /// What is known of a daemon's runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BackOff {
@@ -27,13 +24,17 @@ pub(crate) struct BackOff {
     pub(crate) began: u64,
     /// The boot in which this was written; in another boot it says nothing.
     pub(crate) boot: String,
+    /// Milliseconds after which that run is healthy: the failure that ends it then is
+    /// the first.
+    #[serde(default)]
+    pub(crate) healthy_after: u64,
 }
 
 impl BackOff {
     /// What is known after a run that failed at `now` (milliseconds since boot).
     pub(crate) fn failed(self, now: u64) -> Self {
-        let lasted = Duration::from_millis(now.saturating_sub(self.began));
-        let failures = if lasted >= HEALTHY {
+        let lasted = now.saturating_sub(self.began);
+        let failures = if lasted >= self.healthy_after {
             1
         } else {
             self.failures.saturating_add(1)
@@ -99,10 +100,10 @@ mod tests {
             failures: 4,
             began: 1000,
             boot: String::new(),
+            healthy_after: 3000,
         };
-        assert_eq!(short.clone().failed(2000).failures, 5);
-        let end_of_healthy = 1000 + u64::try_from(HEALTHY.as_millis()).unwrap();
-        assert_eq!(short.failed(end_of_healthy).failures, 1);
+        assert_eq!(short.clone().failed(3999).failures, 5);
+        assert_eq!(short.failed(4000).failures, 1);
     }
 
     #[test]

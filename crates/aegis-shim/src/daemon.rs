@@ -111,7 +111,9 @@ pub(crate) fn become_daemon(
         source,
     })?;
     if let Some(path) = back_off {
-        wait(path, Duration::from_millis(spec.restart_max_delay_ms))?;
+        let [longest, healthy_after] =
+            [spec.restart_max_delay_ms, spec.restart_reset_after_ms].map(Duration::from_millis);
+        wait(path, longest, healthy_after)?;
     }
     let secrets = secrets(&spec)?;
     std::env::set_current_dir(&spec.workdir).map_err(|source| DaemonError::Workdir {
@@ -160,7 +162,7 @@ fn secrets(spec: &DaemonSpec) -> Result<SecretEnv, DaemonError> {
 }
 
 /// Waits out the back-off and notes that a run begins.
-fn wait(path: &Path, longest: Duration) -> Result<(), RecordError> {
+fn wait(path: &Path, longest: Duration, healthy_after: Duration) -> Result<(), RecordError> {
     let known = record::known(path);
     let wait = known.wait(longest);
     if !wait.is_zero() {
@@ -169,7 +171,7 @@ fn wait(path: &Path, longest: Duration) -> Result<(), RecordError> {
         std::thread::sleep(wait);
         announce("", Duration::ZERO);
     }
-    record::note_start(path, &known)
+    record::note_start(path, &known, healthy_after)
 }
 
 /// Tells the manager's people why nothing happens, and the manager to be patient.

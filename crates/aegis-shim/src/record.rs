@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::back_off::BackOff;
 
@@ -90,11 +91,15 @@ pub(crate) fn known(path: &Path) -> BackOff {
         .unwrap_or_default()
 }
 
-/// Notes that a run begins now.
+/// Notes that a run begins now, and when it will have been a healthy one.
 ///
 /// # Errors
 /// The file could not be written.
-pub(crate) fn note_start(path: &Path, known: &BackOff) -> Result<(), RecordError> {
+pub(crate) fn note_start(
+    path: &Path,
+    known: &BackOff,
+    healthy_after: Duration,
+) -> Result<(), RecordError> {
     let Some(instant) = Instant::now() else {
         return Ok(());
     };
@@ -105,6 +110,7 @@ pub(crate) fn note_start(path: &Path, known: &BackOff) -> Result<(), RecordError
             failures,
             began: instant.millis,
             boot: instant.boot,
+            healthy_after: u64::try_from(healthy_after.as_millis()).unwrap_or(u64::MAX),
         },
     )
 }
@@ -173,7 +179,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("back-off.json");
         for failures in 1..=3 {
-            note_start(&path, &known(&path)).unwrap();
+            note_start(&path, &known(&path), Duration::from_secs(600)).unwrap();
             note_end(&path, &run("signal", "KILL")).unwrap();
             assert_eq!(known(&path).failures, failures);
         }
@@ -200,6 +206,7 @@ mod tests {
             failures: 9,
             began: 0,
             boot: "another".into(),
+            healthy_after: 0,
         };
         write(&path, &foreign).unwrap();
         assert_eq!(known(&path), BackOff::default());

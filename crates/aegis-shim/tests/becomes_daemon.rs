@@ -22,6 +22,7 @@ fn run_daemon(folder: &Path, program: &str, args: &[&str]) -> Output {
         "workdir": folder,
         "state_dir": folder,
         "restart_max_delay_ms": 60_000,
+        "restart_reset_after_ms": 600_000,
     });
     std::fs::write(&spec, text.to_string()).expect("write the spec");
     shim()

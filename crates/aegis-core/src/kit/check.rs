@@ -110,6 +110,12 @@ impl DaemonEntry {
         }
         for (field, value, least, most) in [
             ("restart_max_delay", self.restart_max_delay, 0.1, LONGEST),
+            (
+                "restart_reset_after",
+                self.restart_reset_after,
+                0.1,
+                LONGEST,
+            ),
             ("stop_timeout", self.stop_timeout, 0.1, LONGEST),
             ("limits.cpus", self.limits.cpus, 0.01, 1024.0),
         ] {
