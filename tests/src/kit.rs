@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cache;
+use crate::compile::compile;
 use crate::instance::{DEADLINE, Instance};
 use crate::machine::User;
 use crate::seat::Seat;
@@ -37,13 +38,27 @@ pub fn install_example(seat: Seat<'_>) -> Result<()> {
     place(seat, &source.join("echo-gateway"), &programs, "755")
 }
 
+/// Puts a kit whose one daemon is a program in C into the user's kit folder.
+///
+/// # Errors
+/// It does not compile, or a file cannot be written.
+pub fn install_compiled(seat: Seat<'_>, kit: &str, program: &str) -> Result<()> {
+    install(seat, kit, &[])?;
+    let content = compile(&format!("kits/{program}.c"))?;
+    write(seat, &format!("{}/{program}", seat.kits()), &content, "755")
+}
+
 fn place(seat: Seat<'_>, source: &Path, folder: &str, mode: &str) -> Result<()> {
     let content = fs::read(source).with_context(|| format!("reading {}", source.display()))?;
     let name = source.file_name().context("a file has a name")?;
     let target = format!("{folder}/{}", name.to_string_lossy());
+    write(seat, &target, &content, mode)
+}
+
+fn write(seat: Seat<'_>, target: &str, content: &[u8], mode: &str) -> Result<()> {
     // A file that a daemon runs at this moment is replaced, not written to.
     let fresh = format!("{target}.new");
-    seat.machine().write_file(seat.user(), &fresh, &content)?;
+    seat.machine().write_file(seat.user(), &fresh, content)?;
     seat.machine()
         .run(
             User::Root,

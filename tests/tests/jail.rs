@@ -1,10 +1,7 @@
 //! What code that runs as QEMU can reach: a program in its place tries. QEMU's own
 //! filter of system calls would come on top.
 
-use std::path::Path;
-use std::process::Command;
-
-use aegis_tests::cache;
+use aegis_tests::compile::compile;
 use aegis_tests::instance::Instance;
 use aegis_tests::machine::{Machine, Systemd, User};
 use aegis_tests::seat::Seat;
@@ -112,13 +109,7 @@ fn no_way_out(seat: Seat<'_>) -> Result<()> {
 
 /// Puts the probe where QEMU was, with what it is to try. A QEMU that runs goes on.
 fn take_the_place_of_qemu(machine: &Machine, targets: &[String]) -> Result<()> {
-    let source = cache::repository().join("tests/clients/jail_probe.c");
-    let folder = cache::repository().join("target/tests");
-    std::fs::create_dir_all(&folder).context("making target/tests")?;
-    // Tests of other machines build it at the same time.
-    let program = folder.join(format!("jail-probe-{}", machine.name()));
-    build(&source, &program)?;
-    let program = std::fs::read(&program).context("reading the probe")?;
+    let program = compile("clients/jail_probe.c")?;
     machine.write_file(User::Root, &format!("{QEMU}.new"), &program)?;
     let replace = format!("chmod 755 {QEMU}.new && mv {QEMU}.new {QEMU}");
     machine.run(User::Root, &replace)?.success()?;
@@ -126,16 +117,5 @@ fn take_the_place_of_qemu(machine: &Machine, targets: &[String]) -> Result<()> {
     machine.write_file(User::Root, TARGETS, targets.as_bytes())?;
     let readable = format!("chmod 644 {TARGETS}");
     machine.run(User::Root, &readable)?.success()?;
-    Ok(())
-}
-
-fn build(source: &Path, program: &Path) -> Result<()> {
-    let built = Command::new("cc")
-        .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
-        .args([program, source])
-        .output()
-        .context("running cc")?;
-    let errors = String::from_utf8_lossy(&built.stderr);
-    ensure!(built.status.success(), "{errors}");
     Ok(())
 }
