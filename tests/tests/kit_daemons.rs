@@ -111,6 +111,59 @@ fn a_daemon_in_a_virtual_environment_of_the_home_runs() -> Result<()> {
 }
 
 #[test]
+fn a_daemon_that_is_a_static_binary_runs_and_ends_in_order() -> Result<()> {
+    let machine = Machine::shared(Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    kit::install_compiled(seat, "static", "static-daemon")?;
+    let instance = kit::make_at_rest(seat, "dae-static", "static")?;
+    let unit = instance.daemon_unit("daemon");
+    says(seat, &unit, "static for dae-static", 1)?;
+    instance.act("disable")?;
+    says(seat, &unit, "ended in order", 1)
+}
+
+#[test]
+fn a_program_in_a_folder_with_a_space_finds_what_lies_beside_it() -> Result<()> {
+    in_a_folder_with_a_space(Systemd::V257)
+}
+
+#[test]
+fn a_program_in_a_folder_with_a_space_finds_what_lies_beside_it_on_systemd_252() -> Result<()> {
+    in_a_folder_with_a_space(Systemd::V252)
+}
+
+fn in_a_folder_with_a_space(systemd: Systemd) -> Result<()> {
+    let machine = Machine::shared(systemd)?;
+    let seat = Seat::alice(&machine);
+    seat.run("python3 -m venv --without-pip space/venv && mkdir -p .aegis/kits .local/bin")?
+        .success()?;
+    let folder = "/home/alice/My Tools";
+    write(
+        seat,
+        &format!("{folder}/spaced-daemon"),
+        "#!/home/alice/space/venv/bin/python3\nimport os, signal, sys\n\
+         print('prefix', sys.prefix, flush=True)\n\
+         folder = os.path.dirname(__file__)\n\
+         print('beside it', open(folder + '/words').read(), flush=True)\nsignal.pause()\n",
+    )?;
+    write(seat, &format!("{folder}/words"), "of wisdom")?;
+    seat.run(&format!(
+        "chmod 755 '{folder}/spaced-daemon' && ln -sf '{folder}/spaced-daemon' .local/bin/"
+    ))?
+    .success()?;
+    let manifest = r#"{"instance_daemons": [{"binary": "spaced-daemon", "name": "daemon"}]}"#;
+    write(seat, "/home/alice/.aegis/kits/spaced.json", manifest)?;
+
+    let instance = kit::make_at_rest(seat, "dae-spaced", "spaced")?;
+    let unit = instance.daemon_unit("daemon");
+    says(seat, &unit, "beside it of wisdom", 1)?;
+    let said = seat.journal(&unit, "cat")?;
+    assert!(said.contains("prefix /home/alice/space/venv"), "{said}");
+    assert!(instance.info()?.contains(&format!("{folder} (read)")));
+    Ok(())
+}
+
+#[test]
 fn a_config_is_applied_by_a_signal_where_the_kit_says_so() -> Result<()> {
     applied_by_a_signal(Systemd::V257)
 }

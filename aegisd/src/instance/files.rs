@@ -351,7 +351,7 @@ fn daemon_spec(host: &Host, names: &Names, record: &Record, daemon: &InstanceDae
     DaemonSpec {
         instance: record.handle.clone(),
         name: daemon.name.clone(),
-        program: names.plain(&daemon.program),
+        program: names.program(daemon),
         args: daemon.args.clone(),
         env,
         needs_secrets: !record.spec.secrets.is_empty(),

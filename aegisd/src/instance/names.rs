@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use aegis_core::daemon::InstanceDaemon;
 
 use super::files::workspace_path;
+use super::reach;
 use crate::effects;
 use crate::host::Host;
 use crate::registry::Record;
@@ -57,12 +58,11 @@ impl Names {
             .chain(workspace)
             .filter(|(_, path)| !is_plain_path(path))
             .map(|(name, path)| (name.to_owned(), path));
-        let programs = record
-            .spec
-            .daemons
-            .iter()
-            .filter(|daemon| !is_plain_path(&daemon.program) || !is_plain_path(&target(daemon)))
-            .map(|daemon| (format!("program-{}", daemon.name), daemon.program.clone()));
+        let programs = record.spec.daemons.iter().flat_map(|daemon| {
+            let needed = reach::program(&daemon.program, host).into_iter();
+            let needed = needed.filter(|path| !is_plain_path(path)).enumerate();
+            needed.map(|(number, path)| (format!("program-{}-{number}", daemon.name), path))
+        });
         let folder = layout.names(handle);
         let links = odd.chain(programs).map(|(name, target)| Link {
             name: folder.join(name),
@@ -87,6 +87,14 @@ impl Names {
                 })
             })
             .unwrap_or_else(|| path.to_owned())
+    }
+
+    /// A daemon's program as the daemon is told it: one that a link brings to where a
+    /// unit can name nothing is told by where it lies.
+    pub(super) fn program(&self, daemon: &InstanceDaemon) -> PathBuf {
+        let target = daemon.program.canonicalize().ok();
+        let odd = target.filter(|target| !is_plain_path(target));
+        self.plain(odd.as_deref().unwrap_or(&daemon.program))
     }
 
     /// Makes the links, each in one step, so that a start never meets half of one.
@@ -115,14 +123,6 @@ impl Names {
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
-}
-
-/// What a daemon's program really is: its path may be a link.
-pub(super) fn target(daemon: &InstanceDaemon) -> PathBuf {
-    daemon
-        .program
-        .canonicalize()
-        .unwrap_or_else(|_| daemon.program.clone())
 }
 
 #[cfg(test)]
@@ -175,6 +175,31 @@ mod tests {
             let plain = names.plain(&folder);
             assert!(is_plain_path(&plain), "{plain:?}");
             assert_eq!(fs::read_to_string(plain.join("file")).unwrap(), odd);
+        }
+    }
+
+    #[test]
+    fn a_program_in_an_odd_folder_is_reached_with_what_lies_beside_it() {
+        let root = tempfile::tempdir().unwrap();
+        let top = root.path().canonicalize().unwrap();
+        let host = host(&top);
+        let folder = top.join("My Tools");
+        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir(top.join("bin")).unwrap();
+        fs::write(folder.join("gate"), "#!/bin/sh\n").unwrap();
+        fs::write(folder.join("words"), "w").unwrap();
+        let link = top.join("bin/gate");
+        std::os::unix::fs::symlink(folder.join("gate"), &link).unwrap();
+        for program in [folder.join("gate"), link] {
+            let mut record = record(Path::new("/srv"));
+            let daemon = InstanceDaemon::new("gate", program);
+            record.spec.daemons = vec![daemon.clone()];
+            let names = Names::of(&host, &record);
+            names.write().unwrap();
+            let program = names.program(&daemon);
+            assert!(is_plain_path(&program), "{program:?}");
+            let beside = program.with_file_name("words");
+            assert_eq!(fs::read_to_string(beside).unwrap(), "w");
         }
     }
 

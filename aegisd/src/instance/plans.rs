@@ -14,7 +14,7 @@ use crate::host::Host;
 use crate::registry::Record;
 use crate::supervisor::plan::{
     Confinement, DaemonPlan, DoorPlan, InstancePlan, Limits, Listen, LogFields, Program, Reach,
-    Readiness, Restarts, is_plain_path,
+    Readiness, Restarts,
 };
 
 /// What the guest's grace leaves aegis-vmm for unmounting and ending QEMU.
@@ -130,15 +130,10 @@ pub(crate) fn has_limits(spec: &InstanceSpec, now: &Limits) -> bool {
     limits(spec) == *now
 }
 
-/// What a daemon's program needs to run. One that lies where a unit cannot name it is
-/// seen alone, by a name of ours.
+/// What a daemon's program needs to run, by names that units can carry.
 fn program_reach(host: &Host, names: &Names, daemon: &InstanceDaemon) -> Vec<PathBuf> {
-    let named = names.plain(&daemon.program);
-    if named == daemon.program {
-        let needed = reach::program(&daemon.program, host).into_iter();
-        return needed.filter(|path| is_plain_path(path)).collect();
-    }
-    vec![named]
+    let needed = reach::program(&daemon.program, host);
+    needed.iter().map(|path| names.plain(path)).collect()
 }
 
 /// One daemon of an instance.
