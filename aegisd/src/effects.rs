@@ -74,6 +74,28 @@ pub(crate) fn write_new_at(
     content: &[u8],
     owner: Option<(u32, u32)>,
 ) -> io::Result<()> {
+    write_at(at, name, content, owner, name_new)
+}
+
+/// The same in the place of one that may have that name.
+pub(crate) fn replace_at(
+    at: impl AsFd,
+    name: &OsStr,
+    content: &[u8],
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
+    write_at(at, name, content, owner, |at, hidden, name| {
+        Ok(rustix::fs::renameat(at, hidden, at, name)?)
+    })
+}
+
+fn write_at(
+    at: impl AsFd,
+    name: &OsStr,
+    content: &[u8],
+    owner: Option<(u32, u32)>,
+    give_name: impl FnOnce(BorrowedFd<'_>, &OsStr, &OsStr) -> io::Result<()>,
+) -> io::Result<()> {
     let mut hidden = OsString::from(".");
     hidden.push(name);
     hidden.push(".new");
@@ -94,7 +116,7 @@ pub(crate) fn write_new_at(
         Some((uid, gid)) => give_open(&file, uid, gid),
         None => Ok(()),
     });
-    let named = given.and_then(|()| step("file.rename", || name_new(at, &hidden, name)));
+    let named = given.and_then(|()| step("file.rename", || give_name(at, &hidden, name)));
     if named.is_err() {
         // What went wrong first is the news.
         forget();

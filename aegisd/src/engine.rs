@@ -17,6 +17,7 @@ use aegis_bus::kit::{InstallOptions, RemoveOptions};
 use aegis_bus::manager::{CreateOptions, SpecRequest};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
+use aegis_core::layout::Mode;
 use aegis_core::secret::SecretEnv;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -24,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::board::{Board, JobId};
 use crate::host::Host;
-use crate::instance::{Directory, Instance, InstanceError, Operation, Shared, files};
+use crate::instance::{Directory, Instance, InstanceError, Operation, Shared, config, files};
 use crate::jobs::{Job, Jobs, Outcome};
 use crate::kits::Catalog;
 use crate::kits::expand::{ExpandError, expand};
@@ -48,6 +49,16 @@ pub enum EngineError {
     Supervisor(#[from] SupervisorError),
     #[error("the folders of aegisd cannot be made")]
     Folders(#[source] Box<InstanceError>),
+}
+
+/// Who asks for an instance.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Unique name on the bus, by which an ephemeral instance is kept alive; `None`
+    /// where there is no bus between.
+    pub bus_name: Option<String>,
+    /// User id, as the bus knows it.
+    pub uid: Option<u32>,
 }
 
 /// See the module.
@@ -200,7 +211,7 @@ impl Engine {
     }
 
     /// Makes an instance; an empty name lets the engine choose one. `values` are the
-    /// secrets that become its own, `owner` is who keeps an ephemeral instance alive.
+    /// secrets that become its own.
     ///
     /// # Errors
     /// What was asked for cannot be; nothing is left then. What fails later is
@@ -211,43 +222,54 @@ impl Engine {
         request: SpecRequest,
         values: SecretEnv,
         options: CreateOptions,
-        owner: Option<String>,
+        caller: Caller,
     ) -> Result<(Handle, JobId), InstanceError> {
         self.usable()?;
         if request.ephemeral && !options.start {
             return Err(InstanceError::EphemeralStart);
         }
         let _kits = self.shared.kit_folders.read().await;
-        let record = self.record_for(name, request).await?;
+        let mut record = self.record_for(name, request).await?;
+        // In user mode everybody's home is aegisd's own.
+        let mode = self.shared.host.layout.mode;
+        record.creator = caller.uid.filter(|_| mode == Mode::System);
         files::check(&self.shared.host, &record)?;
         // Before anything is started: all secrets are there, encrypted, readable.
         let own = self.shared.vault.prepare(&record, values).await?;
         self.shared.registry.insert(record.clone(), own).await?;
         let handle = record.handle.clone();
-        let notes = self.notes(&record);
+        let notes = self.notes(&record).await;
         let (instance, job) = Instance::create(&self.shared, record, options.start, notes);
         if options.foreground_owner {
-            instance.set_owner(owner);
+            instance.set_owner(caller.bus_name);
         }
         Ok((handle, job))
     }
 
     /// What an instance about to be made takes over from one before it.
-    fn notes(&self, record: &Record) -> Vec<String> {
-        let host = &self.shared.host;
-        let found = match record.spec.daemons.is_empty() {
-            true => Vec::new(),
-            false => files::found_config(host, &record.handle),
-        };
-        if found.is_empty() {
+    async fn notes(&self, record: &Record) -> Vec<String> {
+        if record.spec.daemons.is_empty() {
             return Vec::new();
         }
-        let folder = host.layout.daemon_config(&record.handle);
-        let files = found.join(", ");
-        vec![format!(
-            "its daemons use what was in {} before: {files}",
-            folder.display()
-        )]
+        let (shared, record) = (self.shared.clone(), record.clone());
+        crate::instance::blocking(move || {
+            let at_home = config::found_in_home(&record);
+            let mut notes: Vec<String> = at_home
+                .iter()
+                .map(|file| format!("its daemons use {}", file.display()))
+                .collect();
+            let found = files::found_config(&shared.host, &record.handle);
+            if !found.is_empty() {
+                let folder = shared.host.layout.daemon_config(&record.handle);
+                notes.push(format!(
+                    "its daemons use what was in {} before: {}",
+                    folder.display(),
+                    found.join(", ")
+                ));
+            }
+            notes
+        })
+        .await
     }
 
     async fn record_for(&self, name: &str, request: SpecRequest) -> Result<Record, InstanceError> {
@@ -449,8 +471,9 @@ async fn follow_units(engine: Arc<Engine>, mut changes: BoxStream<'static, Chang
 async fn follow_kits(engine: Arc<Engine>) {
     let (sender, mut changes) = mpsc::channel(KIT_CHANGES);
     let dirs = engine.shared.host.kit_dirs.clone();
+    let in_homes = engine.shared.directory.in_homes();
     tokio::spawn(async move {
-        if let Err(error) = watcher::watch(dirs, sender).await {
+        if let Err(error) = watcher::watch(dirs, in_homes, sender).await {
             tracing::error!("cannot follow the kit folders: {error}; kits are read on use only");
         }
     });

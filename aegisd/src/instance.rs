@@ -36,7 +36,7 @@
 
 mod actor;
 mod admission;
-mod config;
+pub(crate) mod config;
 mod difference;
 mod disk;
 pub mod error;
@@ -67,6 +67,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::board::{Board, JobId};
 use crate::host::Host;
 use crate::jobs::{Job, Jobs};
+use crate::kits::watcher::HomeConfig;
 use crate::kits::{Catalog, install};
 use crate::registry::{Record, Registry};
 use crate::secrets::Vault;
@@ -120,6 +121,8 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct Directory {
     instances: Mutex<BTreeMap<String, Instance>>,
+    /// The config that may lie in homes.
+    in_homes: watch::Sender<BTreeMap<Handle, HomeConfig>>,
 }
 
 impl Directory {
@@ -133,11 +136,23 @@ impl Directory {
         self.lock().values().cloned().collect()
     }
 
+    /// The config of daemons that may lie in homes, now and from now on.
+    pub fn in_homes(&self) -> watch::Receiver<BTreeMap<Handle, HomeConfig>> {
+        self.in_homes.subscribe()
+    }
+
     fn add(&self, instance: Instance) {
+        if let Some(config) = config::in_home(&instance.record.borrow()) {
+            let handle = instance.handle.clone();
+            self.in_homes
+                .send_modify(|known| drop(known.insert(handle, config)));
+        }
         self.lock().insert(instance.handle.folded(), instance);
     }
 
     fn remove(&self, handle: &Handle) {
+        self.in_homes
+            .send_if_modified(|known| known.remove(handle).is_some());
         self.lock().remove(&handle.folded());
     }
 

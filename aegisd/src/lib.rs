@@ -34,6 +34,7 @@
 //! | [`supervisor`] | the service manager |
 //! | [`vm`] | the client of a VM's owner |
 //! | [`host`] | directories and programs around it |
+//! | `homes` | files in users' homes, read with care |
 
 #![cfg_attr(
     test,
@@ -48,6 +49,7 @@ pub mod credentials;
 pub mod daemon;
 mod effects;
 pub mod engine;
+mod homes;
 pub mod host;
 pub mod instance;
 pub mod jobs;

@@ -54,7 +54,7 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "secrets",
         "vm",
     ],
-    &["registry", "supervisor", "host", "sockets"],
+    &["registry", "supervisor", "homes", "host", "sockets"],
     &["effects"],
 ];
 

@@ -8,7 +8,7 @@ use aegis_bus::kit::{InstallOptions, RemoveOptions};
 use aegis_bus::manager::{CheckRow, CreateOptions, SpecRequest};
 use aegis_bus::names::{instance_path, job_path, kit_path};
 use aegis_bus::prune::PruneOptions;
-use aegis_core::fault::Fault;
+use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use futures_util::StreamExt;
 use zbus::message::Header;
@@ -16,7 +16,7 @@ use zbus::{Connection, OwnedFd, OwnedObjectPath, fdo};
 
 use super::secrets::passed_values;
 use crate::checks;
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 use crate::instance::InstanceError;
 
 /// The manager's object.
@@ -45,10 +45,11 @@ impl ManagerObject {
         let values = passed_values(&mut spec).await?;
         let request = SpecRequest::from_dict(spec).map_err(refused)?;
         let options = CreateOptions::from_dict(options).map_err(refused)?;
-        let owner = header.sender().map(ToString::to_string);
+        let caller = caller(connection, &header).await.map_err(nameless)?;
+        let owner = caller.bus_name.clone();
         let created = self
             .engine
-            .create(&handle, request, values, options, owner.clone())
+            .create(&handle, request, values, options, caller)
             .await;
         let (handle, job) = created.map_err(failed)?;
         if let Some(owner) = owner.filter(|_| options.foreground_owner) {
@@ -183,6 +184,26 @@ pub(super) fn refused(error: DictError) -> BusFault {
 #[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 pub(super) fn failed(error: InstanceError) -> BusFault {
     error.fault().into()
+}
+
+/// Who calls, as the bus knows it.
+async fn caller(connection: &Connection, header: &Header<'_>) -> zbus::Result<Caller> {
+    let Some(sender) = header.sender() else {
+        return Ok(Caller::default());
+    };
+    let bus = fdo::DBusProxy::new(connection).await?;
+    let uid = bus.get_connection_unix_user(sender.clone().into()).await?;
+    Ok(Caller {
+        bus_name: Some(sender.to_string()),
+        uid: Some(uid),
+    })
+}
+
+/// The bus does not tell who calls.
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+fn nameless(error: zbus::Error) -> BusFault {
+    let words = format!("the bus does not tell whose call this is: {error}");
+    Fault::new(Symbol::Internal, words).into()
 }
 
 /// Waits until the owner of an ephemeral instance leaves the bus.

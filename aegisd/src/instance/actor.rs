@@ -482,7 +482,8 @@ impl Actor {
         if self.work.record.borrow().spec.daemons.is_empty() {
             return;
         }
-        self.configs.observe(config::read(&self.work).await);
+        let looks = config::look(&self.work, &self.configs).await;
+        self.configs.observe(looks);
         self.apply_config().await;
     }
 
@@ -523,7 +524,6 @@ impl Actor {
         }
     }
 
-    fn next_timer(&self) -> Instant {
     /// When services that were restarted will be healthy again.
     fn healthy_in(&self) -> impl Iterator<Item = (&UnitId, Duration)> {
         let (record, now) = (self.work.record.borrow(), now_us());
@@ -531,6 +531,7 @@ impl Actor {
         services.filter_map(move |unit| Some((&unit.unit, healthy_in(unit, &record.spec, now)?)))
     }
 
+    fn next_timer(&self) -> Instant {
         let now = Instant::now();
         let healthy = self.healthy_in().map(|(_, in_)| in_);
         // At least a moment, should a manager not forget restarts when told to.

@@ -9,21 +9,29 @@
 //!
 //! What was applied is kept in a file of ours, so that a change made while aegisd
 //! is not there is found by the next one, and a restart of aegisd changes nothing.
+//!
+//! In system mode a file may also lie in the home of the user who made the instance.
+//! Daemons run as another user and see no home, so its content is brought to where
+//! they read: once for each change, since what they write there themselves is theirs.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use aegis_bus::instance::ConfigEntry;
 use aegis_core::daemon::{DaemonConfig, Reload};
+use aegis_core::fault::chain;
 use aegis_core::handle::Handle;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::work::Work;
 use super::{InstanceError, blocking, files, since_1970};
+use crate::homes::Home;
 use crate::host::Host;
+use crate::kits::watcher::HomeConfig;
+use crate::registry::Record;
 use crate::supervisor::UnitId;
 use crate::supervisor::state::{Active, UnitState};
 
@@ -41,6 +49,16 @@ pub(super) enum Found {
     },
 }
 
+/// What was found where a config file may lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    found: Found,
+    /// The file that counts.
+    path: PathBuf,
+    /// SHA-256 of the one in the creator's home, if it counts and is valid.
+    brought: Option<String>,
+}
+
 /// A content that a daemon has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Given {
@@ -49,34 +67,49 @@ struct Given {
     at: u64,
 }
 
+/// What is kept for the next aegisd, by daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Known {
+    applied: BTreeMap<String, Given>,
+    /// SHA-256 of what was last brought from the creator's home.
+    brought: BTreeMap<String, String>,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Configs {
-    found: BTreeMap<String, Found>,
-    applied: BTreeMap<String, Given>,
+    looks: BTreeMap<String, Look>,
+    known: Known,
     /// What of it is on the disk.
-    kept: BTreeMap<String, Given>,
+    kept: Known,
     /// Daemons that were without a file when it was last looked for.
     without: Vec<String>,
 }
 
 impl Configs {
     /// With what an earlier aegisd knew.
-    pub(super) fn remembered(applied: Option<Vec<u8>>) -> Self {
-        let applied = applied.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let applied: BTreeMap<String, Given> = applied.unwrap_or_default();
+    pub(super) fn remembered(known: Option<Vec<u8>>) -> Self {
+        let known = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let known: Known = known.unwrap_or_default();
         Self {
-            kept: applied.clone(),
-            applied,
+            kept: known.clone(),
+            known,
             ..Self::default()
         }
     }
 
     /// Takes note of the files as they are.
-    pub(super) fn observe(&mut self, found: BTreeMap<String, Found>) {
-        let missing = self.found.iter().filter(|(_, f)| **f == Found::Missing);
+    pub(super) fn observe(&mut self, looks: BTreeMap<String, Look>) {
+        let before = self.looks.iter();
+        let missing = before.filter(|(_, look)| look.found == Found::Missing);
         self.without = missing.map(|(daemon, _)| daemon.clone()).collect();
-        self.found = found;
+        let brought = looks.iter();
+        let brought = brought.filter_map(|(daemon, look)| Some((daemon, look.brought.as_ref()?)));
+        self.known.brought = brought
+            .map(|(daemon, hash)| (daemon.clone(), hash.clone()))
+            .collect();
+        self.looks = looks;
     }
 
     /// What daemons are to do about their files, which count as applied from now on.
@@ -88,8 +121,8 @@ impl Configs {
         now: u64,
     ) -> BTreeMap<String, Reload> {
         let mut wanted = BTreeMap::new();
-        for (daemon, found) in &self.found {
-            let Found::Valid { hash, changed } = found else {
+        for (daemon, look) in &self.looks {
+            let Found::Valid { hash, changed } = &look.found else {
                 continue;
             };
             let unit = UnitId::daemon(handle, daemon);
@@ -100,7 +133,7 @@ impl Configs {
             if unit.active == Active::Activating && unit.started == 0 {
                 continue;
             }
-            let known = self.applied.get(daemon);
+            let known = self.known.applied.get(daemon);
             let same = known.is_some_and(|given| given.hash == *hash);
             let ended = unit.has_exited() || unit.active == Active::Failed;
             let has_read = unit.started >= *changed;
@@ -118,7 +151,7 @@ impl Configs {
                 hash: hash.clone(),
                 at: if has_read { unit.started } else { now },
             };
-            self.applied.insert(daemon.clone(), given);
+            self.known.applied.insert(daemon.clone(), given);
         }
         self.without.clear();
         wanted
@@ -126,17 +159,19 @@ impl Configs {
 
     /// Whether something is applied that is not on the disk.
     pub(super) fn is_unkept(&self) -> bool {
-        self.applied != self.kept
+        self.known != self.kept
     }
 
     /// A daemon's config as clients see it.
     pub(super) fn view(&self, daemon: &str, config: &DaemonConfig, folder: &Path) -> ConfigEntry {
-        let given = self.applied.get(daemon);
+        let given = self.known.applied.get(daemon);
+        let look = self.looks.get(daemon);
+        let path = look.map_or_else(|| folder.join(&config.path), |look| look.path.clone());
         ConfigEntry {
-            path: folder.join(&config.path).display().to_string(),
+            path: path.display().to_string(),
             hash: given.map(|given| given.hash.clone()).unwrap_or_default(),
             applied_us: given.map_or(0, |given| given.at),
-            problem: match self.found.get(daemon) {
+            problem: match look.map(|look| &look.found) {
                 Some(Found::Odd(words)) => words.clone(),
                 Some(Found::Missing) => "the file is missing".to_owned(),
                 _ => String::new(),
@@ -156,19 +191,106 @@ pub(super) fn reloads(work: &Work) -> BTreeMap<String, Reload> {
     with_config.collect()
 }
 
-/// Reads the config files of the daemons.
-pub(super) async fn read(work: &Work) -> BTreeMap<String, Found> {
+/// Looks at the config files of the daemons, and brings what the creator's home has
+/// anew to where they read.
+pub(super) async fn look(work: &Work, configs: &Configs) -> BTreeMap<String, Look> {
     let (shared, record) = (work.shared.clone(), work.record.borrow().clone());
-    blocking(move || {
-        let folder = shared.host.layout.daemon_config(&record.handle);
-        let daemons = record.spec.daemons.iter();
-        let with_config = daemons.filter_map(|daemon| {
-            let path = &daemon.config.as_ref()?.path;
-            Some((daemon.name.clone(), read_one(&shared.host, &folder, path)))
+    let brought = configs.known.brought.clone();
+    blocking(move || look_at(&shared.host, &record, &brought)).await
+}
+
+/// The same for a record. `brought` is what was brought before, by daemon.
+pub(super) fn look_at(
+    host: &Host,
+    record: &Record,
+    brought: &BTreeMap<String, String>,
+) -> BTreeMap<String, Look> {
+    let folder = host.layout.daemon_config(&record.handle);
+    let home = record.creator.and_then(Home::of);
+    let looks = with_config(record).map(|(daemon, path)| {
+        let known = brought.get(daemon).map(String::as_str);
+        let at_home = home.as_ref();
+        let at_home = at_home.and_then(|home| look_home(host, home, record, path, known));
+        let look = at_home.unwrap_or_else(|| Look {
+            found: read_one(host, &folder, path),
+            path: folder.join(path),
+            brought: None,
         });
-        with_config.collect()
+        (daemon.to_owned(), look)
+    });
+    looks.collect()
+}
+
+/// The daemons that have a config file, and where it lies in their folder.
+fn with_config(record: &Record) -> impl Iterator<Item = (&str, &Path)> {
+    let daemons = record.spec.daemons.iter();
+    daemons
+        .filter_map(|daemon| Some((daemon.name.as_str(), daemon.config.as_ref()?.path.as_path())))
+}
+
+/// The config file in the creator's home, brought if it is another than the one
+/// known; `None` if there is none.
+fn look_home(
+    host: &Host,
+    home: &Home,
+    record: &Record,
+    path: &Path,
+    known: Option<&str>,
+) -> Option<Look> {
+    let below = below_home(&record.handle).join(path);
+    let odd = |words| Look {
+        found: Found::Odd(words),
+        path: home.join(&below),
+        brought: None,
+    };
+    let bytes = match home.read(&below) {
+        Ok(bytes) => bytes?,
+        Err(error) => return Some(odd(chain(&error))),
+    };
+    if let Some(words) = mistake(path, &bytes) {
+        return Some(odd(words));
+    }
+    let hash = hash(&bytes);
+    let folder = host.layout.daemon_config(&record.handle);
+    if known != Some(&hash)
+        && let Err(error) = files::bring_config(host, &folder, path, &bytes)
+    {
+        return Some(odd(chain(&error)));
+    }
+    Some(Look {
+        found: read_one(host, &folder, path),
+        path: home.join(&below),
+        brought: Some(hash),
     })
-    .await
+}
+
+/// The folder of an instance's config below the home of the user who made it.
+fn below_home(handle: &Handle) -> PathBuf {
+    Path::new(".aegis/kits").join(handle.as_str())
+}
+
+/// The config files that an instance's creator may keep at home; `None` where nobody
+/// may.
+pub(super) fn in_home(record: &Record) -> Option<HomeConfig> {
+    let folder = below_home(&record.handle);
+    let files: Vec<PathBuf> = with_config(record)
+        .map(|(_, path)| folder.join(path))
+        .collect();
+    let uid = record.creator.filter(|_| !files.is_empty())?;
+    Some(HomeConfig { uid, folder, files })
+}
+
+/// Those of them that are there.
+pub(crate) fn found_in_home(record: &Record) -> Vec<PathBuf> {
+    let Some(config) = in_home(record) else {
+        return Vec::new();
+    };
+    let Some(home) = Home::of(config.uid) else {
+        return Vec::new();
+    };
+    let there = |file: &PathBuf| !matches!(home.read(file), Ok(None));
+    let files = config.files.into_iter().filter(there);
+    files.map(|file| home.join(&file)).collect()
 }
 
 /// What an earlier aegisd noted as applied.
@@ -188,11 +310,11 @@ pub(super) async fn remembered(work: &Work) -> Configs {
 /// It cannot be written.
 pub(super) async fn keep(work: &Work, configs: &mut Configs) -> Result<(), InstanceError> {
     let (shared, handle) = (work.shared.clone(), work.handle.clone());
-    let applied = configs.applied.clone();
-    configs.kept.clone_from(&applied);
+    let known = configs.known.clone();
+    configs.kept.clone_from(&known);
     blocking(move || {
         let path = shared.host.layout.instance(&handle).applied_config();
-        files::write_private(&path, &applied)
+        files::write_private(&path, &known)
     })
     .await
 }
@@ -207,17 +329,26 @@ fn read_one(host: &Host, folder: &Path, path: &Path) -> Found {
 }
 
 fn judge(path: &Path, bytes: &[u8], changed: SystemTime) -> Found {
+    match mistake(path, bytes) {
+        Some(words) => Found::Odd(words),
+        None => Found::Valid {
+            hash: hash(bytes),
+            changed: since_1970(changed),
+        },
+    }
+}
+
+/// What is wrong with a config, in words.
+fn mistake(path: &Path, bytes: &[u8]) -> Option<String> {
     let is_json = path.extension().is_some_and(|end| end == "json");
-    if is_json && let Err(error) = serde_json::from_slice::<serde_json::Value>(bytes) {
-        return Found::Odd(format!("it is not valid JSON: {error}"));
-    }
-    Found::Valid {
-        hash: Sha256::digest(bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
-        changed: since_1970(changed),
-    }
+    let read = is_json.then(|| serde_json::from_slice::<serde_json::Value>(bytes));
+    let error = read?.err()?;
+    Some(format!("it is not valid JSON: {error}"))
+}
+
+fn hash(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -225,13 +356,22 @@ mod tests {
     use super::*;
     use crate::testing::unit_state;
 
-    fn valid(hash: &str, changed: u64) -> BTreeMap<String, Found> {
-        let hash = hash.to_owned();
-        [("gateway".to_owned(), Found::Valid { hash, changed })].into()
+    fn seen(found: Found) -> BTreeMap<String, Look> {
+        let look = Look {
+            found,
+            path: "/kits/web/a.json".into(),
+            brought: None,
+        };
+        [("gateway".to_owned(), look)].into()
     }
 
-    fn missing() -> BTreeMap<String, Found> {
-        [("gateway".to_owned(), Found::Missing)].into()
+    fn valid(hash: &str, changed: u64) -> BTreeMap<String, Look> {
+        let hash = hash.to_owned();
+        seen(Found::Valid { hash, changed })
+    }
+
+    fn missing() -> BTreeMap<String, Look> {
+        seen(Found::Missing)
     }
 
     fn unit(active: Active, started: u64) -> [UnitState; 1] {
@@ -259,7 +399,7 @@ mod tests {
                 None,
                 "it has read the file at its start"
             );
-            assert_eq!(configs.applied["gateway"].at, 20);
+            assert_eq!(configs.known.applied["gateway"].at, 20);
             configs.observe(valid("a", 99));
             assert_eq!(
                 decide(&mut configs, how, &unit(Active::Active, 20)),
@@ -269,7 +409,7 @@ mod tests {
             configs.observe(valid("b", 99));
             let units = unit(Active::Active, 20);
             assert_eq!(decide(&mut configs, how, &units), Some(how));
-            assert_eq!(configs.applied["gateway"].at, 1_000);
+            assert_eq!(configs.known.applied["gateway"].at, 1_000);
             configs.observe(valid("b", 99));
             assert_eq!(decide(&mut configs, how, &units), None);
         }
@@ -277,7 +417,8 @@ mod tests {
 
     #[test]
     fn a_change_during_aegisds_absence_is_found() {
-        let kept = serde_json::to_vec(&serde_json::json!({"gateway": {"hash": "a", "at": 20}}));
+        let kept = serde_json::json!({"applied": {"gateway": {"hash": "a", "at": 20}}});
+        let kept = serde_json::to_vec(&kept);
         let mut configs = Configs::remembered(kept.ok());
         configs.observe(valid("b", 99));
         let units = unit(Active::Active, 20);
@@ -317,7 +458,7 @@ mod tests {
             Found::Valid { .. }
         ));
         let mut configs = Configs::default();
-        configs.observe([("gateway".to_owned(), Found::Odd(words.clone()))].into());
+        configs.observe(seen(Found::Odd(words.clone())));
         let units = unit(Active::Active, 20);
         assert_eq!(decide(&mut configs, Reload::Restart, &units), None);
         let config = DaemonConfig {

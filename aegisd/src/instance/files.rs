@@ -25,7 +25,7 @@ use crate::registry::Record;
 mod inside;
 
 pub(crate) use inside::{MAX_FILE, open as open_inside};
-pub(super) use inside::{read as read_inside, read_config};
+pub(super) use inside::{bring_config, read as read_inside, read_config};
 
 /// Size of an instance's writable layer in bytes. The file is sparse: this is
 /// what the guest may write at most, not what is taken at once.

@@ -13,6 +13,7 @@ use aegis_core::handle::Handle;
 use aegis_core::state::InstanceState;
 use tokio::sync::watch;
 
+use super::config;
 use super::own_stops::OwnStops;
 use super::start::outcome;
 use super::view::phase;
@@ -395,7 +396,13 @@ impl Work {
     async fn write_defaults(&self) -> Result<(), InstanceError> {
         let record = self.write_files().await?;
         let shared = self.shared.clone();
-        blocking(move || files::write_defaults(&shared.host, &record)).await
+        blocking(move || {
+            // What is at home wins over a default. What comes of it is seen when the
+            // daemons' files are looked at.
+            config::look_at(&shared.host, &record, &BTreeMap::new());
+            files::write_defaults(&shared.host, &record)
+        })
+        .await
     }
 
     /// Notes that all units were made in this run of the service manager.

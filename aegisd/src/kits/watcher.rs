@@ -13,8 +13,10 @@ use std::time::Duration;
 use aegis_core::handle::Handle;
 use futures_util::StreamExt;
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+
+use crate::homes::Home;
 
 /// A burst is over when nothing happened for this long: longer than editors
 /// take between the steps of a save, shorter than people notice.
@@ -37,22 +39,45 @@ pub enum Changed {
     Config(Handle),
 }
 
+/// Config files that an instance's daemons have in the home of a user, the one who
+/// made the instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HomeConfig {
+    pub uid: u32,
+    /// The folder for them, below the home.
+    pub folder: PathBuf,
+    /// The files, below the home.
+    pub files: Vec<PathBuf>,
+}
+
 /// Follows the folders until the receiver of `changes` is gone. The first kit
-/// folder also has the config folders, one per instance.
+/// folder also has the config folders, one per instance; `in_homes` names others.
 ///
 /// # Errors
 /// The kernel gives no inotify instance, or its descriptor breaks.
-pub async fn watch(kit_dirs: Vec<PathBuf>, changes: mpsc::Sender<Changed>) -> io::Result<()> {
+pub async fn watch(
+    kit_dirs: Vec<PathBuf>,
+    mut in_homes: watch::Receiver<BTreeMap<Handle, HomeConfig>>,
+    changes: mpsc::Sender<Changed>,
+) -> io::Result<()> {
     let inotify = Inotify::init()?;
     let mut watched = Watched {
         watches: inotify.watches(),
         folders: HashMap::new(),
     };
     let mut events = inotify.into_event_stream(vec![0; BUFFER])?;
-    watched.place(&kit_dirs);
-    while let Some(event) = events.next().await {
+    let homes = in_homes.borrow_and_update().clone();
+    watched.place(&kit_dirs, &homes);
+    loop {
         let mut burst = Burst::default();
-        watched.note(&event?, &mut burst);
+        tokio::select! {
+            event = events.next() => match event {
+                Some(event) => watched.note(&event?, &mut burst),
+                None => return Ok(()),
+            },
+            // Whose sender is gone ends with the receiver of the changes.
+            Ok(()) = in_homes.changed() => {}
+        }
         let end = Instant::now() + LONGEST;
         loop {
             let quiet = (Instant::now() + QUIET).min(end);
@@ -63,7 +88,8 @@ pub async fn watch(kit_dirs: Vec<PathBuf>, changes: mpsc::Sender<Changed>) -> io
         }
         // Before the news: what is written after it is read is seen then. A folder
         // that is new may have come with its content.
-        burst.configs.extend(watched.place(&kit_dirs));
+        let homes = in_homes.borrow_and_update().clone();
+        burst.configs.extend(watched.place(&kit_dirs, &homes));
         let kits = burst.kits.then_some(Changed::Kits);
         let configs = burst.configs.into_iter().map(Changed::Config);
         for change in kits.into_iter().chain(configs) {
@@ -72,7 +98,6 @@ pub async fn watch(kit_dirs: Vec<PathBuf>, changes: mpsc::Sender<Changed>) -> io
             }
         }
     }
-    Ok(())
 }
 
 /// What a burst of events is about.
@@ -85,8 +110,15 @@ struct Burst {
 /// The folders under watch.
 struct Watched {
     watches: inotify::Watches,
-    /// Whose config folder it is; the others are kit folders or above one.
-    folders: HashMap<WatchDescriptor, Option<Handle>>,
+    folders: HashMap<WatchDescriptor, About>,
+}
+
+/// What a folder under watch may tell of.
+#[derive(Default)]
+struct About {
+    kits: bool,
+    /// It holds config of these instances, or may come to hold it.
+    configs: BTreeSet<Handle>,
 }
 
 impl Watched {
@@ -94,14 +126,13 @@ impl Watched {
     fn note(&mut self, event: &inotify::Event<std::ffi::OsString>, burst: &mut Burst) {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             burst.kits = true;
-            burst
-                .configs
-                .extend(self.folders.values().flatten().cloned());
+            let all = self.folders.values().flat_map(|about| &about.configs);
+            burst.configs.extend(all.cloned());
             return;
         }
-        match self.folders.get(&event.wd) {
-            Some(Some(handle)) => drop(burst.configs.insert(handle.clone())),
-            _ => burst.kits = true,
+        if let Some(about) = self.folders.get(&event.wd) {
+            burst.kits |= about.kits;
+            burst.configs.extend(about.configs.iter().cloned());
         }
         if event.mask.contains(EventMask::IGNORED) {
             // The folder is gone; one of its name that comes is another.
@@ -109,44 +140,102 @@ impl Watched {
         }
     }
 
-    /// Watches every folder that is there and gives the instances of those that were
-    /// not watched before. The kernel gives a folder that is watched already the same
-    /// descriptor again.
-    fn place(&mut self, kit_dirs: &[PathBuf]) -> BTreeSet<Handle> {
-        let content = WatchMask::CLOSE_WRITE
-            | WatchMask::CREATE
-            | WatchMask::DELETE
-            | WatchMask::MOVE
-            | WatchMask::ATTRIB;
-        for folder in kit_dirs {
-            match self.watches.add(folder, content) {
-                Ok(descriptor) => drop(self.folders.insert(descriptor, None)),
-                Err(_) => {
-                    // Not there yet: its nearest ancestor will tell of its creation.
-                    let born = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
-                    let mut ancestors = folder.ancestors().skip(1);
-                    ancestors.any(|ancestor| self.watches.add(ancestor, born).is_ok());
-                }
-            }
+    /// Watches every folder that is there, and no other, and gives the instances of
+    /// those that were not watched before. The kernel gives a folder that is watched
+    /// already the same descriptor again.
+    fn place(
+        &mut self,
+        kit_dirs: &[PathBuf],
+        homes: &BTreeMap<Handle, HomeConfig>,
+    ) -> BTreeSet<Handle> {
+        let before = std::mem::take(&mut self.folders);
+        self.place_kits(kit_dirs);
+        for (handle, config) in homes {
+            self.place_home(handle, config);
         }
         let mut new = BTreeSet::new();
-        let Some(own) = kit_dirs.first() else {
-            return new;
-        };
-        for (handle, folders) in config_dirs(own) {
-            for folder in folders {
-                if let Ok(descriptor) = self.watches.add(folder, content)
-                    && self
-                        .folders
-                        .insert(descriptor, Some(handle.clone()))
-                        .is_none()
-                {
-                    new.insert(handle.clone());
-                }
+        for (descriptor, about) in &self.folders {
+            let known = before.get(descriptor);
+            let is_new =
+                |handle: &&Handle| known.is_none_or(|known| !known.configs.contains(*handle));
+            new.extend(about.configs.iter().filter(is_new).cloned());
+        }
+        for descriptor in before.into_keys() {
+            if !self.folders.contains_key(&descriptor) {
+                // Its folder may have gone, and the watch with it.
+                drop(self.watches.remove(descriptor));
             }
         }
         new
     }
+
+    /// Watches a folder, if it is there, for what it may tell of a kit or of a config.
+    fn add(&mut self, folder: &Path, mask: WatchMask, of: Option<&Handle>) -> bool {
+        let Ok(descriptor) = self.watches.add(folder, mask) else {
+            return false;
+        };
+        let about = self.folders.entry(descriptor).or_default();
+        match of {
+            Some(handle) => drop(about.configs.insert(handle.clone())),
+            None => about.kits = true,
+        }
+        true
+    }
+
+    fn place_kits(&mut self, kit_dirs: &[PathBuf]) {
+        for folder in kit_dirs {
+            if !self.add(folder, content(), None) {
+                // Not there yet: its nearest ancestor will tell of its creation.
+                let mut ancestors = folder.ancestors().skip(1);
+                ancestors.any(|ancestor| self.add(ancestor, born(), None));
+            }
+        }
+        let Some(own) = kit_dirs.first() else { return };
+        for (handle, folders) in config_dirs(own) {
+            for folder in folders {
+                self.add(&folder, content(), Some(&handle));
+            }
+        }
+    }
+
+    /// Watches the config folder in a home, and those above it for what may come in
+    /// its place; the home itself, where much else comes and goes, only while there
+    /// is nothing nearer.
+    fn place_home(&mut self, handle: &Handle, config: &HomeConfig) {
+        let Some(home) = Home::of(config.uid) else {
+            return;
+        };
+        let own = config.folder.components().count();
+        for file in &config.files {
+            let mut deepest = 0;
+            home.folders(file, |depth, _| deepest = depth);
+            home.folders(file, |depth, folder| {
+                if depth > 0 || deepest == 0 {
+                    let mask = if depth < own { above() } else { content() };
+                    self.add(folder, mask, Some(handle));
+                }
+            });
+        }
+    }
+}
+
+/// Any change in a folder.
+fn content() -> WatchMask {
+    WatchMask::CLOSE_WRITE
+        | WatchMask::CREATE
+        | WatchMask::DELETE
+        | WatchMask::MOVE
+        | WatchMask::ATTRIB
+}
+
+/// What comes into a folder and leaves it under its name.
+fn above() -> WatchMask {
+    born() | WatchMask::MOVED_FROM
+}
+
+/// What comes into a folder.
+fn born() -> WatchMask {
+    WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR
 }
 
 /// The config folders of instances with the folders in them.
@@ -192,6 +281,11 @@ mod tests {
 
     use super::*;
 
+    /// No config in homes.
+    fn nowhere() -> watch::Receiver<BTreeMap<Handle, HomeConfig>> {
+        watch::channel(BTreeMap::new()).1
+    }
+
     /// The first change that is wanted, in good time.
     async fn next(changes: &mut mpsc::Receiver<Changed>, wanted: &Changed) -> bool {
         let deadline = Instant::now() + Duration::from_secs(2);
@@ -210,7 +304,7 @@ mod tests {
         fs::create_dir(&own).unwrap();
         let later = root.path().join("share/kits");
         let (sender, mut changes) = mpsc::channel(8);
-        let task = tokio::spawn(watch(vec![own.clone(), later.clone()], sender));
+        let task = tokio::spawn(watch(vec![own.clone(), later.clone()], nowhere(), sender));
         tokio::task::yield_now().await;
         let mut write_until = async |path: &Path, wanted: Changed| {
             // The first write may come before the watch is in place.
@@ -236,7 +330,7 @@ mod tests {
         let own = root.path().join("kits");
         fs::create_dir(&own).unwrap();
         let (sender, mut changes) = mpsc::channel(8);
-        let task = tokio::spawn(watch(vec![own.clone()], sender));
+        let task = tokio::spawn(watch(vec![own.clone()], nowhere(), sender));
         tokio::time::sleep(Duration::from_millis(50)).await;
         for _ in 0..2 {
             fs::create_dir_all(own.join("web/sub")).unwrap();
@@ -256,7 +350,7 @@ mod tests {
         fs::create_dir_all(own.join("noisy")).unwrap();
         fs::create_dir_all(own.join("quiet")).unwrap();
         let (sender, mut changes) = mpsc::channel(8);
-        let task = tokio::spawn(watch(vec![own.clone()], sender));
+        let task = tokio::spawn(watch(vec![own.clone()], nowhere(), sender));
         let noisy = own.join("noisy/state");
         let noise = tokio::spawn(async move {
             loop {

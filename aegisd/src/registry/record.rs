@@ -43,6 +43,8 @@ pub struct Record {
     pub intent: Intent,
     /// Since when that is the intent, in microseconds since 1970.
     pub intent_since: u64,
+    /// Who made it, in system mode: its daemons' config may lie in this user's home.
+    pub creator: Option<u32>,
     pub spec: InstanceSpec,
     /// Units that somebody stopped with the service manager's own tools, by name,
     /// and when, in microseconds since 1970: not made again until the instance is
@@ -73,6 +75,7 @@ impl Record {
             created_at,
             intent: Intent::Creating,
             intent_since: created_at,
+            creator: None,
             spec,
             stopped_by_hand: BTreeMap::new(),
             made_in: None,

@@ -14,7 +14,7 @@ use super::{OpenError, RegistryError};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -58,6 +58,10 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
         updated_at      INTEGER NOT NULL,
         PRIMARY KEY (owner, name)
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    -- User id, in system mode.
+    ALTER TABLE instance ADD COLUMN creator INTEGER;
 ",
 ];
 
@@ -140,7 +144,7 @@ impl Store {
             .connection
             .prepare(
                 "SELECT handle, created_at, intent, spec, stopped_by_hand, made_in,
-                        intent_since, revisions, limits_due, stopped_at
+                        intent_since, revisions, limits_due, stopped_at, creator
                  FROM instance ORDER BY folded",
             )
             .map_err(&failed)?;
@@ -209,8 +213,8 @@ fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), Reg
     };
     let statement = format!(
         "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in,
-                               intent_since, revisions, limits_due, stopped_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+                               intent_since, revisions, limits_due, stopped_at, creator)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
     );
     let values = params![
         record.handle.folded(),
@@ -224,6 +228,7 @@ fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), Reg
         serde_json::to_string(&record.revisions).map_err(encode)?,
         record.limits_due,
         record.stopped_at.map(to_sql),
+        record.creator,
     ];
     let written = connection.execute(&statement, values);
     written.map(drop).map_err(sql("write"))
@@ -264,6 +269,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
         revisions: serde_json::from_str(&revisions).map_err(json("revisions"))?,
         limits_due: row.get(8)?,
         stopped_at: row.get::<_, Option<i64>>(9)?.map(from_sql),
+        creator: row.get(10)?,
     };
     record.spec.validate()?;
     Ok(record)
@@ -355,6 +361,7 @@ mod tests {
         made.revisions = [("memory".to_owned(), 3)].into();
         made.limits_due = true;
         made.stopped_at = Some(10);
+        made.creator = Some(1000);
         Store::open(&path).unwrap().insert(&made, &[]).unwrap();
         assert_eq!(Store::open(&path).unwrap().load().unwrap().records, [made]);
         let mode = fs::metadata(&path).unwrap().permissions().mode();

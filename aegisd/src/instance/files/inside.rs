@@ -3,6 +3,7 @@
 //! would do it in one step, but the seccomp filter of `RestrictSUIDSGID=` forbids
 //! it.)
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -110,7 +111,40 @@ pub(super) fn create(
     }
 }
 
+/// Puts a config file that was written elsewhere where the daemons read it, in one
+/// step. One with the same content stays as it is.
+///
+/// # Errors
+/// A step to it is a link, or it cannot be written.
+pub(in crate::instance) fn bring_config(
+    host: &Host,
+    folder: &Path,
+    name: &Path,
+    content: &[u8],
+) -> Result<(), InstanceError> {
+    if read(folder, name).is_some_and(|(bytes, _)| bytes == content) {
+        return Ok(());
+    }
+    let brought = at_end(folder, name, host.unit_owner, |at, name, owner| {
+        effects::replace_at(at, name, content, owner)
+    });
+    brought.map_err(failed("write", &folder.join(name)))
+}
+
 fn write_new(folder: &Path, name: &Path, text: &[u8], owner: Option<Owner>) -> io::Result<()> {
+    at_end(folder, name, owner, |at, name, owner| {
+        effects::write_new_at(at, name, text, owner)
+    })
+}
+
+/// Goes to the folder that a file below another one lies in, makes those that are
+/// missing, and acts there.
+fn at_end(
+    folder: &Path,
+    name: &Path,
+    owner: Option<Owner>,
+    act: impl FnOnce(&OwnedFd, &OsStr, Option<(u32, u32)>) -> io::Result<()>,
+) -> io::Result<()> {
     let owner = owner.map(|owner| (owner.uid, owner.gid));
     let mut at: OwnedFd = File::open(folder)?.into();
     let mut parts = name.components().peekable();
@@ -119,7 +153,7 @@ fn write_new(folder: &Path, name: &Path, text: &[u8], owner: Option<Owner>) -> i
             return Err(io::ErrorKind::InvalidInput.into());
         };
         if parts.peek().is_none() {
-            return effects::write_new_at(&at, part, text, owner);
+            return act(&at, part, owner);
         }
         let made = effects::make_folder_at(&at, part, 0o700);
         let kind = OFlags::RDONLY | OFlags::DIRECTORY;
