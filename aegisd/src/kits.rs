@@ -157,6 +157,11 @@ impl Kit {
                 .iter()
                 .map(|file| file.path.clone())
                 .collect(),
+            variables: manifest
+                .variables()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             programs: programs.map(place).collect(),
         }
     }

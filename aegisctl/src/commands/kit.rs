@@ -54,6 +54,7 @@ fn to_json(kit: &KitView) -> Value {
         "daemon_entries": kit.daemons.iter().map(daemon_json).collect::<Vec<_>>(),
         "inject": kit.inject,
         "files": kit.files,
+        "variables": kit.variables,
         "programs": kit.programs,
     })
 }

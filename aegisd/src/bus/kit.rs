@@ -109,6 +109,11 @@ impl KitObject {
     }
 
     #[zbus(property)]
+    fn variables(&self) -> Result<Vec<String>, BusFault> {
+        Ok(self.view()?.variables.clone())
+    }
+
+    #[zbus(property)]
     fn programs(&self) -> Result<HashMap<String, String>, BusFault> {
         Ok(self.view()?.programs.clone())
     }

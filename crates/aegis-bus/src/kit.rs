@@ -50,6 +50,9 @@ pub trait Kit {
     /// The files it puts into the workspace.
     #[zbus(property)]
     fn files(&self) -> zbus::Result<Vec<String>>;
+    /// The environment variables that its config files name.
+    #[zbus(property)]
+    fn variables(&self) -> zbus::Result<Vec<String>>;
     /// Where each of its programs was found; the path of a missing one is empty.
     #[zbus(property)]
     fn programs(&self) -> zbus::Result<HashMap<String, String>>;
@@ -72,6 +75,7 @@ pub struct KitView {
     pub daemons: Vec<KitDaemon>,
     pub inject: Vec<String>,
     pub files: Vec<String>,
+    pub variables: Vec<String>,
     pub programs: HashMap<String, String>,
 }
 
@@ -101,6 +105,7 @@ impl KitView {
                 .collect::<Result<_, _>>()?,
             inject: reader.take("Inject")?.unwrap_or_default(),
             files: reader.take("Files")?.unwrap_or_default(),
+            variables: reader.take("Variables")?.unwrap_or_default(),
             programs: reader.take("Programs")?.unwrap_or_default(),
         })
     }

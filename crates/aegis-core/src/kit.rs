@@ -182,6 +182,31 @@ impl Manifest {
         names.dedup();
         names
     }
+
+    /// The environment variables that its config files name, each once: what stands
+    /// under a key that ends in `_env` in their defaults.
+    pub fn variables(&self) -> Vec<&str> {
+        let of_daemons = self.instance_daemons.iter();
+        let of_daemons = of_daemons.filter_map(|daemon| daemon.config.as_ref()?.default.as_ref());
+        let of_workspace = self.config.iter().filter_map(|file| file.default.as_ref());
+        let mut names = Vec::new();
+        let mut values: Vec<&Value> = of_daemons.chain(of_workspace).collect();
+        while let Some(value) = values.pop() {
+            match value {
+                Value::Array(items) => values.extend(items),
+                Value::Object(fields) => {
+                    let named = fields.iter().filter(|(key, _)| key.ends_with("_env"));
+                    names.extend(named.filter_map(|(_, value)| value.as_str()));
+                    values.extend(fields.values());
+                }
+                _ => {}
+            }
+        }
+        names.retain(|name| !name.is_empty());
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
 }
 
 impl DaemonEntry {
@@ -210,6 +235,12 @@ impl DaemonEntry {
             .map_or(DEFAULT_RESTART_MAX_DELAY_MS, millis)
     }
 
+    /// Milliseconds of running after which the delays begin anew.
+    pub fn restart_reset_after_ms(&self) -> u64 {
+        self.restart_reset_after
+            .map_or(DEFAULT_RESTART_RESET_AFTER_MS, millis)
+    }
+
     /// Milliseconds between SIGTERM and SIGKILL.
     pub fn stop_timeout_ms(&self) -> u64 {
         self.stop_timeout.map_or(DEFAULT_STOP_TIMEOUT_MS, millis)
@@ -235,12 +266,6 @@ fn millis(seconds: f64) -> u64 {
     (seconds * 1000.0).round() as u64
 }
 
-    /// Milliseconds of running after which the delays begin anew.
-    pub fn restart_reset_after_ms(&self) -> u64 {
-        self.restart_reset_after
-            .map_or(DEFAULT_RESTART_RESET_AFTER_MS, millis)
-    }
-
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -261,6 +286,7 @@ mod tests {
         let daemon = parse(r#"{"instance_daemons":[{"binary":"bot"}]}"#);
         assert_eq!((daemon.daemon_name(), daemon.label()), ("bot", "bot"));
         assert_eq!(daemon.restart_max_delay_ms(), 60_000);
+        assert_eq!(daemon.restart_reset_after_ms(), 600_000);
         assert_eq!(daemon.stop_timeout_ms(), 10_000);
         assert_eq!(daemon.limits(), DaemonLimits::default());
         assert!(daemon.sandbox.network);
@@ -283,5 +309,14 @@ mod tests {
         let manifest = Manifest::parse(text).unwrap().manifest;
         assert_eq!(manifest.programs(), ["a", "c"]);
     }
+
+    #[test]
+    fn variables_are_what_configs_name() {
+        let text = r#"{"instance_daemons":[{"binary":"a","config":{"path":"a.json","default":
+                {"telegram":{"bot_token_env":"BOT_TOKEN","allowed":["*"]}}}}],
+            "config":[{"path":"b.json","default":{"api_key_env":"KEY","tools":[
+                {"key_env":"KEY"},{"other_env":"OTHER","none_env":"","number_env":1}]}}]}"#;
+        let manifest = Manifest::parse(text).unwrap().manifest;
+        assert_eq!(manifest.variables(), ["BOT_TOKEN", "KEY", "OTHER"]);
+    }
 }
-        assert_eq!(daemon.restart_reset_after_ms(), 600_000);

@@ -20,8 +20,12 @@ pub(crate) struct Args {
 pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
     let name = &args.name;
     let progress = context.ui.progress("Asking aegisd");
-    let list = async { context.aegisd().await?.kits().await };
-    let kits = progress.during(list).await?;
+    let list = async {
+        let client = context.aegisd().await?;
+        Ok::<_, Failure>((client.kits().await?, client.secrets().await?))
+    };
+    let (kits, secrets) = progress.during(list).await?;
+    let secrets: Vec<&str> = secrets.iter().map(|secret| secret.name.as_str()).collect();
     let is_shown = |kit: &&KitView| kit.name == *name && kit.status != "shadowed";
     let Some(kit) = kits.iter().find(is_shown) else {
         let names: Vec<&str> = kits.iter().map(|kit| kit.name.as_str()).collect();
@@ -37,12 +41,12 @@ pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let shadows: Vec<&str> = others.map(|other| other.path.as_str()).collect();
     context.ui.data(
         || json!({"kit": to_json(kit), "shadows": shadows}),
-        || render(context.ui, kit, &shadows),
+        || render(context.ui, kit, &shadows, &secrets),
     )?;
     Ok(exit_code::OK)
 }
 
-fn render(ui: Ui, kit: &KitView, shadows: &[&str]) -> String {
+fn render(ui: Ui, kit: &KitView, shadows: &[&str], secrets: &[&str]) -> String {
     let mut lines = Lines::default();
     lines.add("Kit", format!("{} {}", kit.name, kit.version).trim());
     lines.add_painted(
@@ -73,6 +77,14 @@ fn render(ui: Ui, kit: &KitView, shadows: &[&str]) -> String {
     }
     lines.add("Command", &shell_words(&kit.command));
     lines.add("Files", &kit.files.join(", "));
+    let mut variables = kit
+        .variables
+        .iter()
+        .map(|name| variable_words(name, secrets));
+    lines.add("Variables", &variables.next().unwrap_or_default());
+    for words in variables {
+        lines.detail(&words);
+    }
     for daemon in &kit.daemons {
         add_daemon(&mut lines, kit, daemon);
     }
@@ -99,6 +111,14 @@ fn place<'a>(kit: &'a KitView, program: &str) -> &'a str {
     match kit.programs.get(program).map(String::as_str) {
         None | Some("") => "missing",
         Some(path) => path,
+    }
+}
+
+/// A variable that the kit's config names, and whether a secret is there for it.
+fn variable_words(name: &str, secrets: &[&str]) -> String {
+    match secrets.contains(&name) {
+        true => format!("{name}: a secret; give it with --env {name}"),
+        false => format!("{name}: not set; aegisctl secret set {name}"),
     }
 }
 
@@ -180,6 +200,7 @@ mod tests {
             path: "/home/a/.aegis/kits/echo.json".into(),
             warnings: vec!["the key \"x\" is not known".into()],
             inject: vec!["tool".into()],
+            variables: vec!["BOT_TOKEN".into(), "KEY".into()],
             programs: [
                 ("gate".to_owned(), "/home/a/bin/gate".to_owned()),
                 ("tool".to_owned(), String::new()),
@@ -196,6 +217,8 @@ Manifest:    /home/a/.aegis/kits/echo.json
              warning: the key \"x\" is not known
 Image:       base (built in)
              with tool: missing
+Variables:   BOT_TOKEN: not set; aegisctl secret set BOT_TOKEN
+             KEY: a secret; give it with --env KEY
 Gateway:     daemon 'gateway'
              program: /home/a/bin/gate
              config: gateway.json (a change is told by SIGHUP)
@@ -209,6 +232,7 @@ Gateway:     daemon 'gateway'
              sees nothing else of your home
 ";
         let shadows = ["/usr/share/aegisvm/kits/echo.json"];
-        assert_eq!(render(Ui::new(false, false), &kit, &shadows), expected);
+        let text = render(Ui::new(false, false), &kit, &shadows, &["KEY"]);
+        assert_eq!(text, expected);
     }
 }
