@@ -15,6 +15,7 @@ pub mod fault_walk;
 pub mod install;
 pub mod instance;
 pub mod inventory;
+pub mod kill_storm;
 pub mod kit;
 pub mod machine;
 pub mod seat;

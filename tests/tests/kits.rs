@@ -299,6 +299,55 @@ fn explicit_flags_win_over_a_kit_that_adds_programs_files_and_reach() -> Result<
 }
 
 #[test]
+fn another_command_for_a_kits_instance_is_a_shell_on_a_real_terminal() -> Result<()> {
+    let machine = Machine::shared(Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    kit::install(seat, "shell", &["shell-gateway"])?;
+    let instance = Instance::expected(seat, "kit-debug")?;
+    let client = include_bytes!("../clients/terminal.py");
+    machine.write_file(seat.user(), "/home/alice/clients/terminal.py", client)?;
+    let output = seat
+        .run("python3 clients/terminal.py aegis instance start --kit shell --name kit-debug --")?;
+    assert_eq!(
+        output.code(),
+        0,
+        "{}\n{}",
+        output.text(),
+        output.error_text()
+    );
+    assert_eq!(instance.info_value("Gateway")?.as_deref(), Some("running"));
+    Ok(())
+}
+
+#[test]
+fn a_kit_and_its_program_are_found_in_the_homebrew_prefix() -> Result<()> {
+    let machine = Machine::shared(Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    let prefix = "/home/linuxbrew/.linuxbrew";
+    let manifest = r#"{"version": "7", "instance_daemons": [{"binary": "brewed-daemon"}]}"#;
+    let files = [
+        (
+            format!("{prefix}/share/aegisvm/kits/kit-brewed.json"),
+            manifest,
+        ),
+        (format!("{prefix}/bin/brewed-daemon"), "#!/bin/sh\n"),
+    ];
+    for (path, content) in &files {
+        machine.write_file(User::Root, path, content.as_bytes())?;
+    }
+    let readable = format!("chmod -R a+rX {prefix} && chmod 755 {prefix}/bin/brewed-daemon");
+    machine.run(User::Root, &readable)?.success()?;
+    assert!(listed(&seat.aegis_ok("kit list")?, "kit-brewed")?.contains(" ok "));
+    let info = seat.aegis_ok("kit info kit-brewed")?;
+    for (path, _) in &files {
+        assert!(info.contains(path), "no {path} in {info}");
+    }
+    let remove = format!("rm -r {prefix}");
+    machine.run(User::Root, &remove)?.success()?;
+    Ok(())
+}
+
+#[test]
 fn a_new_instance_says_that_it_takes_over_the_config_of_another() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);

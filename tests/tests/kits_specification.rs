@@ -18,7 +18,7 @@ enum Shown {
 
 use Shown::{By, NotYet};
 
-const STATEMENTS: [(&str, Shown); 33] = [
+const STATEMENTS: [(&str, Shown); 34] = [
     (
         "The core runs without any kit",
         By(&["lifecycle::every_verb_works_and_is_idempotent"]),
@@ -63,11 +63,14 @@ const STATEMENTS: [(&str, Shown); 33] = [
     ),
     (
         "`-- COMMAND` overrides the kit's command",
-        By(&["expand::the_users_own_values_win_one_by_one"]),
+        By(&[
+            "kits::another_command_for_a_kits_instance_is_a_shell_on_a_real_terminal",
+            "expand::the_users_own_values_win_one_by_one",
+        ]),
     ),
     (
         "`aegis instance start --name NAME` starts a stopped instance of a kit again",
-        By(&["conformance::a_life_in_user_mode_on_systemd_257"]),
+        By(&["main_job::pausing_and_stopping_the_vm_keeps_the_daemons_process"]),
     ),
     (
         "An instance keeps its settings: the kit may change or go",
@@ -91,7 +94,10 @@ const STATEMENTS: [(&str, Shown); 33] = [
     ),
     (
         "Manifests are found in the Homebrew prefix",
-        By(&["host::manifests_are_the_users_own_first"]),
+        By(&[
+            "kits::a_kit_and_its_program_are_found_in_the_homebrew_prefix",
+            "host::manifests_are_the_users_own_first",
+        ]),
     ),
     (
         "A daemon starts when its instance is created",
@@ -133,11 +139,15 @@ const STATEMENTS: [(&str, Shown); 33] = [
         By(&[
             "main_job::a_daemon_that_never_comes_up_is_retried_ever_more_slowly",
             "main_job::a_daemon_that_never_comes_up_is_retried_ever_more_slowly_by_systemd_252",
+            "kill_storm::delays_grow_to_the_longest_and_begin_anew_after_a_healthy_run",
         ]),
     ),
     (
         "The daemons of all enabled instances are restored on boot",
-        By(&["main_job::the_daemons_of_enabled_instances_come_back_after_a_reboot"]),
+        By(&[
+            "main_job::the_daemons_of_enabled_instances_come_back_after_a_reboot",
+            "kill_storm::after_a_storm_of_kills_and_a_reboot_everything_is_as_wanted",
+        ]),
     ),
     (
         "Each instance has a daemon process of its own, independent of others",
@@ -150,6 +160,10 @@ const STATEMENTS: [(&str, Shown); 33] = [
     (
         "The config folder's name is the instance's handle",
         By(&["kit_daemons::a_config_is_applied_within_a_second_and_never_when_it_is_not_valid"]),
+    ),
+    (
+        "In system mode a daemon's config may lie in the home of who made its instance",
+        By(&["config_at_home::config_in_the_home_of_who_made_the_instance_counts_in_system_mode"]),
     ),
     (
         "Changes of config are picked up by themselves",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use aegis_tests::cache;
 use aegis_tests::fault_walk::{self, Extent};
+use aegis_tests::kill_storm;
 use aegis_tests::machine::{Machine, Systemd};
 use aegis_tests::seat::Seat;
 use aegis_tests::soak::{self, Figures};
@@ -38,7 +39,7 @@ struct Part {
     run: fn(&Arguments) -> Result<Figures>,
 }
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part {
         title: "Lives of instances",
         run: lives,
@@ -58,6 +59,10 @@ const PARTS: [Part; 6] = [
     Part {
         title: "Steps of a VM's boot and stop",
         run: machine_steps,
+    },
+    Part {
+        title: "Storm of kills over daemons, aegisd and QEMUs",
+        run: kills,
     },
     Part {
         title: "Fault points of aegisd",
@@ -199,6 +204,15 @@ fn machine_steps(arguments: &Arguments) -> Result<Figures> {
     for missed in report.missed() {
         println!("not reached: {missed}");
     }
+    Ok(Figures {
+        text: report.to_string(),
+        failures: report.failures().to_vec(),
+    })
+}
+
+fn kills(_: &Arguments) -> Result<Figures> {
+    let mut machine = Machine::temporary("soak-kills", Systemd::V257)?;
+    let report = kill_storm::blow(&mut machine, kill_storm::Extent::WHOLE)?;
     Ok(Figures {
         text: report.to_string(),
         failures: report.failures().to_vec(),
