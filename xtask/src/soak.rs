@@ -145,9 +145,11 @@ fn rounds(arguments: &Arguments) -> Result<Figures> {
 /// Runs the fuzzers, which show nothing but their counts unless they find something.
 fn parsers(_: &Arguments) -> Result<Figures> {
     let script = cache::repository().join("fuzz/run");
-    let mut figures = Figures::default();
-    figures.text =
-        "| parser | executions | per second | peak RSS in MiB |\n|---|---|---|---|\n".to_owned();
+    let heading = "| parser | executions | per second | peak RSS in MiB |\n|---|---|---|---|\n";
+    let mut figures = Figures {
+        text: heading.to_owned(),
+        failures: Vec::new(),
+    };
     for parser in [
         "frames",
         "mux",
