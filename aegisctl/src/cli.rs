@@ -222,6 +222,8 @@ mod tests {
             "aegisctl run --label k=v --env-file f --memory-max 1G -- true",
             "aegisctl top a",
             "aegisctl stats a b --no-stream --interval 5s",
+            "aegisctl instance logs --daemon gateway a",
+            "aegisctl instance exec a -it --user nobody -- sh",
             "aegisctl kill -s TERM a b",
             "aegisctl wait a b --condition ready --timeout 5m",
             "aegisctl events --filter type=instance --json",

@@ -11,6 +11,7 @@ mod cp;
 mod doctor;
 mod down;
 mod events;
+mod everyday;
 mod exec;
 mod instance;
 mod kill;
@@ -31,16 +32,8 @@ pub(crate) enum Command {
     Run(run::Args),
     #[command(subcommand)]
     Instance(instance::Command),
-    Exec(exec::Args),
-    Attach(attach::Args),
-    Console(console::Args),
-    Cp(cp::Args),
-    Logs(logs::Args),
-    Top(top::Args),
-    Stats(stats::Args),
-    Kill(kill::Args),
-    Wait(wait::Args),
-    Events(events::Args),
+    #[command(flatten)]
+    Everyday(everyday::Command),
     #[command(subcommand)]
     Kit(kit::Command),
     #[command(subcommand)]
@@ -56,8 +49,9 @@ impl Command {
     /// Whether the exit codes below 125 are those of a command in the guest.
     pub(crate) fn is_session(&self) -> bool {
         match self {
-            Self::Run(_) | Self::Exec(_) | Self::Attach(_) => true,
+            Self::Run(_) => true,
             Self::Instance(command) => command.is_session(),
+            Self::Everyday(command) => command.is_session(),
             _ => false,
         }
     }
@@ -67,16 +61,7 @@ impl Command {
         match self {
             Self::Run(args) => run::execute(context, args).await,
             Self::Instance(command) => command.execute(context).await,
-            Self::Exec(args) => exec::execute(context, args).await,
-            Self::Attach(args) => attach::execute(context, args).await,
-            Self::Console(args) => console::execute(context, args).await,
-            Self::Cp(args) => cp::execute(context, args).await,
-            Self::Logs(args) => logs::execute(context, args).await,
-            Self::Top(args) => top::execute(context, args).await,
-            Self::Stats(args) => stats::execute(context, args).await,
-            Self::Kill(args) => kill::execute(context, args).await,
-            Self::Wait(args) => wait::execute(context, args).await,
-            Self::Events(args) => events::execute(context, args).await,
+            Self::Everyday(command) => command.execute(context).await,
             Self::Kit(command) => command.execute(context).await,
             Self::Secret(command) => command.execute(context).await,
             Self::Status(args) => status::execute(context, args).await,

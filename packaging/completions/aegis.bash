@@ -73,6 +73,15 @@ _aegis() {
             aegis,wait)
                 cmd="aegis__subcmd__wait"
                 ;;
+            aegis__subcmd__instance,attach)
+                cmd="aegis__subcmd__instance__subcmd__attach"
+                ;;
+            aegis__subcmd__instance,console)
+                cmd="aegis__subcmd__instance__subcmd__console"
+                ;;
+            aegis__subcmd__instance,cp)
+                cmd="aegis__subcmd__instance__subcmd__cp"
+                ;;
             aegis__subcmd__instance,delete)
                 cmd="aegis__subcmd__instance__subcmd__delete"
                 ;;
@@ -82,14 +91,26 @@ _aegis() {
             aegis__subcmd__instance,enable)
                 cmd="aegis__subcmd__instance__subcmd__enable"
                 ;;
+            aegis__subcmd__instance,events)
+                cmd="aegis__subcmd__instance__subcmd__events"
+                ;;
+            aegis__subcmd__instance,exec)
+                cmd="aegis__subcmd__instance__subcmd__exec"
+                ;;
             aegis__subcmd__instance,info)
                 cmd="aegis__subcmd__instance__subcmd__info"
                 ;;
             aegis__subcmd__instance,inspect)
                 cmd="aegis__subcmd__instance__subcmd__inspect"
                 ;;
+            aegis__subcmd__instance,kill)
+                cmd="aegis__subcmd__instance__subcmd__kill"
+                ;;
             aegis__subcmd__instance,list)
                 cmd="aegis__subcmd__instance__subcmd__list"
+                ;;
+            aegis__subcmd__instance,logs)
+                cmd="aegis__subcmd__instance__subcmd__logs"
                 ;;
             aegis__subcmd__instance,ls)
                 cmd="aegis__subcmd__instance__subcmd__list"
@@ -109,11 +130,20 @@ _aegis() {
             aegis__subcmd__instance,start)
                 cmd="aegis__subcmd__instance__subcmd__start"
                 ;;
+            aegis__subcmd__instance,stats)
+                cmd="aegis__subcmd__instance__subcmd__stats"
+                ;;
             aegis__subcmd__instance,stop)
                 cmd="aegis__subcmd__instance__subcmd__stop"
                 ;;
+            aegis__subcmd__instance,top)
+                cmd="aegis__subcmd__instance__subcmd__top"
+                ;;
             aegis__subcmd__instance,update)
                 cmd="aegis__subcmd__instance__subcmd__update"
+                ;;
+            aegis__subcmd__instance,wait)
+                cmd="aegis__subcmd__instance__subcmd__wait"
                 ;;
             aegis__subcmd__kit,info)
                 cmd="aegis__subcmd__kit__subcmd__info"
@@ -322,8 +352,62 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance)
-            opts="-q -h --system --json --quiet --help start stop restart update pause resume disable enable delete prune list ls info inspect"
+            opts="-q -h --system --json --quiet --help start stop restart update pause resume disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__attach)
+            opts="-q -h --detach-keys --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__console)
+            opts="-f -n -q -h --follow --tail --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__cp)
+            opts="-a -L -q -h --archive --follow-link --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -377,6 +461,74 @@ _aegis() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegis__subcmd__instance__subcmd__events)
+            opts="-f -q -h --filter --format --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__exec)
+            opts="-e -w -u -t -i -n -q -h --env --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --env-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workdir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegis__subcmd__instance__subcmd__info)
             opts="-q -h --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -409,6 +561,28 @@ _aegis() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegis__subcmd__instance__subcmd__kill)
+            opts="-s -q -h --signal --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --signal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegis__subcmd__instance__subcmd__list)
             opts="-f -q -h --filter --format --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -425,6 +599,40 @@ _aegis() {
                     return 0
                     ;;
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__logs)
+            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --daemon)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -613,6 +821,36 @@ _aegis() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegis__subcmd__instance__subcmd__stats)
+            opts="-f -q -h --filter --format --no-stream --interval --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegis__subcmd__instance__subcmd__stop)
             opts="-q -h --grace --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -621,6 +859,24 @@ _aegis() {
             fi
             case "${prev}" in
                 --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__top)
+            opts="-q -h --format --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -679,6 +935,28 @@ _aegis() {
                     return 0
                     ;;
                 --env-remove)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__wait)
+            opts="-q -h --condition --timeout --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --condition)
+                    COMPREPLY=($(compgen -W "stopped running ready deleted" -- "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -73,6 +73,15 @@ _aegisctl() {
             aegisctl,wait)
                 cmd="aegisctl__subcmd__wait"
                 ;;
+            aegisctl__subcmd__instance,attach)
+                cmd="aegisctl__subcmd__instance__subcmd__attach"
+                ;;
+            aegisctl__subcmd__instance,console)
+                cmd="aegisctl__subcmd__instance__subcmd__console"
+                ;;
+            aegisctl__subcmd__instance,cp)
+                cmd="aegisctl__subcmd__instance__subcmd__cp"
+                ;;
             aegisctl__subcmd__instance,delete)
                 cmd="aegisctl__subcmd__instance__subcmd__delete"
                 ;;
@@ -82,14 +91,26 @@ _aegisctl() {
             aegisctl__subcmd__instance,enable)
                 cmd="aegisctl__subcmd__instance__subcmd__enable"
                 ;;
+            aegisctl__subcmd__instance,events)
+                cmd="aegisctl__subcmd__instance__subcmd__events"
+                ;;
+            aegisctl__subcmd__instance,exec)
+                cmd="aegisctl__subcmd__instance__subcmd__exec"
+                ;;
             aegisctl__subcmd__instance,info)
                 cmd="aegisctl__subcmd__instance__subcmd__info"
                 ;;
             aegisctl__subcmd__instance,inspect)
                 cmd="aegisctl__subcmd__instance__subcmd__inspect"
                 ;;
+            aegisctl__subcmd__instance,kill)
+                cmd="aegisctl__subcmd__instance__subcmd__kill"
+                ;;
             aegisctl__subcmd__instance,list)
                 cmd="aegisctl__subcmd__instance__subcmd__list"
+                ;;
+            aegisctl__subcmd__instance,logs)
+                cmd="aegisctl__subcmd__instance__subcmd__logs"
                 ;;
             aegisctl__subcmd__instance,ls)
                 cmd="aegisctl__subcmd__instance__subcmd__list"
@@ -109,11 +130,20 @@ _aegisctl() {
             aegisctl__subcmd__instance,start)
                 cmd="aegisctl__subcmd__instance__subcmd__start"
                 ;;
+            aegisctl__subcmd__instance,stats)
+                cmd="aegisctl__subcmd__instance__subcmd__stats"
+                ;;
             aegisctl__subcmd__instance,stop)
                 cmd="aegisctl__subcmd__instance__subcmd__stop"
                 ;;
+            aegisctl__subcmd__instance,top)
+                cmd="aegisctl__subcmd__instance__subcmd__top"
+                ;;
             aegisctl__subcmd__instance,update)
                 cmd="aegisctl__subcmd__instance__subcmd__update"
+                ;;
+            aegisctl__subcmd__instance,wait)
+                cmd="aegisctl__subcmd__instance__subcmd__wait"
                 ;;
             aegisctl__subcmd__kit,info)
                 cmd="aegisctl__subcmd__kit__subcmd__info"
@@ -322,8 +352,62 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance)
-            opts="-q -h --system --json --quiet --help start stop restart update pause resume disable enable delete prune list ls info inspect"
+            opts="-q -h --system --json --quiet --help start stop restart update pause resume disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__attach)
+            opts="-q -h --detach-keys --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__console)
+            opts="-f -n -q -h --follow --tail --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__cp)
+            opts="-a -L -q -h --archive --follow-link --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -377,6 +461,74 @@ _aegisctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegisctl__subcmd__instance__subcmd__events)
+            opts="-f -q -h --filter --format --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__exec)
+            opts="-e -w -u -t -i -n -q -h --env --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --env-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workdir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegisctl__subcmd__instance__subcmd__info)
             opts="-q -h --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -409,6 +561,28 @@ _aegisctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegisctl__subcmd__instance__subcmd__kill)
+            opts="-s -q -h --signal --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --signal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -s)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegisctl__subcmd__instance__subcmd__list)
             opts="-f -q -h --filter --format --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -425,6 +599,40 @@ _aegisctl() {
                     return 0
                     ;;
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__logs)
+            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --daemon)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -613,6 +821,36 @@ _aegisctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegisctl__subcmd__instance__subcmd__stats)
+            opts="-f -q -h --filter --format --no-stream --interval --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegisctl__subcmd__instance__subcmd__stop)
             opts="-q -h --grace --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -621,6 +859,24 @@ _aegisctl() {
             fi
             case "${prev}" in
                 --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__top)
+            opts="-q -h --format --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -679,6 +935,28 @@ _aegisctl() {
                     return 0
                     ;;
                 --env-remove)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__wait)
+            opts="-q -h --condition --timeout --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --condition)
+                    COMPREPLY=($(compgen -W "stopped running ready deleted" -- "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

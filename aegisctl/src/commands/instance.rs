@@ -5,6 +5,7 @@ use aegis_bus::job::JobState;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::everyday;
 use crate::cli::Context;
 use crate::failure::Failure;
 
@@ -39,12 +40,18 @@ pub(crate) enum Command {
     List(list::Args),
     Info(info::Args),
     Inspect(inspect::Args),
+    #[command(flatten)]
+    Everyday(everyday::Command),
 }
 
 impl Command {
     /// Whether the exit codes below 125 are those of a command in the guest.
     pub(super) fn is_session(&self) -> bool {
-        matches!(self, Self::Start(args) if args.attaches())
+        match self {
+            Self::Start(args) => args.attaches(),
+            Self::Everyday(command) => command.is_session(),
+            _ => false,
+        }
     }
 
     pub(super) async fn execute(self, context: &Context) -> Result<u8, Failure> {
@@ -62,6 +69,7 @@ impl Command {
             Self::Delete(args) => delete::execute(context, args).await,
             Self::List(args) => list::execute(context, args).await,
             Self::Info(args) => info::execute(context, args).await,
+            Self::Everyday(command) => command.execute(context).await,
         }
     }
 }
