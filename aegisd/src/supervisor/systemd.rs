@@ -32,9 +32,10 @@ use std::time::Duration;
 
 use aegis_core::handle::Handle;
 use aegis_core::layout::{Layout, Mode};
-use aegis_core::units::{PATTERN, ROOT_SLICE, UnitKind};
+use aegis_core::units::{PATTERN, ROOT_SLICE, UnitKind, patterns as units_of};
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -139,15 +140,34 @@ impl Systemd {
 
     async fn state(&self, unit: &UnitId) -> Result<Option<UnitState>, SupervisorError> {
         let name = unit.name();
-        let found = match self.manager.get_unit(&name).await {
-            Ok(object) => query::unit_state(&self.connection, unit.clone(), &object).await,
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok(state) => Ok(state),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(failed("read", &name, error)),
+        let states = self.matching(&[&name], |found| found == unit).await?;
+        Ok(states.into_iter().next())
+    }
+
+    /// The units whose names match and that are meant.
+    async fn matching(
+        &self,
+        patterns: &[&str],
+        is_meant: impl Fn(&UnitId) -> bool,
+    ) -> Result<Vec<UnitState>, SupervisorError> {
+        let rows = self.manager.list_units_by_patterns(&[], patterns).await;
+        let rows = rows.map_err(|error| failed("list", &patterns.join(" "), error))?;
+        let ours = rows.iter().filter_map(|row| {
+            let unit = UnitId::parse(&row.0).filter(|unit| is_meant(unit))?;
+            Some((unit, row))
+        });
+        let ours: Vec<_> = ours.collect();
+        let mut states = Vec::new();
+        for some in ours.chunks(READS) {
+            let reads = some.iter().map(|(unit, row)| async move {
+                match query::unit_state(&self.connection, unit.clone(), row).await {
+                    Err(error) if is_absent(&error) => Ok(None),
+                    read => read.map_err(|error| failed("read", &unit.name(), error)),
+                }
+            });
+            states.extend(try_join_all(reads).await?.into_iter().flatten());
         }
+        Ok(states)
     }
 
     async fn reset_failed(&self, name: &str) -> Result<Outcome, SupervisorError> {
@@ -198,22 +218,18 @@ impl Systemd {
             (ROOT_SLICE.to_owned(), UnitMaker::root_slice()),
             (slice.name(), UnitMaker::slice(&slice)),
         ];
-        let mut missing = Vec::new();
-        for (name, properties) in wanted {
-            let loaded = match self.manager.get_unit(&name).await {
-                Ok(object) => query::is_loaded(&self.connection, &object).await,
-                Err(error) => Err(error),
-            };
-            match loaded {
-                Ok(true) => {}
-                Ok(false) => missing.push((name, properties)),
-                Err(error) if is_absent(&error) => missing.push((name, properties)),
-                Err(error) => return Err(failed("read", &name, error)),
-            }
-        }
-        Ok(missing)
+        let names = wanted.each_ref().map(|(name, _)| name.as_str());
+        let found = self.manager.list_units_by_patterns(&[], &names).await;
+        let found = found.map_err(|error| failed("list", &names.join(" "), error))?;
+        let is_loaded =
+            |name: &str| (found.iter()).any(|row| row.0 == name && row.2 == query::LOADED);
+        let missing = wanted.iter().filter(|(name, _)| !is_loaded(name));
+        Ok(missing.cloned().collect())
     }
 }
+
+/// Units that are read at a time: what a bus lets one client wait for is limited.
+const READS: usize = 16;
 
 /// A slice may come or go between the look at it and the call that needs it; each
 /// time takes somebody else's act at that moment.
@@ -435,25 +451,14 @@ impl Supervisor for Systemd {
     }
 
     async fn list(&self, instance: Option<&Handle>) -> Result<Vec<UnitState>, SupervisorError> {
-        let rows = self
-            .manager
-            .list_units_by_patterns(&[], &[PATTERN])
-            .await
-            .map_err(|error| failed("list", PATTERN, error))?;
-        let mut states = Vec::new();
-        for (name, _, _, _, _, _, object, ..) in rows {
-            let Some(unit) = UnitId::parse(&name) else {
-                continue;
-            };
-            if instance.is_some_and(|handle| *handle != unit.handle) {
-                continue;
-            }
-            match query::unit_state(&self.connection, unit, &object).await {
-                Ok(state) => states.extend(state),
-                Err(error) if is_absent(&error) => {}
-                Err(error) => return Err(failed("read", &name, error)),
-            }
-        }
+        // With many instances the units of all are far more than those of one.
+        let patterns = match instance {
+            Some(handle) => units_of(handle).to_vec(),
+            None => vec![PATTERN.to_owned()],
+        };
+        let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+        let is_meant = |unit: &UnitId| instance.is_none_or(|handle| *handle == unit.handle);
+        let mut states = self.matching(&patterns, is_meant).await?;
         states.sort_by(|a, b| a.unit.cmp(&b.unit));
         Ok(states)
     }

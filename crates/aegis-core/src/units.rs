@@ -68,6 +68,17 @@ pub fn door(handle: &Handle) -> String {
     format!("aegis-api-{handle}.service")
 }
 
+/// What the names of all units of one instance match, in the patterns of glob(7) that
+/// [`PATTERN`] is in too. No handle has a character with a meaning there.
+pub fn patterns(handle: &Handle) -> [String; 4] {
+    [
+        slice(handle),
+        format!("aegis-vm-{handle}.*"),
+        format!("aegis-api-{handle}.*"),
+        format!("aegis-kit-{handle}:*"),
+    ]
+}
+
 /// The instance and kind a unit name stands for; `None` if it is not ours.
 pub fn parse(unit: &str) -> Option<(Handle, UnitKind)> {
     let kind_of = |text: &str, kind| text.parse().ok().map(|handle| (handle, kind));
@@ -94,6 +105,24 @@ pub fn parse(unit: &str) -> Option<(Handle, UnitKind)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_patterns_of_an_instance_match_all_its_units_and_no_other() {
+        let handle: Handle = "a-b".parse().unwrap();
+        let matched = |unit: &str| {
+            patterns(&handle).iter().any(|pattern| {
+                let fixed = pattern.trim_end_matches('*');
+                unit == pattern || (fixed != pattern && unit.starts_with(fixed))
+            })
+        };
+        let all = [slice, socket, vm, api_socket, door].map(|name| name(&handle));
+        assert!(all.iter().all(|unit| matched(unit)));
+        assert!(matched(&daemon(&handle, "x")));
+        let other: Handle = "a-b-c".parse().unwrap();
+        let all = [slice, socket, vm, api_socket, door].map(|name| name(&other));
+        assert!(!all.iter().any(|unit| matched(unit)));
+        assert!(!matched(&daemon(&other, "x")));
+    }
 
     #[test]
     fn every_name_is_read_back() {

@@ -5,45 +5,54 @@ use std::collections::HashMap;
 use aegis_core::units::UnitKind;
 use zbus::{Connection, ObjectPath, OwnedVariant};
 
+use super::manager::ListedUnit;
 use super::units::MICROS_PER_PERCENT;
 use crate::supervisor::state::{Active, ProcessEnd, RunResult, UnitState};
 use crate::supervisor::{Limits, UnitId, Usage};
 
 type Properties = HashMap<String, OwnedVariant>;
 
-/// Reads one unit; `None` if the manager does not have it any more.
+/// A unit that the manager listed; `None` if it is no more than a name, or gone since.
 ///
 /// # Errors
 /// The bus failed.
 pub(super) async fn unit_state(
     connection: &Connection,
     unit: UnitId,
-    object: &ObjectPath<'_>,
+    row: &ListedUnit,
 ) -> zbus::Result<Option<UnitState>> {
-    let specific = match unit.kind {
-        UnitKind::Slice => "org.freedesktop.systemd1.Slice",
-        UnitKind::Socket | UnitKind::ApiSocket => "org.freedesktop.systemd1.Socket",
-        UnitKind::Vm | UnitKind::Daemon(_) | UnitKind::Door => "org.freedesktop.systemd1.Service",
-    };
-    let general = properties(connection, object, "org.freedesktop.systemd1.Unit").await?;
-    if text(&general, "LoadState") != "loaded" {
+    let (_, _, load, state, sub, _, object, job, ..) = row;
+    if load != LOADED {
         return Ok(None);
     }
-    let specific = properties(connection, object, specific).await?;
-    Ok(Some(read(unit, &general, &specific)))
+    let (specific, has_processes) = match unit.kind {
+        UnitKind::Slice => ("org.freedesktop.systemd1.Slice", false),
+        UnitKind::Socket | UnitKind::ApiSocket => ("org.freedesktop.systemd1.Socket", false),
+        UnitKind::Vm | UnitKind::Daemon(_) | UnitKind::Door => {
+            ("org.freedesktop.systemd1.Service", true)
+        }
+    };
+    let active = active(state);
+    if !has_processes && active != Active::Failed {
+        // A unit has hundreds of properties, and one without processes has nothing
+        // more to tell by them.
+        return Ok(Some(UnitState {
+            active,
+            sub: sub.clone(),
+            stopping: *job != 0 && active == Active::Deactivating,
+            ..read(unit, &Properties::new(), &Properties::new())
+        }));
+    }
+    let (general, specific) = tokio::try_join!(
+        properties(connection, object, "org.freedesktop.systemd1.Unit"),
+        properties(connection, object, specific)
+    )?;
+    let is_loaded = text(&general, "LoadState") == LOADED;
+    Ok(is_loaded.then(|| read(unit, &general, &specific)))
 }
 
-/// Whether the manager has a unit's settings and not just its name.
-///
-/// # Errors
-/// The bus failed.
-pub(super) async fn is_loaded(
-    connection: &Connection,
-    object: &ObjectPath<'_>,
-) -> zbus::Result<bool> {
-    let general = properties(connection, object, "org.freedesktop.systemd1.Unit").await?;
-    Ok(text(&general, "LoadState") == "loaded")
-}
+/// The load state of a unit that has settings and not just a name.
+pub(super) const LOADED: &str = "loaded";
 
 #[expect(clippy::disallowed_methods, reason = "reading changes nothing")]
 pub(super) async fn properties(
