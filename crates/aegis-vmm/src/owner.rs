@@ -358,12 +358,14 @@ where
         let Phase::Up(up) = std::mem::replace(&mut self.phase, Phase::Over) else {
             return;
         };
-        // An ephemeral VM has nothing left that deserves a grace.
-        let grace = match self.spec.ephemeral {
-            true => Duration::ZERO,
-            false => Duration::from_secs(self.spec.grace_secs),
+        let grace = Duration::from_secs(self.spec.grace_secs);
+        let end = match (self.spec.ephemeral, &self.spec.workspace) {
+            // Nothing it has written outlives it.
+            (true, None) => up.end_at_once(),
+            // Its programs are not waited for, what they wrote to the folder is.
+            (true, Some(_)) => up.orderly_stop(cpus_run, Duration::ZERO),
+            (false, _) => up.orderly_stop(cpus_run, grace),
         };
-        let end = up.orderly_stop(cpus_run, grace);
         self.phase = Phase::Stopping { up, end, then };
         self.enter(Event::StopBegan, "stopping");
     }

@@ -164,6 +164,12 @@ impl<M: Machine + 'static> Up<M> {
         })
     }
 
+    /// The end of a guest that has nothing to save.
+    pub fn end_at_once(&self) -> EndFuture {
+        let machine = Arc::clone(&self.machine);
+        Box::pin(async move { kill(&*machine).await })
+    }
+
     /// Starts the command on a terminal.
     pub fn start_terminal(&mut self, spec: &VmSpec, size: Option<TtySize>) {
         if let Some(program) = guest::command(spec) {
