@@ -1,9 +1,12 @@
 //! `run`: a fresh microVM for one command, which leaves nothing behind.
 //!
 //! ```text
-//!  CreateInstance ──► job ──► Exec ──► session ──► the object is gone ──► exit
+//!  CreateInstance ──► job, Exec ──► session ──► the object is gone ──► exit
 //!                      └ a signal, a failure ──► Delete ──┘
 //! ```
+//!
+//! The command is asked for while the VM starts, so that nothing is asked for when the
+//! guest is ready: the VM's owner keeps it until then.
 
 use std::time::Duration;
 
@@ -133,21 +136,37 @@ impl Machine {
         })
     }
 
-    /// Waits for the guest and starts the command in it.
+    /// Starts the command in the guest once there is one.
     async fn open(
         &mut self,
         command: &[String],
         options: &Dict,
         progress: &Progress,
     ) -> Result<Session, Failure> {
-        self.watch
-            .wait(&self.job, "start the microVM", progress)
-            .await?;
         let argv: Vec<_> = command.iter().map(String::as_str).collect();
-        let descriptors = self.instance.exec(&argv, options).await;
-        Ok(descriptors
-            .map_err(Failure::call("run the command"))?
-            .into())
+        let asked = async {
+            let descriptors = self.instance.exec(&argv, options).await;
+            descriptors
+                .map(Session::from)
+                .map_err(Failure::call("run the command"))
+        };
+        let starting = self.watch.wait(&self.job, "start the microVM", progress);
+        tokio::pin!(asked, starting);
+        tokio::select! {
+            biased;
+            started = &mut starting => {
+                started?;
+                asked.await
+            }
+            session = &mut asked => match session {
+                Ok(session) => Ok(session),
+                Err(failure) => {
+                    // Why the VM did not start is more than that nothing can run in it.
+                    starting.await?;
+                    Err(failure)
+                }
+            },
+        }
     }
 
     /// Waits until the instance is gone; helps if it does not go by itself.

@@ -101,7 +101,8 @@ impl Instance {
     }
 
     /// Runs a command in the guest, waking the VM if need be. Returns stdin,
-    /// stdout, stderr and control; nothing of the session passes aegisd.
+    /// stdout, stderr and control; nothing of the session passes aegisd. May be asked
+    /// for while the VM is being made.
     ///
     /// # Errors
     /// It is disabled, or the VM does not start.
@@ -123,6 +124,7 @@ impl Instance {
         if self.status.borrow().is_none() {
             self.shared.vault.env_of(&self.record()).await?;
         }
+        self.until_made().await;
         let (answer, descriptors) = vm::call(&self.control_socket(), Call::Exec(request)).await?;
         match answer {
             Answer::Exec if descriptors.len() == EXEC_DESCRIPTORS => {
@@ -174,6 +176,20 @@ impl Instance {
     /// Waits until a VM that is being made or started has an owner to talk to:
     /// connecting earlier would start another, or find no socket.
     async fn wait_for_owner(&self) -> Result<(), InstanceError> {
+        if self.until_made().await {
+            return Ok(());
+        }
+        // After a start of aegisd the owner may not have answered yet.
+        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
+        match crate::reconcile::vm_runs(&self.record.borrow(), &units) {
+            true => Ok(()),
+            false => Err(InstanceError::NoVm(self.handle.clone())),
+        }
+    }
+
+    /// Waits for an owner as long as the VM is being made or started; whether there is
+    /// one.
+    async fn until_made(&self) -> bool {
         let mut status = self.status.clone();
         let mut shown = self.shared.board.follow();
         let starts = |job: &crate::board::JobShown| {
@@ -184,7 +200,7 @@ impl Instance {
         };
         loop {
             if status.borrow_and_update().is_some() {
-                return Ok(());
+                return true;
             }
             if !shown
                 .borrow_and_update()
@@ -192,18 +208,12 @@ impl Instance {
                 .values()
                 .any(|job| starts(job))
             {
-                break;
+                return false;
             }
             tokio::select! {
                 _ = status.changed() => {}
                 _ = shown.changed() => {}
             }
-        }
-        // After a start of aegisd the owner may not have answered yet.
-        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
-        match crate::reconcile::vm_runs(&self.record.borrow(), &units) {
-            true => Ok(()),
-            false => Err(InstanceError::NoVm(self.handle.clone())),
         }
     }
 
