@@ -71,7 +71,7 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         stop_timeout: STOP_TIMEOUT,
         watchdog: WATCHDOG,
         restart: spec.restart,
-        credentials: Some(layout.credentials_socket()),
+        credentials: credentials(host, record),
         limits: limits(spec),
         confinement: confinement(record, reach),
         log: log(record),
@@ -178,7 +178,7 @@ pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> D
         },
         restart_max_delay: Duration::from_millis(daemon.restart_max_delay_ms),
         stop_timeout: Duration::from_millis(daemon.stop_timeout_ms),
-        credentials: Some(host.layout.credentials_socket()),
+        credentials: credentials(host, record),
         limits: Limits {
             memory_max: daemon.limits.memory_mib.map(|mib| mib << 20),
             tasks_max: Some(u64::from(daemon.limits.tasks)),
@@ -222,6 +222,14 @@ fn program(
     }
 }
 
+/// Where the instance's units ask for its secrets. Those of one without any ask
+/// nobody, so that no start of them waits for aegisd: an instance gets no secret once
+/// it is made.
+fn credentials(host: &Host, record: &Record) -> Option<PathBuf> {
+    let has_some = !record.spec.secrets.is_empty();
+    has_some.then(|| host.layout.credentials_socket())
+}
+
 fn confinement(record: &Record, reach: Reach) -> Confinement {
     if record.spec.insecure {
         Confinement::Waived
@@ -238,6 +246,8 @@ fn log(record: &Record) -> LogFields {
 
 #[cfg(test)]
 mod tests {
+    use aegis_core::secret::SecretSource;
+
     use super::*;
 
     fn spec(memory_mib: u32, cpus: u32, limits: ResourceLimits) -> InstanceSpec {
@@ -247,6 +257,20 @@ mod tests {
             limits,
             ..InstanceSpec::default()
         }
+    }
+
+    #[test]
+    fn only_units_of_an_instance_with_secrets_ask_for_them() {
+        let root = tempfile::tempdir().unwrap();
+        let host = crate::testing::host(root.path());
+        let daemon = InstanceDaemon::new("gateway", "/usr/bin/gateway");
+        let mut record = Record::new("web".parse().unwrap(), InstanceSpec::default(), 0);
+        assert_eq!(instance(&host, &record).credentials, None);
+        assert_eq!(super::daemon(&host, &record, &daemon).credentials, None);
+        record.spec.secrets = [("KEY".to_owned(), SecretSource::Own)].into();
+        let asked = Some(host.layout.credentials_socket());
+        assert_eq!(instance(&host, &record).credentials, asked);
+        assert_eq!(super::daemon(&host, &record, &daemon).credentials, asked);
     }
 
     #[test]
