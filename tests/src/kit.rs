@@ -73,8 +73,16 @@ fn write(seat: Seat<'_>, target: &str, content: &[u8], mode: &str) -> Result<()>
 /// # Errors
 /// It is refused, or not made in time.
 pub fn make_at_rest<'a>(seat: Seat<'a>, handle: &str, kit: &str) -> Result<Instance<'a>> {
+    make_at_rest_of(seat, handle, &format!("1 kit s {kit}"))
+}
+
+/// The same of any spec, an `a{sv}` as busctl(1) reads it.
+///
+/// # Errors
+/// As [`make_at_rest`].
+pub fn make_at_rest_of<'a>(seat: Seat<'a>, handle: &str, spec: &str) -> Result<Instance<'a>> {
     let instance = Instance::expected(seat, handle)?;
-    let call = format!("CreateInstance 'sa{{sv}}a{{sv}}' {handle} 1 kit s {kit} 1 start b false");
+    let call = format!("CreateInstance 'sa{{sv}}a{{sv}}' {handle} {spec} 1 start b false");
     seat.call_manager(&call)?.success()?;
     let socket = instance.socket_unit();
     wait_until(DEADLINE, "the instance to be made", || {

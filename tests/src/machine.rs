@@ -1,4 +1,5 @@
-//! A machine: a real systemd as PID 1 in namespaces, side by side with others.
+//! A machine: a real systemd as PID 1, in namespaces or with a kernel of its own,
+//! side by side with others.
 //!
 //! `xtask` boots machines for `make shell` and `make test`; system tests take
 //! the one they are given with [`Machine::shared`] or boot their own with
@@ -12,14 +13,19 @@
 //! ```
 //!
 //! All of a machine is under `<cache>/machines/NAME` (its writable files, the
-//! identity of its PID 1, its console) and in a cgroup `aegisvm-NAME-...`; its
-//! mounts exist in its own mount namespace only. A machine whose PID 1 is gone
-//! is taken for stopped, and what it left is removed by the next boot.
+//! identity of its PID 1 or of its QEMU, its console). One in namespaces is in a
+//! cgroup `aegisvm-NAME-...` too, and its mounts exist in its own mount namespace
+//! only. A machine whose process is gone is taken for stopped, and what it left is
+//! removed by the next boot.
+//!
+//! Namespaces boot in 2 s and lack only the controllers of control groups; a kernel
+//! of its own ([`Machine::shared_with_own_kernel`]) takes ten times as long.
 
 mod boot;
 mod cgroup;
 mod enter;
 mod leader;
+mod own_kernel;
 mod root;
 mod scratch;
 mod software;
@@ -40,6 +46,7 @@ use crate::cache;
 use crate::wait::wait_until;
 use cgroup::Cgroup;
 use leader::Leader;
+use own_kernel::Doors;
 
 /// How long [`Machine::run`] lets a command take. Far above anything that
 /// works, so that only a hang meets it.
@@ -87,8 +94,17 @@ pub struct Machine {
     name: String,
     systemd: Systemd,
     directory: PathBuf,
-    cgroup: Cgroup,
+    ground: Ground,
     leader: Leader,
+}
+
+/// What a machine stands on, and so how it is entered.
+#[derive(Debug)]
+enum Ground {
+    /// Namespaces of the host's kernel; all its processes are in this group.
+    Namespaces(Cgroup),
+    /// A kernel of its own.
+    OwnKernel(Doors),
 }
 
 impl Machine {
@@ -104,13 +120,17 @@ impl Machine {
         let number = fs::read_to_string(directory.join("systemd"))
             .with_context(|| format!("reading the systemd version of machine {name}"))?;
         let systemd = Systemd::from_number(number.trim())?;
-        let cgroup = Cgroup::of(&directory)?
-            .with_context(|| format!("machine {name} has no record of its cgroup"))?;
+        let ground = match Doors::of(&directory) {
+            Some(doors) => Ground::OwnKernel(doors),
+            None => Cgroup::of(&directory)?
+                .map(Ground::Namespaces)
+                .with_context(|| format!("machine {name} has no record of its cgroup"))?,
+        };
         Ok(Some(Self {
             name: name.to_owned(),
             systemd,
             directory,
-            cgroup,
+            ground,
             leader,
         }))
     }
@@ -122,10 +142,10 @@ impl Machine {
     /// # Errors
     /// The machine does not come up, or one of that name has another systemd.
     pub fn ensure(name: &str, systemd: Systemd) -> Result<Self> {
-        Self::ensure_over(name, &Root::of(systemd)?)
+        Self::ensure_over(name, &Root::of(systemd)?, boot::boot)
     }
 
-    fn ensure_over(name: &str, root: &Root) -> Result<Self> {
+    fn ensure_over(name: &str, root: &Root, boot: fn(&str, &Root) -> Result<Self>) -> Result<Self> {
         let systemd = root.systemd();
         let _lock = lock(name)?;
         match Self::attach(name)? {
@@ -137,7 +157,7 @@ impl Machine {
             ),
             None => {
                 discard(name)?;
-                boot::boot(name, root)
+                boot(name, root)
             }
         }
     }
@@ -148,11 +168,32 @@ impl Machine {
     /// # Errors
     /// As [`Machine::ensure`], and a missing root cannot be built.
     pub fn shared(systemd: Systemd) -> Result<Self> {
-        let variable = format!("AEGIS_MACHINE_{}", systemd.number());
-        let name =
-            std::env::var(&variable).unwrap_or_else(|_| format!("test-{}", systemd.number()));
-        Root::of(systemd)?.build()?;
-        let machine = Self::ensure(&name, systemd)?;
+        Self::shared_as("", systemd, boot::boot)
+    }
+
+    /// The like with a kernel of its own, whose control groups have all controllers.
+    /// Commands in it get their input when there is all of it, and give their output
+    /// when they have ended. It cannot be rebooted, and it is powered off as by a
+    /// power cut.
+    ///
+    /// # Errors
+    /// As [`Machine::shared`], and the guest kernel is not built.
+    pub fn shared_with_own_kernel(systemd: Systemd) -> Result<Self> {
+        Self::shared_as("KERNEL_", systemd, own_kernel::boot)
+    }
+
+    fn shared_as(
+        kind: &str,
+        systemd: Systemd,
+        boot: fn(&str, &Root) -> Result<Self>,
+    ) -> Result<Self> {
+        let number = systemd.number();
+        let name = std::env::var(format!("AEGIS_MACHINE_{kind}{number}"));
+        let default = || format!("test-{}{number}", kind.to_lowercase().replace('_', "-"));
+        let name = name.unwrap_or_else(|_| default());
+        let root = Root::of(systemd)?;
+        root.build()?;
+        let machine = Self::ensure_over(&name, &root, boot)?;
         machine.update_software()?;
         Ok(machine)
     }
@@ -174,7 +215,7 @@ impl Machine {
         if let Some(old) = Self::attach(name)? {
             old.stop()?;
         }
-        Ok(Temporary(Some(Self::ensure_over(name, root)?)))
+        Ok(Temporary(Some(Self::ensure_over(name, root, boot::boot)?)))
     }
 
     /// The machine's name, which is also its host name.
@@ -189,7 +230,7 @@ impl Machine {
         self.systemd
     }
 
-    /// The pid of its PID 1 on the host.
+    /// The pid on the host of its PID 1, or of its QEMU.
     #[must_use]
     pub fn leader_pid(&self) -> u32 {
         self.leader.pid()
@@ -200,14 +241,7 @@ impl Machine {
     /// it kills the shell in the machine.
     #[must_use]
     pub fn command(&self, user: User, line: &str) -> Command {
-        enter::command(
-            self.leader,
-            &self.cgroup.enter_file(),
-            user,
-            &[],
-            "sh",
-            line,
-        )
+        self.command_with(user, &[], "sh", line)
     }
 
     /// As [`Machine::command`] with another shell and more environment.
@@ -219,14 +253,11 @@ impl Machine {
         shell: &str,
         line: &str,
     ) -> Command {
-        enter::command(
-            self.leader,
-            &self.cgroup.enter_file(),
-            user,
-            extra,
-            shell,
-            line,
-        )
+        let argv = enter::argv(user, extra, shell, line);
+        match &self.ground {
+            Ground::Namespaces(cgroup) => enter::command(self.leader, &cgroup.enter_file(), &argv),
+            Ground::OwnKernel(doors) => doors.command(self.leader, &argv),
+        }
     }
 
     /// Runs `line` by `sh -c` to its end, without standard input.
@@ -310,6 +341,9 @@ impl Machine {
     /// It does not come up again.
     pub fn reboot(&mut self) -> Result<()> {
         let _lock = lock(&self.name)?;
+        if let Ground::OwnKernel(_) = self.ground {
+            bail!("machine {} keeps nothing of its disk", self.name);
+        }
         self.power_off()?;
         *self = boot::boot(&self.name, &Root::of(self.systemd)?)?;
         Ok(())
@@ -326,7 +360,10 @@ impl Machine {
     }
 
     fn power_off(&self) -> Result<()> {
-        self.cgroup.kill_entered()?;
+        let Ground::Namespaces(cgroup) = &self.ground else {
+            return self.kill();
+        };
+        cgroup.kill_entered()?;
         // Its answer may be lost with the machine, so only the end counts.
         let asked = self
             .command(User::Root, "systemctl poweroff --no-block")
@@ -335,22 +372,22 @@ impl Machine {
         if asked.is_err()
             || wait_until(POWER_OFF_DEADLINE, "the machine to power off", gone).is_err()
         {
+            cgroup.kill_entered()?;
             self.kill()?;
         }
-        self.cgroup.remove()
+        cgroup.remove()
     }
 
     /// Ends the machine at once, as a power cut would. The kernel ends every
     /// process of its pid namespace with its PID 1.
     fn kill(&self) -> Result<()> {
-        self.cgroup.kill_entered()?;
         let pid = i32::try_from(self.leader.pid()).context("a pid is at most 4194304")?;
         if self.leader.alive() {
             nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(pid),
                 nix::sys::signal::Signal::SIGKILL,
             )
-            .with_context(|| format!("killing PID 1 of machine {}", self.name))?;
+            .with_context(|| format!("killing the process of machine {}", self.name))?;
         }
         wait_until(Duration::from_secs(10), "the killed machine to end", || {
             Ok(!self.leader.alive())

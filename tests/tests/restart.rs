@@ -138,7 +138,10 @@ fn want_of_memory_in_the_guest_is_shown() -> Result<()> {
     wait_until(DEADLINE, "the end to be shown", || {
         Ok(instance.info()?.contains("the guest ran out of memory"))
     })
-    .with_context(|| instance.info().unwrap_or_default())
+    .with_context(|| instance.info().unwrap_or_default())?;
+    let shown = seat.aegis_ok("--json instance info restart-oom")?;
+    assert!(shown.contains("\"oom\":true,\"oom_host\":false"), "{shown}");
+    Ok(())
 }
 
 #[test]

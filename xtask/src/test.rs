@@ -27,6 +27,12 @@ pub(crate) struct Arguments {
 /// A machine that the suites share, under the name they know it by.
 const MACHINES: [(Systemd, &str); 2] = [(Systemd::V257, "test-257"), (Systemd::V252, "test-252")];
 
+/// The like with kernels of their own, which the first test that needs one boots.
+const OWN_KERNEL: [(Systemd, &str); 2] = [
+    (Systemd::V257, "test-kernel-257"),
+    (Systemd::V252, "test-kernel-252"),
+];
+
 /// Runs the suites and gives success only if nothing failed.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
@@ -88,7 +94,7 @@ fn set_up() -> Result<()> {
 }
 
 fn stop_machines() -> Result<()> {
-    for (_, name) in MACHINES {
+    for (_, name) in MACHINES.into_iter().chain(OWN_KERNEL) {
         if let Some(machine) = Machine::attach(name)? {
             machine
                 .stop()

@@ -107,6 +107,7 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
             "restarts": daemon.restarts,
             "next_restart_in_us": daemon.next_restart_in_us,
             "last_exit": daemon.last_exit,
+            "oom": daemon.oom,
             "since_us": daemon.since_us,
             "pid": daemon.pid,
             "config": daemon.config.as_ref().map(|config| json!({
@@ -126,6 +127,7 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
             "failure": exit.failure,
             "at_us": exit.at_us,
             "oom": exit.oom,
+            "oom_host": exit.oom_host,
             "gave_up": exit.gave_up,
         })
     });

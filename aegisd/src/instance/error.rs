@@ -234,6 +234,10 @@ pub fn supervisor_fault(error: &SupervisorError) -> Fault {
         SupervisorError::Job { unit, .. } => {
             fault(Symbol::SupervisorFailed).with_hint(format!("its log: journalctl -u {unit}"))
         }
+        SupervisorError::OutOfMemory { .. } => fault(Symbol::OutOfMemory).with_hint(
+            "a VM's limit: aegisctl instance update NAME --memory-max SIZE; \
+             a daemon's: limits.memory_mb in its kit",
+        ),
         SupervisorError::StillRuns { .. } => {
             fault(Symbol::WrongState).with_hint("stop the instance, then start it")
         }

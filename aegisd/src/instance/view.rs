@@ -111,7 +111,7 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         restart_policy: spec.restart.to_string(),
         restarts: unit.map_or(0, |unit| unit.restarts),
         next_start_us: next_start(&sources, unit).unwrap_or(0),
-        last_exit: last_exit(&sources),
+        last_exit: last_exit(&sources, unit),
         daemons: spec
             .daemons
             .iter()
@@ -157,7 +157,8 @@ fn reason(sources: &Sources<'_>, state: InstanceState, unit: Option<&UnitState>)
         (InstanceState::Starting | InstanceState::Stopping, Some(vm)) => vm.words.clone(),
         (InstanceState::Stopped, Some(vm)) if vm.state == VmState::Resting => resting(sources, vm),
         (InstanceState::Starting, None) if unit.is_some_and(UnitState::is_restarting) => {
-            let exit = sources.last_exit.map(CommandExit::words);
+            let killed = unit.filter(|unit| unit.want_of_memory().is_some()).map(end);
+            let exit = killed.or_else(|| sources.last_exit.map(CommandExit::words));
             format!(
                 "starting again after its delay: {}",
                 exit.unwrap_or_default()
@@ -215,7 +216,10 @@ fn latest_exit<'a>(sources: &Sources<'a>) -> Option<&'a CommandExit> {
     }
 }
 
-fn last_exit(sources: &Sources<'_>) -> Option<LastExit> {
+fn last_exit(sources: &Sources<'_>, unit: Option<&UnitState>) -> Option<LastExit> {
+    if let Some(unit) = unit.filter(|unit| unit.want_of_memory().is_some()) {
+        return Some(killed_with_its_vm(unit));
+    }
     let exit = latest_exit(sources)?;
     Some(LastExit {
         code: exit.code,
@@ -227,8 +231,26 @@ fn last_exit(sources: &Sources<'_>) -> Option<LastExit> {
             .unwrap_or_default(),
         at_us: exit.at,
         oom: exit.oom,
+        oom_host: false,
         gave_up: exit.follow_up.gave_up,
     })
+}
+
+/// The end of a command whose VM was killed, aegis-vmm with it: it wrote nothing down.
+fn killed_with_its_vm(unit: &UnitState) -> LastExit {
+    let signal = match unit.last_end {
+        Some(ProcessEnd::Signal(signal)) => Some(signal),
+        Some(ProcessEnd::Code(_)) | None => None,
+    };
+    LastExit {
+        code: None,
+        signal,
+        failure: format!("the VM ended: {}", end(unit)),
+        at_us: unit.since,
+        oom: false,
+        oom_host: true,
+        gave_up: false,
+    }
 }
 
 fn entry(sources: &Sources<'_>, daemon: &InstanceDaemon) -> DaemonEntry {
@@ -243,6 +265,7 @@ fn entry(sources: &Sources<'_>, daemon: &InstanceDaemon) -> DaemonEntry {
         restarts: unit.map_or(0, |unit| unit.restarts),
         next_restart_in_us: next.map_or(0, |next| next.saturating_sub(sources.now)),
         last_exit: unit.map(end).unwrap_or_default(),
+        oom: unit.is_some_and(|unit| unit.want_of_memory().is_some()),
         since_us: unit.map_or(0, |unit| unit.since),
         pid: unit.and_then(|unit| unit.main_pid).unwrap_or(0),
         config: daemon.config.as_ref().map(|config| {
@@ -288,11 +311,12 @@ fn end(unit: &UnitState) -> String {
         Some(ProcessEnd::Signal(signal)) => format!("killed by signal {signal}"),
         None => String::new(),
     };
+    let memory = unit.want_of_memory().map(|want| want.to_string());
     let cause = match &unit.result {
         RunResult::Success | RunResult::ExitCode | RunResult::Signal | RunResult::CoreDump => {
             return process;
         }
-        RunResult::OutOfMemory => "out of memory",
+        RunResult::OutOfMemory => memory.as_deref().unwrap_or("out of memory on the host"),
         RunResult::Watchdog => "it did not prove to be alive in time",
         RunResult::Timeout => "it did not start or stop in time",
         RunResult::Protocol => "it did not say that it is ready",
@@ -377,6 +401,28 @@ mod tests {
         unit.last_end = Some(ProcessEnd::Code(78));
         let daemon = look(&record, &[unit], None).daemons.remove(0);
         assert_eq!(daemon.state, DaemonState::WaitingForConfig);
+    }
+
+    #[test]
+    fn want_of_memory_on_the_host_is_said_with_the_limit() {
+        let record = record();
+        let killed = |id| {
+            let mut unit = unit_state(id, Active::Failed);
+            unit.result = RunResult::OutOfMemory;
+            unit.last_end = Some(ProcessEnd::Signal(9));
+            unit.limits.memory_max = Some(64 << 20);
+            unit
+        };
+        let vm = killed(UnitId::vm(&record.handle));
+        let daemon = killed(UnitId::daemon(&record.handle, "gateway"));
+        let view = look(&record, &[vm, daemon], None);
+        let words = "killed by signal 9 (out of memory on the host, where its limit is 64 MiB)";
+        assert_eq!(view.state_reason, words);
+        let exit = view.last_exit.unwrap();
+        assert!(exit.oom_host && !exit.oom);
+        assert_eq!(exit.failure, format!("the VM ended: {words}"));
+        assert!(view.daemons[0].oom);
+        assert_eq!(view.daemons[0].last_exit, words);
     }
 
     #[test]

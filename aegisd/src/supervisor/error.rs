@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::state::{ProcessEnd, RunResult};
+use super::state::{ProcessEnd, RunResult, WantOfMemory};
 
 /// The failure of a backend below the words of this module.
 pub type BackendError = Box<dyn std::error::Error + Send + Sync>;
@@ -70,6 +70,9 @@ pub enum SupervisorError {
         result: Option<RunResult>,
         last_end: Option<ProcessEnd>,
     },
+    /// The unit was killed for want of memory on the host.
+    #[error("{unit} was killed: {want}")]
+    OutOfMemory { unit: String, want: WantOfMemory },
     /// The manager could not confine the unit's processes.
     #[error("{unit} could not be confined (exit code {code} of the service manager)")]
     NotConfined { unit: String, code: i32 },

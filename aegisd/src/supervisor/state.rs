@@ -1,5 +1,7 @@
 //! What the service manager says about units.
 
+use std::fmt;
+
 use aegis_core::layout::Mode;
 
 use super::plan::Limits;
@@ -114,9 +116,34 @@ impl UnitState {
         self.next_restart.is_some() || self.sub.starts_with("auto-restart")
     }
 
+    /// Whether its last run ended for want of memory on the host.
+    pub fn want_of_memory(&self) -> Option<WantOfMemory> {
+        let ended = self.active == Active::Failed || self.is_restarting();
+        let limit = self.limits.memory_max;
+        (ended && self.result == RunResult::OutOfMemory).then_some(WantOfMemory { limit })
+    }
+
     /// Ended because its configuration must change first.
     pub fn waits_for_config(&self) -> bool {
         self.active == Active::Failed && self.last_end == Some(ProcessEnd::Code(EXIT_CONFIG))
+    }
+}
+
+/// That a unit was killed for want of memory. It happens at its limit, or because the
+/// host itself has none left; which of both it was the manager does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantOfMemory {
+    /// Its limit in bytes.
+    pub limit: Option<u64>,
+}
+
+impl fmt::Display for WantOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("out of memory on the host")?;
+        match self.limit {
+            Some(bytes) => write!(f, ", where its limit is {} MiB", bytes >> 20),
+            None => Ok(()),
+        }
     }
 }
 

@@ -357,6 +357,7 @@ impl Supervisor for Systemd {
                 last_end: Some(end),
                 ..
             } if !is_managers(*end) => Ok(Outcome::Changed),
+            SupervisorError::OutOfMemory { .. } => Ok(Outcome::Changed),
             _ => {
                 self.stop(&unit).await?;
                 self.reset_failed(&unit.name()).await?;

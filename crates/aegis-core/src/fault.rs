@@ -65,6 +65,8 @@ symbols! {
     SupervisorUnavailable,
     /// The service manager refused or failed an operation.
     SupervisorFailed,
+    /// A unit was killed for want of memory on the host.
+    OutOfMemory,
     /// The host forbids the sandbox that the unit needs.
     SandboxUnavailable,
     /// The registry cannot be read or written.

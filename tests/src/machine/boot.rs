@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::cgroup::Cgroup;
 use super::leader::Leader;
 use super::scratch::Scratch;
-use super::{Machine, Root, User, directory_of, software};
+use super::{Ground, Machine, Root, User, directory_of, software};
 use crate::wait::wait_until;
 
 /// How long a boot may take. It takes about 2 s on an idle host; a host that
@@ -76,10 +76,10 @@ pub(super) fn boot(name: &str, root: &Root) -> Result<Machine> {
         name: name.to_owned(),
         systemd,
         directory,
-        cgroup,
+        ground: Ground::Namespaces(cgroup),
         leader,
     };
-    wait_until_up(&machine).with_context(|| {
+    wait_until_up(&machine, BOOT_DEADLINE).with_context(|| {
         let log = fs::read_to_string(&console_path).unwrap_or_default();
         format!(
             "machine {name} did not boot; its console ({}): {log}",
@@ -89,10 +89,11 @@ pub(super) fn boot(name: &str, root: &Root) -> Result<Machine> {
     Ok(machine)
 }
 
-fn wait_until_up(machine: &Machine) -> Result<()> {
-    wait_until(BOOT_DEADLINE, "systemd to answer", || {
+/// Waits for the system's manager and alice's.
+pub(super) fn wait_until_up(machine: &Machine, deadline: Duration) -> Result<()> {
+    wait_until(deadline, "systemd to answer", || {
         if !machine.leader.alive() {
-            bail!("its PID 1 ended");
+            bail!("it ended");
         }
         Ok(machine
             .run(User::Root, "systemctl is-system-running")?
@@ -112,7 +113,7 @@ fn wait_until_up(machine: &Machine) -> Result<()> {
             .text();
         bail!("it is {state}; failed units:\n{failed}");
     }
-    wait_until(BOOT_DEADLINE, "alice's user manager", || {
+    wait_until(deadline, "alice's user manager", || {
         let line = "systemctl --user is-system-running --wait";
         Ok(machine.run(User::Alice, line)?.text() == "running")
     })

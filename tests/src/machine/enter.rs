@@ -108,32 +108,34 @@ pub fn exit_code(status: ExitStatus) -> i32 {
         .unwrap_or(255)
 }
 
-/// The command that runs `line` by `shell -c` in the machine of `leader`. It
-/// dies when the process started by it is killed.
-pub(super) fn command(
-    leader: Leader,
-    enter_file: &Path,
-    user: User,
-    extra: &[(&str, &str)],
-    shell: &str,
-    line: &str,
-) -> Command {
+/// What runs `line` by `shell -c` as `user`, to be started by root in the machine.
+pub(super) fn argv(user: User, extra: &[(&str, &str)], shell: &str, line: &str) -> Vec<String> {
+    let mut argv = vec!["env".to_owned(), "-i".to_owned()];
+    let mut add = |words: &[&str]| argv.extend(words.iter().map(|&word| word.to_owned()));
+    add(&user.environment());
+    for (name, value) in extra {
+        add(&[&format!("{name}={value}")]);
+    }
+    add(&["setpriv", "--pdeathsig=KILL"]);
+    if user == User::Alice {
+        add(&["--reuid=alice", "--regid=alice", "--init-groups"]);
+    }
+    add(&["sh", "-c", "cd && exec \"$@\"", "enter"]);
+    add(&[shell, "-c", line, shell]);
+    argv
+}
+
+/// The command that runs `argv` in the machine of `leader`. It dies when the
+/// process started by it is killed.
+pub(super) fn command(leader: Leader, enter_file: &Path, argv: &[String]) -> Command {
     let mut command = Command::new("sh");
     command
         .args(["-c", "echo 0 >\"$1\" && shift && exec \"$@\"", "enter"])
         .arg(enter_file)
         .args(["nsenter", "--all", "--root", "--wd", "--target"])
         .arg(leader.pid().to_string())
-        .args(["--", "env", "-i"])
-        .args(user.environment())
-        .args(extra.iter().map(|(name, value)| format!("{name}={value}")))
-        .args(["setpriv", "--pdeathsig=KILL"]);
-    if user == User::Alice {
-        command.args(["--reuid=alice", "--regid=alice", "--init-groups"]);
-    }
-    command
-        .args(["sh", "-c", "cd && exec \"$@\"", "enter"])
-        .args([shell, "-c", line, shell]);
+        .arg("--")
+        .args(argv);
     command
 }
 

@@ -1,4 +1,5 @@
-//! The machine's PID 1 as the host sees it.
+//! The process on the host that a machine lives and ends with: its PID 1, or the
+//! QEMU it runs in.
 //!
 //! A pid alone may be another process by now, so a leader is a pid with the
 //! start time of the process (field 22 of /proc/PID/stat, proc_pid_stat(5)).
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::wait::wait_for;
 
-/// Identity of a machine's PID 1 on the host.
+/// Identity of a process on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leader {
     pid: u32,
@@ -55,6 +56,18 @@ impl Leader {
                 Ok(None)
             },
         )
+    }
+
+    /// The process with this pid, which is a child of the caller.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn of(pid: u32) -> Result<Self> {
+        let stat = stat(pid).with_context(|| format!("there is no process {pid}"))?;
+        Ok(Self {
+            pid,
+            start: stat.start,
+        })
     }
 
     /// Reads what [`Leader::save`] wrote; `None` if there is no such file or

@@ -32,8 +32,8 @@ enum Kind {
 }
 
 /// Which system tests are meant. A test says by its name where it belongs:
-/// `..._on_systemd_252`, `system_mode_...`; all others are for systemd 257 in
-/// user mode.
+/// `..._on_systemd_252`, `system_mode_...`, `..._on_own_kernel_252`; all others are
+/// for systemd 257 in user mode.
 #[derive(Debug)]
 struct Names {
     with: &'static str,
@@ -41,7 +41,7 @@ struct Names {
 }
 
 /// All suites, in the order they run in: what fails fast first.
-pub(super) const ALL: [Suite; 6] = [
+pub(super) const ALL: [Suite; 7] = [
     Suite {
         title: "format",
         kind: Kind::Check(&["fmt", "--all", "--check"]),
@@ -66,7 +66,7 @@ pub(super) const ALL: [Suite; 6] = [
         title: "system tests, systemd 257, user mode",
         kind: Kind::System(Names {
             with: "",
-            without: &["systemd_252", "system_mode"],
+            without: &["systemd_252", "system_mode", "own_kernel"],
         }),
     },
     Suite {
@@ -80,6 +80,13 @@ pub(super) const ALL: [Suite; 6] = [
         title: "system tests, system mode",
         kind: Kind::System(Names {
             with: "system_mode",
+            without: &[],
+        }),
+    },
+    Suite {
+        title: "system tests, machines with a kernel of their own",
+        kind: Kind::System(Names {
+            with: "own_kernel",
             without: &[],
         }),
     },
@@ -178,8 +185,10 @@ impl Runner {
         command.env(skip::LOG_VARIABLE, &skips.path);
         // A failed assertion names its line; a backtrace only buries that.
         command.env("RUST_BACKTRACE", "0");
-        for (systemd, name) in super::MACHINES {
-            command.env(format!("AEGIS_MACHINE_{}", systemd.number()), name);
+        for (kind, machines) in [("", super::MACHINES), ("KERNEL_", super::OWN_KERNEL)] {
+            for (systemd, name) in machines {
+                command.env(format!("AEGIS_MACHINE_{kind}{}", systemd.number()), name);
+            }
         }
         let mut counts = self.count(&mut command)?;
         let skipped = skips.reasons()?;

@@ -202,6 +202,7 @@ mod tests {
             restarts: 2,
             next_restart_in_us: 0,
             last_exit: "code 1".into(),
+            oom: false,
             since_us: 0,
             pid: 7,
             config: Some(ConfigEntry {
@@ -219,6 +220,7 @@ mod tests {
             failure: String::new(),
             at_us: 0,
             oom: true,
+            oom_host: false,
             gave_up: false,
         };
         let mut dict = Dict::new();

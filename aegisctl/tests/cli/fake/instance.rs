@@ -428,6 +428,7 @@ impl Instance {
             failure: String::new(),
             at_us: 0,
             oom: false,
+            oom_host: false,
             gave_up: false,
         };
         exit.to_dict()
@@ -443,6 +444,7 @@ impl Instance {
             restarts: 0,
             next_restart_in_us: 0,
             last_exit: String::new(),
+            oom: false,
             since_us: 0,
             pid: 1,
             config: None,

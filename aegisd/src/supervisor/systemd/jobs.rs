@@ -130,6 +130,9 @@ impl Systemd {
         {
             return Err(SupervisorError::NotConfined { unit: name, code });
         }
+        if let Some(want) = state.as_ref().and_then(UnitState::want_of_memory) {
+            return Err(SupervisorError::OutOfMemory { unit: name, want });
+        }
         let result = state.map(|state| state.result);
         Err(SupervisorError::Job {
             operation,

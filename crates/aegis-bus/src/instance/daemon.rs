@@ -81,6 +81,9 @@ pub struct DaemonEntry {
     pub next_restart_in_us: u64,
     /// How it last ended, in words; empty if it never did.
     pub last_exit: String,
+    /// That end was for want of memory on the host: its limit was reached, or the
+    /// host had none left.
+    pub oom: bool,
     /// When the state began, in microseconds since 1970.
     pub since_us: u64,
     /// 0 while it has no process.
@@ -117,6 +120,7 @@ impl DaemonEntry {
         put(&mut dict, "restarts", self.restarts);
         put(&mut dict, "next-restart-in", self.next_restart_in_us);
         put(&mut dict, "last-exit", self.last_exit.as_str());
+        put(&mut dict, "oom", self.oom);
         put(&mut dict, "since", self.since_us);
         put(&mut dict, "pid", self.pid);
         if let Some(config) = &self.config {
@@ -161,6 +165,7 @@ impl DaemonEntry {
             restarts: reader.take("restarts")?.unwrap_or_default(),
             next_restart_in_us: reader.take("next-restart-in")?.unwrap_or_default(),
             last_exit: reader.take("last-exit")?.unwrap_or_default(),
+            oom: reader.take("oom")?.unwrap_or_default(),
             since_us: reader.take("since")?.unwrap_or_default(),
             pid: reader.take("pid")?.unwrap_or_default(),
         })
@@ -182,6 +187,7 @@ mod tests {
                 restarts: 3,
                 next_restart_in_us: 400_000,
                 last_exit: "exit code 1".into(),
+                oom: true,
                 since_us: 7,
                 pid: 9,
                 config: Some(ConfigEntry {

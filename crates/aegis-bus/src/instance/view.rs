@@ -147,6 +147,9 @@ pub struct LastExit {
     pub at_us: u64,
     /// The guest ran out of memory.
     pub oom: bool,
+    /// The VM was killed for want of memory on the host: the limit of its unit was
+    /// reached, or the host had none left.
+    pub oom_host: bool,
     /// It failed as often as the restart policy allows.
     pub gave_up: bool,
 }
@@ -162,6 +165,7 @@ impl LastExit {
         }
         put(&mut dict, "at", self.at_us);
         put(&mut dict, "oom", self.oom);
+        put(&mut dict, "oom-host", self.oom_host);
         put(&mut dict, "gave-up", self.gave_up);
         dict
     }
@@ -181,6 +185,7 @@ impl LastExit {
             failure: reader.take("failure")?.unwrap_or_default(),
             at_us: reader.take("at")?.unwrap_or_default(),
             oom: reader.take("oom")?.unwrap_or_default(),
+            oom_host: reader.take("oom-host")?.unwrap_or_default(),
             gave_up: reader.take("gave-up")?.unwrap_or_default(),
         }))
     }
@@ -198,6 +203,7 @@ mod tests {
             failure: String::new(),
             at_us: 5,
             oom: true,
+            oom_host: true,
             gave_up: true,
         };
         let limits = ResourceLimits {
