@@ -33,6 +33,8 @@ pub enum Action {
     Launch(String),
     /// Start the VM: its restart policy wants it in each run of the service manager.
     Start,
+    /// Make its sockets and the VM's unit anew with changed settings.
+    Remake,
     /// Stop a unit that should not be.
     Stop(UnitId),
     /// Bring changed settings to the files, and to the VM's unit the limits it can
@@ -93,8 +95,12 @@ fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
             _ => {
                 let lost = found.is_none_or(|state| state.active == Active::Failed);
                 // A socket cannot be made while its service runs.
-                if lost && !by_hand && !vm_runs(record, units) {
-                    actions.push(Action::Open);
+                if !by_hand && !vm_runs(record, units) {
+                    match record.units_due.is_empty() {
+                        true if lost => actions.push(Action::Open),
+                        true => {}
+                        false => actions.push(Action::Remake),
+                    }
                 }
             }
         }
@@ -371,6 +377,22 @@ mod tests {
         assert_eq!(plan(&record, &whole(asleep), 1), [Action::Limit]);
         record.spec.limits.cpu_quota = Some(10);
         assert_eq!(plan(&record, &whole(running), 1), [Action::Limit]);
+    }
+
+    #[test]
+    fn units_with_changed_settings_are_made_anew_once_no_vm_runs() {
+        let mut record = record(Intent::Enabled);
+        record.units_due.insert("ports".to_owned());
+        let whole = |vm_is| {
+            [
+                socket(Active::Active),
+                api(Active::Active),
+                gateway(Active::Active),
+                vm(vm_is),
+            ]
+        };
+        assert_eq!(plan(&record, &whole(Active::Active), 1), []);
+        assert_eq!(plan(&record, &whole(Active::Inactive), 1), [Action::Remake]);
     }
 
     #[test]

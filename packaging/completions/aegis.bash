@@ -888,7 +888,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__update)
-            opts="-l -e -q -h --memory --cpus --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --user --system --json --quiet --help"
+            opts="-l -e -q -h --memory --cpus --restart --expose --expose-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -899,6 +899,18 @@ _aegis() {
                     return 0
                     ;;
                 --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --restart)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --expose)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --expose-remove)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -139,6 +139,9 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_su
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from restart" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l cpus -d 'Virtual CPUs' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l restart -d 'What follows the end of its command: no, on-failure[:N], always or unless-stopped' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l expose -d 'Have a port of this host lead into the guest, perhaps to another port than before' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l expose-remove -d 'Close a port of this host' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l memory-max -d 'Most memory of this host for the VM; 0: what follows from the guest\'s' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; 0: what follows from the guest\'s CPUs' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l tasks-max -d 'Most processes and threads on this host; 0: the default' -r

@@ -26,6 +26,18 @@ fn every_day_in_user_mode_on_252() -> Result<()> {
 }
 
 #[test]
+fn units_at_rest_get_other_ports_and_another_policy_at_once() -> Result<()> {
+    let machine = Machine::shared(Systemd::V257)?;
+    units_at_rest_change_at_once(Seat::alice(&machine), "verbs-rest")
+}
+
+#[test]
+fn units_at_rest_get_other_ports_and_another_policy_at_once_on_systemd_252() -> Result<()> {
+    let machine = Machine::shared(Systemd::V252)?;
+    units_at_rest_change_at_once(Seat::alice(&machine), "verbs-rest")
+}
+
+#[test]
 fn every_day_in_system_mode_on_252() -> Result<()> {
     let machine = Machine::shared(Systemd::V252)?;
     every_day(Seat::root(&machine), "verbs-system")
@@ -54,6 +66,16 @@ fn every_day(seat: Seat<'_>, handle: &str) -> Result<()> {
         Value::from(Vec::<Value>::new())
     );
     assert_eq!(instance.exec_ok("echo $ADDED")?, "later");
+    assert!(listens(seat, &instance, 18131)?);
+    assert_eq!(
+        seat.unit_property(&instance.vm_unit(), "Restart")?,
+        "on-failure"
+    );
+    assert_eq!(
+        seat.unit_property(&instance.vm_unit(), "RestartPreventExitStatus")?,
+        "",
+        "as with --restart no"
+    );
 
     instance.act("stop")?;
     let asleep = seat.aegis_ok("instance prune --dry-run")?;
@@ -72,6 +94,38 @@ fn every_day(seat: Seat<'_>, handle: &str) -> Result<()> {
             .iter()
             .any(|line| line.contains(r#""state":"disabled""#)))
     })
+}
+
+fn units_at_rest_change_at_once(seat: Seat<'_>, handle: &str) -> Result<()> {
+    let instance = kit::make_at_rest_of(seat, handle, "1 ports as 1 18132:80")?;
+    assert!(listens(seat, &instance, 18132)?);
+    instance.act("update --restart always --expose 18133:80 --expose-remove 18132")?;
+    assert!(listens(seat, &instance, 18133)? && !listens(seat, &instance, 18132)?);
+    assert_eq!(
+        seat.unit_property(&instance.vm_unit(), "Restart")?,
+        "always"
+    );
+    let shown = json(seat, &format!("instance info {handle}"))?;
+    assert_eq!(shown["instance"]["restart_policy"], "always");
+    assert_eq!(
+        shown["instance"]["ports"],
+        serde_json::json!(["127.0.0.1:18133:80"])
+    );
+    assert_eq!(shown["instance"]["stopped_by_hand"], serde_json::json!({}));
+
+    let other = kit::make_at_rest_of(seat, "verbs-taken", "1 ports as 1 18134:80")?;
+    let refused = instance.try_act("update --expose 18134:80")?;
+    assert!(refused.error_text().contains("PortInUse"), "{refused:?}");
+    assert!(listens(seat, &instance, 18133)?, "as it was before");
+    other.delete()
+}
+
+/// Whether the sockets of an instance are open, with this port among them.
+fn listens(seat: Seat<'_>, instance: &Instance<'_>, port: u16) -> Result<bool> {
+    let socket = instance.socket_unit();
+    let addresses = seat.unit_property(&socket, "Listen")?;
+    let is_open = seat.active_state(&socket)? != "inactive";
+    Ok(is_open && addresses.contains(&format!("127.0.0.1:{port} ")))
 }
 
 fn json(seat: Seat<'_>, arguments: &str) -> Result<Value> {
@@ -171,12 +225,15 @@ fn logs_are_merged(seat: Seat<'_>, handle: &str) -> Result<()> {
 fn settings_change(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
     let vm = instance.vm_unit();
     let before = seat.unit_property(&vm, "MemoryMax")?;
-    let text =
-        instance.act("update --memory 192 --cpu-quota 300 --tasks-max 300 --env ADDED=later")?;
+    let at_start = "--memory 192 --env ADDED=later --restart on-failure --expose 18131:80";
+    let text = instance.act(&format!(
+        "update --cpu-quota 300 --tasks-max 300 {at_start}"
+    ))?;
     assert!(
-        text.contains("When its VM starts next: env, memory"),
+        text.contains("When its VM starts next: env, memory, ports, restart"),
         "{text}"
     );
+    assert!(!listens(seat, instance, 18131)?, "not while the VM runs");
     assert_eq!(seat.unit_property(&vm, "CPUQuotaPerSecUSec")?, "3s");
     assert_eq!(seat.unit_property(&vm, "TasksMax")?, "300");
     assert_eq!(

@@ -321,7 +321,7 @@ impl InstanceObject {
         Ok(self.view()?.terminal)
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn restart_policy(&self) -> Result<String, BusFault> {
         Ok(self.view()?.restart_policy.clone())
     }

@@ -9,10 +9,16 @@
 //! A crash between the registry and the unit leaves `limits_due` in the record,
 //! which reconciliation carries out; so it does for limits that must wait for the
 //! end of a VM.
+//!
+//! Ports and the restart policy are of the units themselves, which the manager does
+//! not change: they are made anew, at once where no VM runs, else (`units_due`) by
+//! reconciliation when the VM has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use aegis_bus::instance::UpdateRequest;
+use aegis_core::port::PortMapping;
 use aegis_core::spec::SpecError;
 
 use super::work::Work;
@@ -20,9 +26,14 @@ use super::{InstanceError, plans};
 use crate::jobs::{Outcome, Reporter};
 use crate::reconcile;
 use crate::registry::Record;
+use crate::supervisor::UnitId;
 
 /// Settings a VM has only from its next start on, by their names in a request.
-const AT_START: [&str; 3] = ["memory", "cpus", "env"];
+const AT_START: [&str; 5] = ["memory", "cpus", "env", RESTART, PORTS];
+/// Those among them that the units have too.
+const OF_UNITS: [&str; 2] = [RESTART, PORTS];
+const RESTART: &str = "restart";
+const PORTS: &str = "ports";
 
 /// The record with the changes in it.
 ///
@@ -33,6 +44,8 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
     let spec = &mut record.spec;
     spec.memory_mib = request.memory_mib.unwrap_or(spec.memory_mib);
     spec.cpus = request.cpus.unwrap_or(spec.cpus);
+    spec.restart = request.restart.unwrap_or(spec.restart);
+    expose(&mut spec.ports, &request.ports, &request.remove_ports);
     for (limit, change) in [
         (&mut spec.limits.memory_max_mib, request.memory_max_mib),
         (&mut spec.limits.cpu_quota, request.cpu_quota),
@@ -55,6 +68,8 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
         old.memory_mib != new.memory_mib,
         old.cpus != new.cpus,
         (&old.env, &old.secrets) != (&new.env, &new.secrets),
+        old.restart != new.restart,
+        old.ports != new.ports,
     ];
     for (name, _) in AT_START
         .into_iter()
@@ -62,16 +77,36 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
         .filter(|(_, changed)| *changed)
     {
         record.revisions.insert(name.to_owned(), next);
+        if OF_UNITS.contains(&name) {
+            record.units_due.insert(name.to_owned());
+        }
     }
     // Labels are in the registry alone; everything else has to reach files and unit.
     record.limits_due |= changed.contains(&true) || old.limits != new.limits;
     Ok(record)
 }
 
-/// The settings that a VM started with a revision does not have yet.
-pub(super) fn pending(revisions: &BTreeMap<String, u64>, of_vm: u64) -> Vec<String> {
-    let later = revisions.iter().filter(|(_, revision)| **revision > of_vm);
-    later.map(|(name, _)| name.clone()).collect()
+/// The settings that a VM started with a revision does not have yet, or its units.
+pub(super) fn pending(record: &Record, of_vm: u64) -> Vec<String> {
+    let later = record.revisions.iter();
+    let later = later.filter(|(_, revision)| **revision > of_vm);
+    let names: BTreeSet<&String> = later
+        .map(|(name, _)| name)
+        .chain(&record.units_due)
+        .collect();
+    names.into_iter().cloned().collect()
+}
+
+/// Removes ports by where they listen, and adds others or puts them in the place of
+/// what listens there.
+fn expose(ports: &mut Vec<PortMapping>, add: &[PortMapping], remove: &[SocketAddr]) {
+    ports.retain(|port| !remove.contains(&port.host));
+    for new in add {
+        match ports.iter_mut().find(|port| port.host == new.host) {
+            Some(port) => *port = *new,
+            None => ports.push(*new),
+        }
+    }
 }
 
 fn edit(map: &mut BTreeMap<String, String>, set: BTreeMap<String, String>, remove: &[String]) {
@@ -100,23 +135,49 @@ impl Work {
         let mut errors = vec![failure];
         // What the manager was asked for may have happened: it is told anew.
         let back = |record: &mut Record| {
-            let limits_due = record.limits_due;
             *record = Record {
-                limits_due,
+                limits_due: record.limits_due,
+                units_due: std::mem::take(&mut record.units_due),
+                made_in: record.made_in,
                 ..before
             };
         };
         errors.extend(self.intend(back).await.err());
         errors.extend(self.write_files().await.err());
+        errors.extend(self.remake().await.err());
         InstanceError::all(errors).map(|()| Outcome::Changed)
     }
 
     async fn carry_out(&self) -> Result<(), InstanceError> {
         let due = self.record.borrow().limits_due;
-        match due {
-            true => self.limit().await.map(drop),
-            false => Ok(()),
+        if due {
+            self.limit().await?;
         }
+        self.remake().await.map(drop)
+    }
+
+    /// Makes the sockets and the VM's unit anew if settings of theirs were changed and
+    /// no VM runs. Its ports are closed for that moment.
+    pub(super) async fn remake(&self) -> Result<Outcome, InstanceError> {
+        let record = self.record.borrow().clone();
+        if record.units_due.is_empty() {
+            return Ok(Outcome::Unchanged);
+        }
+        let units = self.shared.supervisor.list(Some(&self.handle)).await?;
+        if reconcile::vm_runs(&record, &units) {
+            return Ok(Outcome::Unchanged);
+        }
+        let sockets = UnitId::sockets(&self.handle);
+        // Units that are not there are made with the new settings one day.
+        if record.is_enabled() && !record.stopped_by_hand.contains_key(&sockets.name()) {
+            // Without this a crash in between would leave what looks stopped by hand.
+            self.intend(|record| record.made_in = None).await?;
+            self.stop_unit(&sockets).await?;
+            self.open().await?;
+            self.note_made().await?;
+        }
+        self.intend(|record| record.units_due.clear()).await?;
+        Ok(Outcome::Changed)
     }
 
     /// Brings changed settings to the files of the units, and to the VM's unit the
@@ -145,6 +206,7 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
+    use aegis_core::restart::RestartPolicy;
     use aegis_core::spec::InstanceSpec;
 
     use super::*;
@@ -180,9 +242,36 @@ mod tests {
         };
         let again = apply(&changed, request).unwrap();
         assert_eq!(again.revision(), 2);
-        assert_eq!(pending(&again.revisions, 0), ["env", "memory"]);
-        assert_eq!(pending(&again.revisions, 1), ["env"]);
-        assert!(pending(&again.revisions, 2).is_empty());
+        assert_eq!(pending(&again, 0), ["env", "memory"]);
+        assert_eq!(pending(&again, 1), ["env"]);
+        assert!(pending(&again, 2).is_empty());
+    }
+
+    #[test]
+    fn ports_and_policy_wait_for_units_that_are_made_anew() {
+        let request = |ports: &[&str], remove: &[&str]| UpdateRequest {
+            ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
+            remove_ports: remove.iter().map(|host| host.parse().unwrap()).collect(),
+            ..UpdateRequest::default()
+        };
+        let exposed = apply(&record(), request(&["8080:80", "8081:81"], &[])).unwrap();
+        assert_eq!(exposed.units_due, ["ports".to_owned()].into());
+        let other = apply(&exposed, request(&["8080:90"], &["127.0.0.1:8081"])).unwrap();
+        let ports: Vec<String> = other.spec.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(ports, ["127.0.0.1:8080:90"]);
+        assert_eq!(
+            pending(&other, other.revision()),
+            ["ports"],
+            "a VM that started again has the ports of its units"
+        );
+        let policy = UpdateRequest {
+            restart: Some(RestartPolicy::Always),
+            ..UpdateRequest::default()
+        };
+        let policy = apply(&record(), policy).unwrap();
+        assert_eq!(policy.units_due, ["restart".to_owned()].into());
+        let taken = request(&["8080:80", "8080:81"], &[]);
+        assert_eq!(apply(&record(), taken).unwrap().spec.ports.len(), 1);
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         labels: spec.labels.clone(),
         limits: plans::limits_in_force(spec),
         pending: vm
-            .map(|vm| update::pending(&record.revisions, vm.revision))
+            .map(|vm| update::pending(record, vm.revision))
             .unwrap_or_default(),
         ephemeral: spec.ephemeral,
         created_at_us: record.created_at,

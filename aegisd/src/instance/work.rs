@@ -93,6 +93,7 @@ impl Work {
                 Action::Start => self.start_marked(&report).await,
                 Action::Stop(unit) => self.stop_unit(&unit).await,
                 Action::Limit => self.limit().await,
+                Action::Remake => self.remake().await,
             };
             errors.extend(done.err());
         }
@@ -229,6 +230,7 @@ impl Work {
                 Action::Launch(daemon) => self.launch(&daemon).await?,
                 Action::Stop(unit) => self.stop_unit(&unit).await?,
                 Action::Limit => self.limit().await?,
+                Action::Remake => self.remake().await?,
                 // Those of other intents; this one is enabled, and an ephemeral
                 // instance whose VM is gone is the actor's to delete.
                 Action::FinishCreation | Action::Delete | Action::Start => Outcome::Unchanged,
@@ -352,7 +354,7 @@ impl Work {
     }
 
     /// Writes the files of the units and has the sockets listen.
-    async fn open(&self) -> Result<Outcome, InstanceError> {
+    pub(super) async fn open(&self) -> Result<Outcome, InstanceError> {
         let record = self.write_files().await?;
         let plan = plans::instance(&self.shared.host, &record);
         Ok(outcome(self.shared.supervisor.open(&plan).await?))
@@ -406,7 +408,7 @@ impl Work {
     }
 
     /// Notes that all units were made in this run of the service manager.
-    async fn note_made(&self) -> Result<(), InstanceError> {
+    pub(super) async fn note_made(&self) -> Result<(), InstanceError> {
         let run = Some(self.shared.facts.started_at);
         if self.record.borrow().made_in == run {
             return Ok(());

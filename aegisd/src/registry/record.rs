@@ -1,6 +1,6 @@
 //! One instance as it is wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aegis_core::handle::Handle;
 use aegis_core::spec::InstanceSpec;
@@ -62,6 +62,9 @@ pub struct Record {
     /// What was changed is not yet in the files of the units, or the limits of the
     /// VM's unit are not yet what the spec says.
     pub limits_due: bool,
+    /// The settings that were changed and are of the units themselves, which have to
+    /// be made anew for them: not while a VM runs.
+    pub units_due: BTreeSet<String>,
     /// When the user stopped the VM and has not started it since, in microseconds
     /// since 1970.
     pub stopped_at: Option<u64>,
@@ -81,6 +84,7 @@ impl Record {
             made_in: None,
             revisions: BTreeMap::new(),
             limits_due: false,
+            units_due: BTreeSet::new(),
             stopped_at: None,
         }
     }

@@ -14,7 +14,7 @@ use super::{OpenError, RegistryError};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 5;
+pub const SCHEMA_VERSION: u32 = 6;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -62,6 +62,10 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
     "
     -- User id, in system mode.
     ALTER TABLE instance ADD COLUMN creator INTEGER;
+",
+    "
+    -- Names of settings, as a JSON array.
+    ALTER TABLE instance ADD COLUMN units_due TEXT NOT NULL DEFAULT '[]';
 ",
 ];
 
@@ -144,7 +148,7 @@ impl Store {
             .connection
             .prepare(
                 "SELECT handle, created_at, intent, spec, stopped_by_hand, made_in,
-                        intent_since, revisions, limits_due, stopped_at, creator
+                        intent_since, revisions, limits_due, stopped_at, creator, units_due
                  FROM instance ORDER BY folded",
             )
             .map_err(&failed)?;
@@ -213,8 +217,8 @@ fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), Reg
     };
     let statement = format!(
         "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in,
-                               intent_since, revisions, limits_due, stopped_at, creator)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+                               intent_since, revisions, limits_due, stopped_at, creator, units_due)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
     );
     let values = params![
         record.handle.folded(),
@@ -229,6 +233,7 @@ fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), Reg
         record.limits_due,
         record.stopped_at.map(to_sql),
         record.creator,
+        serde_json::to_string(&record.units_due).map_err(encode)?,
     ];
     let written = connection.execute(&statement, values);
     written.map(drop).map_err(sql("write"))
@@ -258,6 +263,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
     let spec: String = row.get(3)?;
     let stopped_by_hand: String = row.get(4)?;
     let revisions: String = row.get(7)?;
+    let units_due: String = row.get(11)?;
     let record = Record {
         handle: handle.parse()?,
         created_at: from_sql(row.get(1)?),
@@ -270,6 +276,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
         limits_due: row.get(8)?,
         stopped_at: row.get::<_, Option<i64>>(9)?.map(from_sql),
         creator: row.get(10)?,
+        units_due: serde_json::from_str(&units_due).map_err(json("units_due"))?,
     };
     record.spec.validate()?;
     Ok(record)
@@ -360,6 +367,7 @@ mod tests {
         made.intent_since = 8;
         made.revisions = [("memory".to_owned(), 3)].into();
         made.limits_due = true;
+        made.units_due = ["ports".to_owned()].into();
         made.stopped_at = Some(10);
         made.creator = Some(1000);
         Store::open(&path).unwrap().insert(&made, &[]).unwrap();

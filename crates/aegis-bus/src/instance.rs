@@ -173,7 +173,7 @@ pub trait Instance {
     #[zbus(property(emits_changed_signal = "const"))]
     fn terminal(&self) -> zbus::Result<bool>;
     /// no, on-failure[:N], always or unless-stopped.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn restart_policy(&self) -> zbus::Result<String>;
     /// How often the VM was started again by its restart policy.
     #[zbus(property)]

@@ -47,32 +47,44 @@ impl FromStr for PortMapping {
             }
         };
         let form = || PortError::Form(text.to_owned());
-        let number = |digits: &str| match digits.parse::<u16>() {
-            Ok(port) if port != 0 && digits.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
-            _ => Err(PortError::Number {
-                text: text.into(),
-                number: digits.into(),
-            }),
-        };
-        let (rest, guest) = body.rsplit_once(':').ok_or_else(form)?;
-        let (address, host) = match rest.rsplit_once(':') {
-            None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
-            Some((address, host)) => {
-                let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
-                let parsed = bare
-                    .unwrap_or(address)
-                    .parse()
-                    .map_err(|_| PortError::Address {
-                        text: text.into(),
-                        address: address.into(),
-                    })?;
-                (parsed, host)
-            }
-        };
+        let (host, guest) = body.rsplit_once(':').ok_or_else(form)?;
         Ok(Self {
-            host: SocketAddr::new(address, number(host)?),
-            guest: number(guest)?,
+            host: host_side(text, host)?,
+            guest: number(text, guest)?,
         })
+    }
+}
+
+/// Reads where a port listens on the host: `[ADDRESS:]HOST`.
+///
+/// # Errors
+/// The text is nothing of the kind.
+pub fn parse_host(text: &str) -> Result<SocketAddr, PortError> {
+    host_side(text, text)
+}
+
+fn host_side(text: &str, host: &str) -> Result<SocketAddr, PortError> {
+    let Some((address, host)) = host.rsplit_once(':') else {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, number(text, host)?)));
+    };
+    let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+    let parsed: IpAddr = bare
+        .unwrap_or(address)
+        .parse()
+        .map_err(|_| PortError::Address {
+            text: text.into(),
+            address: address.into(),
+        })?;
+    Ok(SocketAddr::new(parsed, number(text, host)?))
+}
+
+fn number(text: &str, digits: &str) -> Result<u16, PortError> {
+    match digits.parse::<u16>() {
+        Ok(port) if port != 0 && digits.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
+        _ => Err(PortError::Number {
+            text: text.into(),
+            number: digits.into(),
+        }),
     }
 }
 

@@ -1,7 +1,11 @@
 //! `instance update`: other settings for an instance that exists.
 
+use std::net::SocketAddr;
+
 use aegis_bus::instance::{InstanceView, UpdateRequest};
 use aegis_bus::job::JobState;
+use aegis_core::port::{self, PortMapping};
+use aegis_core::restart::RestartPolicy;
 use serde_json::json;
 
 use super::{outcome_of, to_json};
@@ -15,7 +19,8 @@ use crate::job;
 ///
 /// The limits apply at once, to a VM that runs too. Memory, CPUs and variables
 /// are those of a guest: they apply when its VM starts next, and `instance
-/// info` shows them as waiting until then.
+/// info` shows them as waiting until then. So do the restart policy and the ports,
+/// which apply at once where no VM runs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The instance
@@ -26,6 +31,15 @@ pub(crate) struct Args {
     /// Virtual CPUs
     #[arg(long, value_name = "N")]
     cpus: Option<u32>,
+    /// What follows the end of its command: no, on-failure[:N], always or unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<RestartPolicy>,
+    /// Have a port of this host lead into the guest, perhaps to another port than before
+    #[arg(long, value_name = "[ADDRESS:]PORT:GUEST-PORT")]
+    expose: Vec<PortMapping>,
+    /// Close a port of this host
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = port::parse_host)]
+    expose_remove: Vec<SocketAddr>,
     #[command(flatten)]
     limits: LimitChanges,
     #[command(flatten)]
@@ -46,6 +60,9 @@ impl Args {
         let request = UpdateRequest {
             memory_mib: self.memory,
             cpus: self.cpus,
+            restart: self.restart,
+            ports: self.expose.clone(),
+            remove_ports: self.expose_remove.clone(),
             memory_max_mib: self.limits.memory_max,
             cpu_quota: self.limits.cpu_quota,
             tasks_max: self.limits.tasks_max,

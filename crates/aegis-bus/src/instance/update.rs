@@ -1,6 +1,10 @@
 //! The `changes` of `Update`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use aegis_core::port::PortMapping;
+use aegis_core::restart::RestartPolicy;
 
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
 
@@ -13,6 +17,12 @@ pub struct UpdateRequest {
     /// Guest memory in MiB.
     pub memory_mib: Option<u32>,
     pub cpus: Option<u32>,
+    pub restart: Option<RestartPolicy>,
+    /// Opened beside those that are there; one that listens at the same address and
+    /// port of the host takes the place of the other.
+    pub ports: Vec<PortMapping>,
+    /// Where on the host nothing listens any more.
+    pub remove_ports: Vec<SocketAddr>,
     /// In MiB; 0 takes a limit back that was set.
     pub memory_max_mib: Option<u32>,
     /// Per cent of one CPU; 0 takes a limit back that was set.
@@ -38,6 +48,10 @@ impl UpdateRequest {
         let mut dict = Dict::new();
         put_some(&mut dict, "memory", self.memory_mib);
         put_some(&mut dict, "cpus", self.cpus);
+        let restart = self.restart.map(|policy| policy.to_string());
+        put_some(&mut dict, "restart", restart);
+        put_words(&mut dict, "ports", &self.ports);
+        put_words(&mut dict, "remove-ports", &self.remove_ports);
         put_some(&mut dict, "memory-max", self.memory_max_mib);
         put_some(&mut dict, "cpu-quota", self.cpu_quota);
         put_some(&mut dict, "tasks-max", self.tasks_max);
@@ -46,14 +60,8 @@ impl UpdateRequest {
                 put(&mut dict, key, map.clone());
             }
         }
-        for (key, names) in [
-            ("remove-labels", &self.remove_labels),
-            ("remove-env", &self.remove_env),
-        ] {
-            if !names.is_empty() {
-                put(&mut dict, key, names.clone());
-            }
-        }
+        put_words(&mut dict, "remove-labels", &self.remove_labels);
+        put_words(&mut dict, "remove-env", &self.remove_env);
         dict
     }
 
@@ -66,6 +74,9 @@ impl UpdateRequest {
         let request = Self {
             memory_mib: reader.take("memory")?,
             cpus: reader.take("cpus")?,
+            restart: reader.parse("restart")?,
+            ports: reader.parse_all("ports")?,
+            remove_ports: reader.parse_all("remove-ports")?,
             memory_max_mib: reader.take("memory-max")?,
             cpu_quota: reader.take("cpu-quota")?,
             tasks_max: reader.take("tasks-max")?,
@@ -79,6 +90,14 @@ impl UpdateRequest {
     }
 }
 
+/// A list of texts, left out where there is nothing in it.
+fn put_words<T: ToString>(dict: &mut Dict, key: &str, values: &[T]) {
+    if !values.is_empty() {
+        let words: Vec<String> = values.iter().map(ToString::to_string).collect();
+        put(dict, key, words);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +107,9 @@ mod tests {
         let request = UpdateRequest {
             memory_mib: Some(512),
             cpus: Some(2),
+            restart: Some(RestartPolicy::Always),
+            ports: vec!["8080:80".parse().unwrap()],
+            remove_ports: vec!["127.0.0.1:8081".parse().unwrap()],
             memory_max_mib: Some(1024),
             cpu_quota: Some(150),
             tasks_max: Some(0),
