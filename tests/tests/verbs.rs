@@ -210,8 +210,11 @@ fn logs_are_merged(seat: Seat<'_>, handle: &str) -> Result<()> {
     let none = seat.aegis_ok(&format!("logs {handle} --since 0s"))?;
     assert_eq!(none, "");
     let mut follow = Session::start(seat, &format!("aegisctl logs {handle} --follow --tail 0"))?;
-    seat.aegis_ok(&format!("kill -s USR1 {handle}"))?;
-    follow.wait_for_line("got USR1")?;
+    // Nothing tells from when on it follows, so what it shall hear is said again.
+    wait_until(DEADLINE, "the signal to be followed", || {
+        seat.aegis_ok(&format!("kill -s USR1 {handle}"))?;
+        Ok(follow.lines_so_far().iter().any(|line| line == "got USR1"))
+    })?;
     let unit = format!("aegis-kit-{handle}:gateway.service");
     seat.systemctl(&format!("kill --signal=KILL {unit}"))?
         .success()?;
