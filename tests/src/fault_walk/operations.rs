@@ -46,7 +46,7 @@ enum State {
     ConfigTold,
     /// Enabled with the limits that follow from the guest.
     Unlimited,
-    /// Enabled with another limit, which the VM's unit has.
+    /// Enabled with another limit and port, which the VM's units have.
     Limited,
     /// A kit that is not installed, without regard to the instance.
     KitAbsent,
@@ -150,7 +150,7 @@ pub(super) const ALL: [Operation; 20] = [
     of(
         "update",
         State::Unlimited,
-        "aegisctl instance update {} --cpu-quota 70",
+        "aegisctl instance update {} --cpu-quota 70 --expose 18141:80",
         State::Limited,
     ),
     Operation {
@@ -339,9 +339,9 @@ impl State {
                 "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/told.json"
             }
             Self::Unlimited => {
-                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0"
+                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0 --expose-remove 18141"
             }
-            Self::Limited => "aegisctl instance update {} --cpu-quota 70",
+            Self::Limited => "aegisctl instance update {} --cpu-quota 70 --expose 18141:80",
         };
         must(line).map(drop)
     }
@@ -387,8 +387,12 @@ impl State {
             | Self::EmptyRegistry => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
             Self::Enabled => is_enabled && socket && daemon && !vm,
-            Self::Unlimited => is_enabled && socket && daemon && !vm && !is_limited(seat)?,
-            Self::Limited => is_enabled && socket && daemon && !vm && is_limited(seat)?,
+            Self::Unlimited => {
+                is_enabled && socket && daemon && !vm && !is_limited(seat)? && !is_exposed(seat)?
+            }
+            Self::Limited => {
+                is_enabled && socket && daemon && !vm && is_limited(seat)? && is_exposed(seat)?
+            }
             Self::ConfigOfKit => {
                 let unchanged = says(seat, "gateway", "hello")? && says(seat, "told", "hello")?;
                 is_enabled && socket && daemon && !vm && unchanged
@@ -417,6 +421,12 @@ fn says(seat: Seat<'_>, daemon: &str, greeting: &str) -> Result<bool> {
     let said = seat.run(&line)?.text();
     let read = said.lines().rfind(|line| line.starts_with("config "));
     Ok(read.is_some_and(|line| line.contains(&format!("\"{greeting}\""))))
+}
+
+/// Whether the port of the walk is open.
+fn is_exposed(seat: Seat<'_>) -> Result<bool> {
+    let listen = seat.unit_property(&format!("aegis-vm-{HANDLE}.socket"), "Listen")?;
+    Ok(listen.contains("127.0.0.1:18141 "))
 }
 
 /// Whether the VM's unit has the limit of the walk.
