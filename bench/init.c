@@ -1,8 +1,9 @@
 /* The floor that guests are measured against: an init that does nothing.
  *
  * As /init it ends the guest at once. With the kernel argument "floor=echo" it
- * gives back what arrives on the first virtio-serial port, and with "floor=pour"
- * it writes to that port without end: the raw port below the link.
+ * gives back what arrives on the first virtio-serial port, with "floor=pour" it
+ * writes to that port without end, and with "floor=drain" it reads without end:
+ * the raw port below the link.
  */
 #include <fcntl.h>
 #include <linux/reboot.h>
@@ -33,6 +34,8 @@ static void carry(const char *mode)
             return;
         if (count == 0) /* the host has not connected yet */
             usleep(1000);
+        if (strcmp(mode, "drain") == 0)
+            continue;
         for (ssize_t done = 0; done < count;) {
             ssize_t written = write(port, buffer + done, count - done);
             if (written < 0)

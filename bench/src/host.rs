@@ -13,8 +13,20 @@ use crate::report;
 use crate::row::Row;
 
 /// Packages of the peers, beside those of a test machine.
-const PEERS: [&str; 1] = ["podman"];
+const PEERS: [&str; 7] = [
+    "podman",
+    "supervisor",
+    "runit",
+    "s6",
+    // virtme-ng, and what it takes for granted.
+    "virtme-ng",
+    "binutils",
+    "udev",
+];
 const PROGRAM: &str = "/usr/local/bin/aegis-bench";
+/// Lets alice start her manager anew, as a boot does.
+const RULE: &str = "/etc/polkit-1/rules.d/50-aegis-bench.rules";
+const RULE_TEXT: &str = include_str!("../boot.rules");
 const INITRAMFS: &str = "/usr/local/lib/aegis-bench/initramfs";
 
 /// Measures in a machine of its own and writes the report.
@@ -24,6 +36,7 @@ const INITRAMFS: &str = "/usr/local/lib/aegis-bench/initramfs";
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
     let root = Root::with_packages(Systemd::V257, &PEERS)?;
     root.build()?;
+    let busy = load()?;
     let machine = Machine::temporary_over("bench", &root)?;
     ensure!(
         machine
@@ -39,6 +52,7 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         &fs::read(this).context("reading this program")?,
     )?;
     machine.write_file(User::Root, INITRAMFS, &initramfs()?)?;
+    machine.write_file(User::Root, RULE, RULE_TEXT.as_bytes())?;
     machine
         .run(User::Root, &format!("chmod 755 {PROGRAM}"))?
         .success()?;
@@ -61,19 +75,32 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     ensure!(status.success(), "the measurements ended with {status}");
     if only.is_none() {
         let document = cache::repository().join("docs/BENCHMARKS.md");
-        report::write(&document, &heading(&machine)?, &rows)?;
+        report::write(&document, &heading(&machine, &busy)?, &rows)?;
         println!("\nwritten to {}", document.display());
     }
     Ok(())
 }
 
-/// What was measured with.
-fn heading(machine: &Machine) -> Result<String> {
-    let line = "echo \"$(nproc) cores, $(qemu-system-x86_64 --version | head -n 1), \
-                $(systemctl --version | head -n 1), accelerator \
-                $(aegisctl run -- true && echo tcg)\"";
+/// What was measured with, on a machine that was as busy at its start.
+fn heading(machine: &Machine, busy: &str) -> Result<String> {
+    let line = "aegisctl instance start --name bench-model >/dev/null
+                accelerator=$(aegisctl instance inspect bench-model | jq --raw-output '.instances[0].accel')
+                aegisctl instance delete --purge bench-model >/dev/null
+                model=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)
+                echo \"$(nproc) cores of $model, $(qemu-system-x86_64 --version | head -n 1)\" \
+                     \"with $accelerator, $(systemctl --version | head -n 1)\"";
     let facts = machine.run(User::Alice, line)?.success()?;
-    Ok(format!("Figures of one run: {facts}."))
+    let date = machine.run(User::Alice, "date +%F")?.success()?;
+    let now = load()?;
+    Ok(format!(
+        "Figures of one run on {date}: {facts}. Load {busy} at its start, {now} at its end."
+    ))
+}
+
+/// How many processes wanted to run in the last minute.
+fn load() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg").context("reading the load")?;
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
 /// The archive with the init that does nothing.

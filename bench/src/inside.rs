@@ -1,11 +1,16 @@
 //! What runs in the machine: every measurement, as the user alice.
 
 mod cold;
+mod crowd;
 mod daemon;
 mod fleet;
+mod kits;
 mod link;
 mod session;
+mod supervisors;
 mod tools;
+mod virtme;
+mod witness;
 
 use anyhow::{Context, Result};
 
@@ -14,11 +19,12 @@ use crate::row::Row;
 /// A group of measurements, by the name `--only` takes.
 type Group = (&'static str, fn() -> Result<Vec<Row>>);
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     ("cold", cold::measure),
     ("session", session::measure),
     ("link", link::measure),
     ("daemon", daemon::measure),
+    ("kits", kits::measure),
     ("fleet", fleet::measure),
 ];
 

@@ -28,7 +28,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(about = "Measure AegisVM beside floors and peers")]
 struct Arguments {
-    /// Only groups whose name contains this: cold, session, link, daemon, fleet
+    /// Only groups whose name contains this: cold, session, link, daemon, fleet, kits
     #[arg(long, global = true)]
     only: Option<String>,
     #[command(subcommand)]

@@ -29,6 +29,12 @@ impl Samples {
         self.0.sort_by(f64::total_cmp);
     }
 
+    /// Takes over the measurements of another.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+        self.0.sort_by(f64::total_cmp);
+    }
+
     /// The one in the middle; 0 without any.
     #[must_use]
     pub(crate) fn median(&self) -> f64 {

@@ -10,11 +10,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::tools::{Instance, aegis, output};
+use super::virtme;
 use crate::row::Row;
 use crate::samples::Samples;
 
 /// Starts of each kind.
 const RUNS: usize = 9;
+/// Starts by virtme-ng, each of which takes several times as long.
+const VIRTME_RUNS: usize = 3;
 /// At most this multiple of the floor.
 const GOAL: f64 = 1.5;
 
@@ -42,6 +45,11 @@ pub(super) fn measure() -> Result<Vec<Row>> {
             .against(name, bare.median())
             .goal(GOAL),
     ];
+    let virtme = Samples::time(VIRTME_RUNS, virtme::run_true)?;
+    rows.push(
+        Row::new("– the same", "ms", ours.median())
+            .against("virtme-ng, same kernel", virtme.median()),
+    );
     for (index, what) in PARTS.iter().enumerate() {
         let mut samples = Samples::default();
         for part in &parts {

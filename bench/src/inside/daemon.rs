@@ -1,57 +1,95 @@
-//! An instance daemon that is killed, until its program runs again.
+//! An instance daemon: killed, until its program runs again, beside other
+//! supervisors; and given another config.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::tools::{Instance, output, wait_for};
+use super::supervisors::Supervisor;
+use super::tools::{Instance, output};
+use super::witness::{self, Witness};
 use crate::row::Row;
 use crate::samples::Samples;
 
 const KILLS: usize = 20;
+const CHANGES: usize = 10;
 /// The delay before the first restart, which systemd is asked for.
 const FIRST_DELAY_MS: f64 = 100.0;
+/// runit and s6 let a second pass between two starts of a program.
+const PAUSE: Duration = Duration::from_millis(1200);
 
-const MANIFEST: &str = r#"{"instance_daemons": [{"binary": "bench-daemon"}]}"#;
-/// The file's time is when it runs.
-const PROGRAM: &str = "#!/bin/sh\n: >started\nexec sleep infinity\n";
+const MANIFEST: &str = r#"{"instance_daemons": [
+    {"binary": "bench-daemon", "config": {"path": "bench.json", "default": {}}}
+]}"#;
+const NAME: &str = "bench-kit";
 
 pub(super) fn measure() -> Result<Vec<Row>> {
-    let kits = PathBuf::from(std::env::var("HOME")?).join(".aegis/kits");
-    fs::create_dir_all(&kits).context("making the kit folder")?;
-    fs::write(kits.join("bench.json"), MANIFEST).context("writing the kit")?;
+    let home = PathBuf::from(std::env::var("HOME")?);
+    let kits = home.join(".aegis/kits");
     let program = kits.join("bench-daemon");
-    fs::write(&program, PROGRAM).context("writing the daemon")?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
-        .context("writing the daemon")?;
+    witness::write(&program)?;
+    fs::write(kits.join("bench.json"), MANIFEST).context("writing the kit")?;
+    let unit = format!("aegis-kit-{NAME}:bench-daemon.service");
+    let folder = kits.join(NAME);
+    let daemon = Witness::of(&folder);
+    let _instance = Instance::start(NAME, &["--kit", "bench"])?;
 
-    let name = "bench-kit";
-    let unit = format!("aegis-kit-{name}:bench-daemon.service");
-    let started = kits.join(name).join("started");
-    let _instance = Instance::start(name, &["--kit", "bench"])?;
-    let mut samples = Samples::default();
+    let mut ours = Samples::default();
+    let mut others: Vec<(Supervisor, Samples)> = Supervisor::all(&program, &home.join("peers"))?
+        .into_iter()
+        .map(|supervisor| (supervisor, Samples::default()))
+        .collect();
+    // In turn, so that a noisy moment meets all.
     for _ in 0..KILLS {
-        let killed = SystemTime::now();
-        output("systemctl", &["--user", "kill", "--signal=KILL", &unit])?;
-        let again = wait_for("the daemon", || {
-            let time = fs::metadata(&started).and_then(|file| file.modified()).ok();
-            Ok(time.filter(|time| *time > killed))
-        })?;
-        samples.add(again.duration_since(killed)?);
+        sleep(PAUSE);
+        ours.add(daemon.kill()?);
         // The delay grows with each restart until it is told to start over.
         output("systemctl", &["--user", "reset-failed", &unit])?;
+        for (supervisor, samples) in &mut others {
+            samples.add(supervisor.program.kill()?);
+        }
     }
-    Ok(vec![
+    let mut rows = rows_of("median", &ours, &others, Samples::median);
+    rows.extend(rows_of("95th percentile", &ours, &others, Samples::p95));
+
+    let mut changed = Samples::default();
+    let mut restarted = Samples::default();
+    for change in 0..CHANGES {
+        changed.add(daemon.until_again(|_| {
+            let config = format!("{{\"change\": {change}}}\n");
+            fs::write(folder.join("bench.json"), config).context("writing the config")
+        })?);
+        restarted.add(
+            daemon.until_again(|_| output("systemctl", &["--user", "restart", &unit]).map(drop))?,
+        );
+    }
+    rows.push(
         Row::new(
-            "a killed daemon until its program runs again, median",
+            "a config written until the daemon runs with it",
             "ms",
-            samples.median(),
+            changed.median(),
         )
-        .against("the delay that was asked for", FIRST_DELAY_MS),
-        Row::new("– the same, 95th percentile", "ms", samples.p95())
-            .against("the delay that was asked for", FIRST_DELAY_MS),
-    ])
+        .against("`systemctl restart` of it", restarted.median()),
+    );
+    Ok(rows)
+}
+
+/// One figure of the returns of a killed program, beside each of the others'.
+fn rows_of(
+    kind: &str,
+    ours: &Samples,
+    others: &[(Supervisor, Samples)],
+    figure: fn(&Samples) -> f64,
+) -> Vec<Row> {
+    let what = format!("a killed daemon until its program runs again, {kind}");
+    let first = Row::new(what, "ms", figure(ours));
+    let mut rows = vec![first.against("the delay that was asked for", FIRST_DELAY_MS)];
+    for (supervisor, samples) in others {
+        let row = Row::new("– the same", "ms", figure(ours));
+        rows.push(row.against(supervisor.name, figure(samples)));
+    }
+    rows
 }

@@ -1,55 +1,44 @@
-//! Many instances: lists, a restart of aegisd, its memory.
+//! Many registered instances: lists, a restart of aegisd, its memory.
 
-use aegis_bus::instance::{DeleteOptions, InstanceProxy};
-use aegis_bus::manager::{CreateOptions, ManagerProxy, SpecRequest};
-use aegis_core::layout::Mode;
-use anyhow::{Context, Result};
-use zbus::Connection;
+use anyhow::Result;
 
-use super::tools::{aegis, output, property, resident, wait_for};
+use super::crowd::Crowd;
+use super::tools::{aegis, output, property, resident};
 use crate::row::Row;
 use crate::samples::Samples;
 
 /// Registered instances, and how many of them are enabled.
 const SIZES: [(usize, usize); 3] = [(1, 1), (100, 100), (1000, 100)];
 const LISTS: usize = 9;
-/// Containers that podman lists; making more would take longer than all else.
-const CONTAINERS: usize = 100;
+/// Containers that podman lists; making a thousand would take longer than all else.
+const CONTAINERS: [usize; 2] = [1, 100];
+/// The files of a machine are an overlay, which podman's usual driver does not take.
+const PODMAN: [&str; 3] = ["podman", "--storage-driver", "vfs"];
 /// Goals for aegisd's memory in MB.
 const IDLE_GOAL: f64 = 15.0;
 const FULL_GOAL: f64 = 25.0;
 
 pub(super) fn measure() -> Result<Vec<Row>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting a runtime")?;
-    let podman = podman_list();
-    if let Err(error) = &podman {
-        eprintln!("podman does not serve as a peer: {error:#}");
-    }
-    let podman = podman.ok();
+    let mut containers = Containers::default();
+    let mut crowd = Crowd::new("fleet", None)?;
     let mut rows = Vec::new();
-    let mut made = 0;
-    output("systemctl", &["--user", "restart", "aegisd.service"])?;
-    aegis(&["instance", "list"])?;
+    restart_aegisd()?;
     rows.push(Row::new("resident memory of aegisd, idle", "MB", aegisd()?).goal(IDLE_GOAL));
     for (size, enabled) in SIZES {
-        runtime.block_on(grow(made, size, enabled))?;
-        made = size;
-        wait_for("all sockets", || Ok((sockets()? == enabled).then_some(())))?;
-        let list = Samples::time(LISTS, || aegis(&["instance", "list"]).map(drop))?;
+        crowd.grow(size, enabled)?;
+        containers.grow(size)?;
+        let mut ours = Samples::default();
+        let mut theirs = Samples::default();
+        // In turn, so that a noisy moment meets both.
+        for _ in 0..LISTS {
+            ours.extend(Samples::time(1, || aegis(&["instance", "list"]).map(drop))?);
+            theirs.extend(Samples::time(1, || containers.list())?);
+        }
         let what = format!("`instance list` of {size}, {enabled} enabled");
-        let row = Row::new(what, "ms", list.median());
-        rows.push(match podman {
-            Some(podman) => row.against(format!("`podman ps` of {CONTAINERS} containers"), podman),
-            None => row,
-        });
+        let name = format!("`podman ps --all` of {}", containers.0);
+        rows.push(Row::new(what, "ms", ours.median()).against(name, theirs.median()));
     }
-    let restart = Samples::time(3, || {
-        output("systemctl", &["--user", "restart", "aegisd.service"])?;
-        aegis(&["instance", "list"]).map(drop)
-    })?;
+    let restart = Samples::time(5, restart_aegisd)?;
     let nothing = Samples::time(5, || {
         output("systemd-run", &["--user", "--quiet", "--wait", "true"]).map(drop)
     })?;
@@ -64,105 +53,47 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     rows.push(
         Row::new("resident memory of aegisd, 1000 instances", "MB", aegisd()?).goal(FULL_GOAL),
     );
-    runtime.block_on(shrink(made))?;
-    wait_for("all sockets to be gone", || {
-        Ok((sockets()? == 0).then_some(()))
-    })?;
+    crowd.delete()?;
     Ok(rows)
+}
+
+/// It answers once it knows every instance and its units.
+fn restart_aegisd() -> Result<()> {
+    output("systemctl", &["--user", "restart", "aegisd.service"])?;
+    aegis(&["instance", "list"]).map(drop)
 }
 
 fn aegisd() -> Result<f64> {
     resident(&property("aegisd.service", "MainPID")?)
 }
 
-/// Sockets of instances that listen.
-fn sockets() -> Result<usize> {
-    let arguments = [
-        "--user",
-        "list-units",
-        "--no-legend",
-        "--plain",
-        "--state=active",
-        "aegis-vm-fleet*.socket",
-    ];
-    Ok(output("systemctl", &arguments)?.lines().count())
-}
+/// Containers of podman, made and never started.
+#[derive(Default)]
+struct Containers(usize);
 
-fn handle(index: usize) -> String {
-    format!("fleet{index}")
-}
-
-async fn bus() -> Result<Connection> {
-    aegis_bus::connect::connect(Mode::User)
-        .await
-        .context("connecting to the bus")
-}
-
-/// Makes the instances from one number to another; those beyond `enabled` are
-/// disabled at once.
-async fn grow(from: usize, to: usize, enabled: usize) -> Result<()> {
-    let bus = bus().await?;
-    let manager = ManagerProxy::new(&bus).await.context("finding aegisd")?;
-    let options = CreateOptions {
-        start: false,
-        ..CreateOptions::default()
-    };
-    for index in from..to {
-        let handle = handle(index);
-        let (path, _job) = manager
-            .create_instance(
-                &handle,
-                &SpecRequest::default().to_dict(),
-                &options.to_dict(),
-            )
-            .await
-            .with_context(|| format!("making {handle}"))?;
-        if index >= enabled {
-            instance(&bus, path)
-                .await?
-                .disable()
-                .await
-                .with_context(|| format!("disabling {handle}"))?;
+impl Containers {
+    /// Makes as many as there are instances, as far as that is reasonable.
+    fn grow(&mut self, size: usize) -> Result<()> {
+        if self.0 == 0 {
+            let pack = "tar --create --dereference /bin/true";
+            let import = format!("{pack} | {} import --quiet - aegis-bench", PODMAN.join(" "));
+            output("sh", &["-c", &import])?;
         }
+        let size = CONTAINERS.iter().rfind(|known| **known <= size);
+        let more = size.map_or(0, |size| size.saturating_sub(self.0));
+        for _ in 0..more {
+            podman(&["create", "--quiet", "aegis-bench", "/bin/true"])?;
+        }
+        self.0 += more;
+        Ok(())
     }
-    Ok(())
-}
 
-async fn shrink(count: usize) -> Result<()> {
-    let bus = bus().await?;
-    let manager = ManagerProxy::new(&bus).await.context("finding aegisd")?;
-    for index in 0..count {
-        let path = manager
-            .get_instance(&handle(index))
-            .await
-            .context("finding an instance")?;
-        let options = DeleteOptions { purge: true };
-        instance(&bus, path)
-            .await?
-            .delete(&options.to_dict())
-            .await
-            .context("deleting")?;
+    fn list(&self) -> Result<()> {
+        podman(&["ps", "--all"])
     }
-    Ok(())
 }
 
-async fn instance(bus: &Connection, path: zbus::OwnedObjectPath) -> Result<InstanceProxy<'static>> {
-    InstanceProxy::builder(bus)
-        .path(path)
-        .build()
-        .await
-        .context("finding an instance")
-}
-
-/// How long podman takes to list its containers.
-fn podman_list() -> Result<f64> {
-    let make = format!(
-        "set -e
-         podman rm --all --force >/dev/null
-         tar --create --dereference /bin/true | podman import --quiet - aegis-bench >/dev/null
-         for number in $(seq {CONTAINERS}); do podman create --quiet aegis-bench /bin/true >/dev/null; done"
-    );
-    output("sh", &["-c", &make])?;
-    let list = Samples::time(LISTS, || output("podman", &["ps", "--all"]).map(drop))?;
-    Ok(list.median())
+fn podman(arguments: &[&str]) -> Result<()> {
+    let [program, options @ ..] = PODMAN;
+    output(program, &[&options[..], arguments].concat()).map(drop)
 }

@@ -22,14 +22,16 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         "the floor's initramfs is missing: run make bench"
     );
     let floor = Floor::like_an_instance()?;
-    let (raw_echo, raw_pour) = (
-        RawPort::open(&floor, "echo")?,
-        RawPort::open(&floor, "pour")?,
-    );
-    let echo_floor = echoes(&mut &raw_echo.stream, &mut &raw_echo.stream)?;
-    drop(raw_echo);
-    let pour_floor = pour(&mut &raw_pour.stream)?;
-    drop(raw_pour);
+    let raw = |mode| RawPort::open(&floor, mode);
+    let port = raw("echo")?;
+    let echo_floor = echoes(&mut &port.stream, &mut &port.stream)?;
+    drop(port);
+    let port = raw("pour")?;
+    let pour_floor = pour(&mut &port.stream)?;
+    drop(port);
+    let port = raw("drain")?;
+    let drain_floor = fill(&mut &port.stream)?;
+    drop(port);
 
     let _instance = Instance::start("bench-link", &["--", "sleep", "infinity"])?;
     let mut cat = exec(&["cat"])?;
@@ -39,18 +41,33 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     cat.wait().context("waiting for cat")?;
     let mut zeros = exec(&["cat", "/dev/zero"])?;
     let (_input, mut out) = ends(&mut zeros)?;
-    let speed = pour(&mut out)?;
+    let poured = pour(&mut out)?;
     zeros.kill().context("ending the exec")?;
     zeros.wait().context("waiting for the exec")?;
+    let mut sink = exec(&["sh", "-c", "cat >/dev/null"])?;
+    let (mut input, _out) = ends(&mut sink)?;
+    let filled = fill(&mut input)?;
+    drop(input);
+    sink.wait().context("waiting for the exec")?;
+
+    let name = "raw virtio-serial port";
+    let bulk = |what: &str, ours: Duration, floor: Duration| {
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        Row::new(what, "ms", millis(ours)).against(name, millis(floor))
+    };
     Ok(vec![
         Row::new("a byte to `exec -- cat` and back", "ms", echo.median())
-            .against("raw virtio-serial port", echo_floor.median()),
-        Row::new(
+            .against(name, echo_floor.median()),
+        bulk(
             "time for 200 MB from `exec -- cat /dev/zero`",
-            "ms",
-            speed.as_secs_f64() * 1e3,
-        )
-        .against("raw virtio-serial port", pour_floor.as_secs_f64() * 1e3),
+            poured,
+            pour_floor,
+        ),
+        bulk(
+            "time for 200 MB to `exec -- cat` into /dev/null",
+            filled,
+            drain_floor,
+        ),
     ])
 }
 
@@ -94,6 +111,18 @@ fn pour(from: &mut impl Read) -> Result<Duration> {
             .context("reading a stream of zeros")?;
         ensure!(count > 0, "the stream of zeros ended");
         left = left.saturating_sub(count);
+    }
+    Ok(start.elapsed())
+}
+
+fn fill(to: &mut impl Write) -> Result<Duration> {
+    let buffer = vec![0; 64 * 1024];
+    // The guest reads once this is through: what fits on the way is far less.
+    to.write_all(&vec![0; 1 << 20])
+        .context("writing the first bytes")?;
+    let start = Instant::now();
+    for _ in 0..BULK / buffer.len() {
+        to.write_all(&buffer).context("writing a stream of zeros")?;
     }
     Ok(start.elapsed())
 }

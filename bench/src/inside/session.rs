@@ -1,5 +1,6 @@
 //! A running guest: exec, pause and resume, and what it takes of memory.
 
+use aegis_core::spec::DEFAULT_MEMORY_MIB;
 use anyhow::Result;
 
 use super::tools::{Instance, aegis, output, property, resident};
@@ -40,7 +41,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         .against("two pings of aegisd by busctl", 2.0 * ping.median()),
         Row::new("resident memory of aegis-vmm", "MB", vmm),
         Row::new(
-            "resident memory of its QEMU, a guest of 512 MB at rest",
+            format!("resident memory of its QEMU, a guest of {DEFAULT_MEMORY_MIB} MB at rest"),
             "MB",
             qemu,
         ),

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// Far above everything that works.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Between two looks, which bounds what a measurement by looking is wrong by.
+const LOOK: Duration = Duration::from_micros(500);
 
 /// Runs a program that must succeed and gives its output.
 pub(super) fn output(program: &str, arguments: &[&str]) -> Result<String> {
@@ -102,6 +104,6 @@ pub(super) fn wait_for<T>(what: &str, mut found: impl FnMut() -> Result<Option<T
         if start.elapsed() > PATIENCE {
             bail!("{what} did not come within {} s", PATIENCE.as_secs());
         }
-        sleep(Duration::from_millis(2));
+        sleep(LOOK);
     }
 }
