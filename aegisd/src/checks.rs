@@ -239,7 +239,10 @@ async fn virtiofsd(host: &Host) -> CheckRow {
         Some(version) if version >= OLDEST_VIRTIOFSD => row(
             "workspaces",
             Good,
-            format!("shared by virtiofsd {}", dotted(version)),
+            format!(
+                "shared by virtiofsd {}, by 9p where a guest is emulated",
+                dotted(version)
+            ),
             "",
         ),
         Some(version) => {

@@ -130,10 +130,9 @@ fn connections_wait_for_the_back_off_after_an_end() -> Result<()> {
 fn want_of_memory_in_the_guest_is_shown() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);
-    // A tmpfs takes at most half of the memory unless it is told otherwise.
-    let fill =
-        "mount -t tmpfs -o size=100% none /mnt; dd if=/dev/zero of=/mnt/x bs=1M & tail /dev/zero";
-    let flags = format!("--memory 96M -- sh -c '{fill}; echo ended with $?; exit 9'");
+    // Two of these are more than there is, and one of them alone is not.
+    let fill = "dd if=/dev/zero of=/dev/null bs=55M count=40";
+    let flags = format!("--memory 96M -- sh -c '{fill} & {fill}; wait; echo ended; exit 9'");
     let instance = Instance::start(seat, "restart-oom", &flags)?;
     wait_until(DEADLINE, "the end to be shown", || {
         Ok(instance.info()?.contains("the guest ran out of memory"))

@@ -7,6 +7,8 @@ use aegis_tests::seat::Seat;
 use aegis_tests::soak::{self, Extent, Figures};
 use anyhow::{Result, ensure};
 
+const FLEET: &[u8] = include_bytes!("../clients/fleet.py");
+
 fn check(figures: &Figures) -> Result<()> {
     let failures = figures.failures.join("\n");
     ensure!(failures.is_empty(), "{failures}\n\n{}", figures.text);
@@ -37,4 +39,17 @@ fn rounds_of_use_end_as_they_began() -> Result<()> {
         within: Some(Duration::from_secs(60)),
     };
     check(&soak::rounds(Seat::alice(&machine), extent)?)
+}
+
+#[test]
+fn a_thousand_instances_that_come_together_come_to_rest() -> Result<()> {
+    let machine = Machine::temporary("test-soak-fleet", Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    seat.aegis_ok("up")?;
+    let script = "/tmp/fleet.py";
+    seat.machine().write_file(seat.user(), script, FLEET)?;
+    seat.run(&format!("python3 {script} 1000 100"))?.success()?;
+    let listed = seat.aegis_ok("instance list --quiet --filter enabled=true")?;
+    assert_eq!(listed.lines().count(), 100);
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! The shared folder: how a directory of the host reaches the guest.
 //!
 //! virtiofs where a virtiofsd is installed that can squash users, else QEMU's own
-//! 9p server. Either way the server sees the folder and nothing else of the
+//! 9p server, and always that where the guest is emulated: virtiofsd writes into the
+//! guest's memory without QEMU's knowledge, which goes on with what it translated of
+//! the code that was there before, so that programs of the folder crash. Either way the server sees the folder and nothing else of the
 //! host's files, since it runs in a jail; links in the folder are resolved by the
 //! guest, so one that points out of it points into the guest's own files.
 //!
@@ -18,6 +20,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use aegis_core::spec::Accel;
 
 use crate::hypervisor::process::{Child, Exit};
 use crate::hypervisor::{ShareKind, SharePlan};
@@ -108,6 +112,7 @@ impl Share {
     /// When the folder is missing, or its server does not start.
     pub async fn prepare(
         plan: &SharePlan,
+        accel: Accel,
         scratch: &Path,
         jail_root: Option<&Path>,
     ) -> Result<Self, ShareError> {
@@ -134,7 +139,11 @@ impl Share {
             to: JAILED.into(),
             access,
         };
-        if let Some(program) = virtiofsd::find().await {
+        let program = match accel {
+            Accel::Tcg => None,
+            Accel::Auto | Accel::Kvm | Accel::Hvf => virtiofsd::find().await,
+        };
+        if let Some(program) = program {
             let (socket, server) =
                 virtiofsd::start(&program, bind, plan.read_only, scratch, jail_root).await?;
             let carrier = Carrier::Virtiofs { socket };

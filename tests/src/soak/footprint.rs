@@ -14,8 +14,9 @@ use crate::wait::wait_until;
 /// some of what was freed, and the more the more went on at once.
 const SLACK_KIB: u64 = 4096;
 
-/// How long descriptors may take to be closed after the last of their users is gone.
-const SETTLE: Duration = Duration::from_secs(30);
+/// How long descriptors may take to be closed, and processes to end, after the last of
+/// their users is gone.
+pub(super) const SETTLE: Duration = Duration::from_secs(30);
 
 /// What the long-lived processes of a seat hold at one moment, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]

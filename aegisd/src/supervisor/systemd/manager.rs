@@ -171,7 +171,9 @@ pub(super) fn is_error(error: &zbus::Error, name: &str) -> bool {
 
 /// Whether the call failed because the manager does not know the unit or object.
 pub(super) fn is_absent(error: &zbus::Error) -> bool {
-    let unknown = "org.freedesktop.DBus.Error.UnknownObject";
-    is_error(error, "NoSuchUnit")
-        || matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == unknown)
+    match error {
+        // The names that the D-Bus specification defines are variants of their own.
+        zbus::Error::FDO(error) => matches!(**error, zbus::fdo::Error::UnknownObject(_)),
+        error => is_error(error, "NoSuchUnit"),
+    }
 }

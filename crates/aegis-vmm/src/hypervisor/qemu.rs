@@ -121,7 +121,7 @@ impl Hypervisor for Qemu {
 
         let share = match &plan.share {
             Some(folder) => Some(
-                Share::prepare(folder, &plan.scratch, jail_root)
+                Share::prepare(folder, accel, &plan.scratch, jail_root)
                     .await
                     .map_err(LaunchError::Share)?,
             ),
