@@ -7,6 +7,8 @@
 //! supervisor_conformance --ignored
 //! ```
 //!
+//! `tests/tests/supervisor.rs` runs it there; outside a machine it is ignored.
+//!
 //! Each test has an instance of its own and leaves nothing.
 
 #![allow(clippy::disallowed_methods, reason = "tests make files as they like")]
