@@ -105,11 +105,13 @@ impl Board {
     }
 
     /// Looks at a kit.
+    #[cfg(test)]
     pub fn kit(&self, object: &str) -> Option<Arc<KitView>> {
         self.shown.borrow().kits.get(object).cloned()
     }
 
     /// Looks at a job.
+    #[cfg(test)]
     pub fn job(&self, id: JobId) -> Option<Arc<JobShown>> {
         self.shown.borrow().jobs.get(&id).cloned()
     }

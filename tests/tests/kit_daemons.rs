@@ -82,6 +82,31 @@ fn a_daemon_that_floods_its_log_and_ends_well_is_started_again() -> Result<()> {
 }
 
 #[test]
+fn no_line_of_a_script_is_lost_when_its_programs_end_at_once() -> Result<()> {
+    no_line_is_lost(Seat::alice(&Machine::shared(Systemd::V257)?))
+}
+
+#[test]
+fn no_line_of_a_script_is_lost_when_its_programs_end_at_once_on_systemd_252() -> Result<()> {
+    no_line_is_lost(Seat::alice(&Machine::shared(Systemd::V252)?))
+}
+
+#[test]
+fn no_line_of_a_script_is_lost_when_its_programs_end_at_once_in_system_mode() -> Result<()> {
+    no_line_is_lost(Seat::root(&Machine::shared(Systemd::V257)?))
+}
+
+fn no_line_is_lost(seat: Seat<'_>) -> Result<()> {
+    let instance = made(seat, "dae-brief", "brief", "brief-daemon")?;
+    let mut said = String::new();
+    wait_until(DEADLINE, "all lines of a script", || {
+        said = seat.aegis_ok("instance logs dae-brief --daemon daemon")?;
+        Ok(said.matches("line ").count() == 40)
+    })
+    .with_context(|| format!("{} says: {said}", instance.daemon_unit("daemon")))
+}
+
+#[test]
 fn a_daemon_in_a_virtual_environment_of_the_home_runs() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);

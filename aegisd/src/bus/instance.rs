@@ -16,6 +16,7 @@ use aegis_core::handle::Handle;
 use zbus::{OwnedFd, OwnedObjectPath};
 
 use super::manager::{failed, refused};
+use super::objects::{Looks, Shows};
 use super::secrets::passed_values;
 use crate::engine::Engine;
 use crate::instance::{Instance, InstanceError, Operation, now_us};
@@ -28,11 +29,16 @@ use crate::vm::VmError;
 pub struct InstanceObject {
     engine: Arc<Engine>,
     handle: Handle,
+    looks: Looks<InstanceView>,
 }
 
 impl InstanceObject {
-    pub fn new(engine: Arc<Engine>, handle: Handle) -> Self {
-        Self { engine, handle }
+    pub fn new(engine: Arc<Engine>, handle: Handle, view: Arc<InstanceView>) -> Self {
+        Self {
+            engine,
+            handle,
+            looks: Looks::new(view),
+        }
     }
 
     fn instance(&self) -> Result<Instance, BusFault> {
@@ -44,10 +50,11 @@ impl InstanceObject {
         self.engine.board().settled().await;
         Ok(job_path(job))
     }
+}
 
-    fn view(&self) -> Result<Arc<InstanceView>, BusFault> {
-        let view = self.engine.board().instance(&self.handle);
-        view.ok_or_else(|| failed(InstanceError::Unknown(self.handle.to_string())))
+impl Shows<InstanceView> for InstanceObject {
+    fn show(&self, view: Arc<InstanceView>) {
+        self.looks.set(view);
     }
 }
 
@@ -182,183 +189,183 @@ impl InstanceObject {
     }
 
     #[zbus(property)]
-    fn state(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.state.clone())
+    fn state(&self) -> String {
+        self.looks.get().state.clone()
     }
 
     #[zbus(property)]
-    fn state_reason(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.state_reason.clone())
+    fn state_reason(&self) -> String {
+        self.looks.get().state_reason.clone()
     }
 
     #[zbus(property)]
-    fn enabled(&self) -> Result<bool, BusFault> {
-        Ok(self.view()?.enabled)
+    fn enabled(&self) -> bool {
+        self.looks.get().enabled
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn kit(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.kit.clone())
+    fn kit(&self) -> String {
+        self.looks.get().kit.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn kit_version(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.kit_version.clone())
+    fn kit_version(&self) -> String {
+        self.looks.get().kit_version.clone()
     }
 
     #[zbus(property)]
-    fn kit_installed(&self) -> Result<bool, BusFault> {
-        Ok(self.view()?.kit_installed)
+    fn kit_installed(&self) -> bool {
+        self.looks.get().kit_installed
     }
 
     #[zbus(property)]
-    fn notes(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.notes.clone())
+    fn notes(&self) -> Vec<String> {
+        self.looks.get().notes.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn image(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.image.clone())
+    fn image(&self) -> String {
+        self.looks.get().image.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn command(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.command.clone())
+    fn command(&self) -> Vec<String> {
+        self.looks.get().command.clone()
     }
 
     #[zbus(property)]
-    fn memory(&self) -> Result<u32, BusFault> {
-        Ok(self.view()?.memory_mib)
+    fn memory(&self) -> u32 {
+        self.looks.get().memory_mib
     }
 
     #[zbus(property)]
-    fn cpus(&self) -> Result<u32, BusFault> {
-        Ok(self.view()?.cpus)
+    fn cpus(&self) -> u32 {
+        self.looks.get().cpus
     }
 
     #[zbus(property)]
-    fn accel(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.accel.clone())
+    fn accel(&self) -> String {
+        self.looks.get().accel.clone()
     }
 
     #[zbus(property)]
-    fn kernel(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.kernel.clone())
+    fn kernel(&self) -> String {
+        self.looks.get().kernel.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn workspace(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.workspace.clone())
+    fn workspace(&self) -> String {
+        self.looks.get().workspace.clone()
     }
 
     #[zbus(property)]
-    fn ports(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.ports.clone())
+    fn ports(&self) -> Vec<String> {
+        self.looks.get().ports.clone()
     }
 
     #[zbus(property)]
-    fn labels(&self) -> Result<BTreeMap<String, String>, BusFault> {
-        Ok(self.view()?.labels.clone())
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.looks.get().labels.clone()
     }
 
     #[zbus(property)]
-    fn limits(&self) -> Result<Dict, BusFault> {
-        Ok(limits_to_dict(&self.view()?.limits))
+    fn limits(&self) -> Dict {
+        limits_to_dict(&self.looks.get().limits)
     }
 
     #[zbus(property)]
-    fn pending(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.pending.clone())
+    fn pending(&self) -> Vec<String> {
+        self.looks.get().pending.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn ephemeral(&self) -> Result<bool, BusFault> {
-        Ok(self.view()?.ephemeral)
+    fn ephemeral(&self) -> bool {
+        self.looks.get().ephemeral
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn created_at(&self) -> Result<u64, BusFault> {
-        Ok(self.view()?.created_at_us)
+    fn created_at(&self) -> u64 {
+        self.looks.get().created_at_us
     }
 
     #[zbus(property)]
-    fn state_since(&self) -> Result<u64, BusFault> {
-        Ok(self.view()?.state_since_us)
+    fn state_since(&self) -> u64 {
+        self.looks.get().state_since_us
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn unit(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.unit.clone())
+    fn unit(&self) -> String {
+        self.looks.get().unit.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn socket_unit(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.socket_unit.clone())
+    fn socket_unit(&self) -> String {
+        self.looks.get().socket_unit.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn slice(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.slice.clone())
+    fn slice(&self) -> String {
+        self.looks.get().slice.clone()
     }
 
     #[zbus(property)]
-    fn qemu_pid(&self) -> Result<u32, BusFault> {
-        Ok(self.view()?.qemu_pid)
+    fn qemu_pid(&self) -> u32 {
+        self.looks.get().qemu_pid
     }
 
     #[zbus(property)]
-    fn execs(&self) -> Result<u32, BusFault> {
-        Ok(self.view()?.execs)
+    fn execs(&self) -> u32 {
+        self.looks.get().execs
     }
 
     #[zbus(property)]
-    fn attached(&self) -> Result<u32, BusFault> {
-        Ok(self.view()?.attached)
+    fn attached(&self) -> u32 {
+        self.looks.get().attached
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn terminal(&self) -> Result<bool, BusFault> {
-        Ok(self.view()?.terminal)
+    fn terminal(&self) -> bool {
+        self.looks.get().terminal
     }
 
     #[zbus(property)]
-    fn restart_policy(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.restart_policy.clone())
+    fn restart_policy(&self) -> String {
+        self.looks.get().restart_policy.clone()
     }
 
     #[zbus(property)]
-    fn restarts(&self) -> Result<u32, BusFault> {
-        Ok(self.view()?.restarts)
+    fn restarts(&self) -> u32 {
+        self.looks.get().restarts
     }
 
     #[zbus(property)]
-    fn next_start(&self) -> Result<u64, BusFault> {
-        Ok(self.view()?.next_start_us)
+    fn next_start(&self) -> u64 {
+        self.looks.get().next_start_us
     }
 
     #[zbus(property)]
-    fn last_exit(&self) -> Result<Dict, BusFault> {
-        Ok(self
-            .view()?
+    fn last_exit(&self) -> Dict {
+        self.looks
+            .get()
             .last_exit
             .as_ref()
             .map(LastExit::to_dict)
-            .unwrap_or_default())
+            .unwrap_or_default()
     }
 
     #[zbus(property)]
-    fn daemons(&self) -> Result<Vec<Dict>, BusFault> {
-        Ok(self
-            .view()?
+    fn daemons(&self) -> Vec<Dict> {
+        self.looks
+            .get()
             .daemons
             .iter()
             .map(DaemonEntry::to_dict)
-            .collect())
+            .collect()
     }
 
     #[zbus(property)]
-    fn stopped_by_hand(&self) -> Result<BTreeMap<String, u64>, BusFault> {
-        Ok(self.view()?.stopped_by_hand.clone())
+    fn stopped_by_hand(&self) -> BTreeMap<String, u64> {
+        self.looks.get().stopped_by_hand.clone()
     }
 }
 

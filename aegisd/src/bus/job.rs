@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use aegis_bus::error::BusFault;
 use aegis_bus::names::instance_path;
-use aegis_core::fault::{Fault, Symbol};
 use zbus::object_server::SignalEmitter;
 use zbus::{ObjectPath, OwnedObjectPath};
 
+use super::objects::{Looks, Shows};
 use crate::board::{JobId, JobShown};
 use crate::engine::Engine;
 
@@ -16,20 +15,22 @@ use crate::engine::Engine;
 pub struct JobObject {
     engine: Arc<Engine>,
     id: JobId,
+    looks: Looks<JobShown>,
 }
 
 impl JobObject {
-    pub fn new(engine: Arc<Engine>, id: JobId) -> Self {
-        Self { engine, id }
+    pub fn new(engine: Arc<Engine>, id: JobId, view: Arc<JobShown>) -> Self {
+        Self {
+            engine,
+            id,
+            looks: Looks::new(view),
+        }
     }
+}
 
-    fn shown(&self) -> Result<Arc<JobShown>, BusFault> {
-        let shown = self.engine.board().job(self.id);
-        shown.ok_or_else(|| Fault::new(Symbol::NotFound, "the job is over").into())
-    }
-
-    fn parts(&self) -> Result<(String, String, String, String), BusFault> {
-        Ok(self.shown()?.outcome.to_parts())
+impl Shows<JobShown> for JobObject {
+    fn show(&self, view: Arc<JobShown>) {
+        self.looks.set(view);
     }
 }
 
@@ -49,43 +50,43 @@ impl JobObject {
     ) -> zbus::Result<()>;
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn kind(&self) -> Result<String, BusFault> {
-        Ok(self.shown()?.kind.to_owned())
+    fn kind(&self) -> String {
+        self.looks.get().kind.to_owned()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    fn instance(&self) -> Result<OwnedObjectPath, BusFault> {
-        let path = self.shown()?.instance.as_ref().map(instance_path);
-        Ok(path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked("/").into()))
+    fn instance(&self) -> OwnedObjectPath {
+        let path = self.looks.get().instance.as_ref().map(instance_path);
+        path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked("/").into())
     }
 
     #[zbus(property)]
-    fn progress(&self) -> Result<f64, BusFault> {
-        Ok(self.shown()?.progress)
+    fn progress(&self) -> f64 {
+        self.looks.get().progress
     }
 
     #[zbus(property)]
-    fn status(&self) -> Result<String, BusFault> {
-        Ok(self.shown()?.status.clone())
+    fn status(&self) -> String {
+        self.looks.get().status.clone()
     }
 
     #[zbus(property)]
-    fn state(&self) -> Result<String, BusFault> {
-        Ok(self.parts()?.0)
+    fn state(&self) -> String {
+        self.looks.get().outcome.to_parts().0
     }
 
     #[zbus(property)]
-    fn error_name(&self) -> Result<String, BusFault> {
-        Ok(self.parts()?.1)
+    fn error_name(&self) -> String {
+        self.looks.get().outcome.to_parts().1
     }
 
     #[zbus(property)]
-    fn error_message(&self) -> Result<String, BusFault> {
-        Ok(self.parts()?.2)
+    fn error_message(&self) -> String {
+        self.looks.get().outcome.to_parts().2
     }
 
     #[zbus(property)]
-    fn hint(&self) -> Result<String, BusFault> {
-        Ok(self.parts()?.3)
+    fn hint(&self) -> String {
+        self.looks.get().outcome.to_parts().3
     }
 }

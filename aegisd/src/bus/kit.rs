@@ -4,117 +4,121 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aegis_bus::dict::Dict;
-use aegis_bus::error::BusFault;
 use aegis_bus::kit::{KitDaemon, KitView};
-use aegis_core::fault::{Fault, Symbol};
 
-use crate::engine::Engine;
+use super::objects::{Looks, Shows};
 
 /// A kit's object.
 #[derive(Debug)]
 pub struct KitObject {
-    engine: Arc<Engine>,
-    object: String,
+    looks: Looks<KitView>,
 }
 
 impl KitObject {
-    pub fn new(engine: Arc<Engine>, object: String) -> Self {
-        Self { engine, object }
+    pub fn new(view: Arc<KitView>) -> Self {
+        Self {
+            looks: Looks::new(view),
+        }
     }
+}
 
-    fn view(&self) -> Result<Arc<KitView>, BusFault> {
-        let view = self.engine.board().kit(&self.object);
-        view.ok_or_else(|| Fault::new(Symbol::KitNotFound, "the kit is gone").into())
+impl Shows<KitView> for KitObject {
+    fn show(&self, view: Arc<KitView>) {
+        self.looks.set(view);
     }
 }
 
 #[zbus::interface(name = "org.aegisvm.Aegis1.Kit", introspection_docs = false)]
 impl KitObject {
     #[zbus(property(emits_changed_signal = "const"))]
-    fn name(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.name.clone())
+    fn name(&self) -> String {
+        self.looks.get().name.clone()
     }
 
     #[zbus(property)]
-    fn version(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.version.clone())
+    fn version(&self) -> String {
+        self.looks.get().version.clone()
     }
 
     #[zbus(property)]
-    fn description(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.description.clone())
+    fn description(&self) -> String {
+        self.looks.get().description.clone()
     }
 
     #[zbus(property)]
-    fn usage(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.usage.clone())
+    fn usage(&self) -> String {
+        self.looks.get().usage.clone()
     }
 
     #[zbus(property)]
-    fn status(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.status.clone())
+    fn status(&self) -> String {
+        self.looks.get().status.clone()
     }
 
     #[zbus(property)]
-    fn status_reason(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.status_reason.clone())
+    fn status_reason(&self) -> String {
+        self.looks.get().status_reason.clone()
     }
 
     #[zbus(property)]
-    fn warnings(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.warnings.clone())
+    fn warnings(&self) -> Vec<String> {
+        self.looks.get().warnings.clone()
     }
 
     #[zbus(property)]
-    fn path(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.path.clone())
+    fn path(&self) -> String {
+        self.looks.get().path.clone()
     }
 
     #[zbus(property)]
-    fn installed(&self) -> Result<bool, BusFault> {
-        Ok(self.view()?.installed)
+    fn installed(&self) -> bool {
+        self.looks.get().installed
     }
 
     #[zbus(property)]
-    fn image(&self) -> Result<String, BusFault> {
-        Ok(self.view()?.image.clone())
+    fn image(&self) -> String {
+        self.looks.get().image.clone()
     }
 
     #[zbus(property)]
-    fn command(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.command.clone())
+    fn command(&self) -> Vec<String> {
+        self.looks.get().command.clone()
     }
 
     #[zbus(property)]
-    fn daemons(&self) -> Result<Vec<String>, BusFault> {
-        let view = self.view()?;
+    fn daemons(&self) -> Vec<String> {
+        let view = self.looks.get();
         let names = view.daemons.iter().map(|daemon| daemon.name.clone());
-        Ok(names.collect())
+        names.collect()
     }
 
     #[zbus(property)]
-    fn daemon_entries(&self) -> Result<Vec<Dict>, BusFault> {
-        let view = self.view()?;
-        Ok(view.daemons.iter().map(KitDaemon::to_dict).collect())
+    fn daemon_entries(&self) -> Vec<Dict> {
+        self.looks
+            .get()
+            .daemons
+            .iter()
+            .map(KitDaemon::to_dict)
+            .collect()
     }
 
     #[zbus(property)]
-    fn inject(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.inject.clone())
+    fn inject(&self) -> Vec<String> {
+        self.looks.get().inject.clone()
     }
 
     #[zbus(property)]
-    fn files(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.files.clone())
+    fn files(&self) -> Vec<String> {
+        self.looks.get().files.clone()
     }
 
     #[zbus(property)]
-    fn variables(&self) -> Result<Vec<String>, BusFault> {
-        Ok(self.view()?.variables.clone())
+    fn variables(&self) -> Vec<String> {
+        self.looks.get().variables.clone()
     }
 
     #[zbus(property)]
-    fn programs(&self) -> Result<HashMap<String, String>, BusFault> {
-        Ok(self.view()?.programs.clone())
+    fn programs(&self) -> HashMap<String, String> {
+        self.looks.get().programs.clone()
     }
 }

@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aegis_bus::instance::InstanceView;
 use aegis_bus::job::JobState;
@@ -31,11 +31,31 @@ use crate::engine::Engine;
 
 type Values = HashMap<String, OwnedVariant>;
 
-/// An object as it was last told.
+/// An object that shows what is on the board as it was last told.
+pub(super) trait Shows<V>: Interface {
+    /// From now on it looks like this.
+    fn show(&self, view: Arc<V>);
+}
+
+/// How an object looks. Changed while its methods run: they wait for what is told.
 #[derive(Debug)]
-struct Told<V> {
-    view: Arc<V>,
-    values: Values,
+pub(super) struct Looks<V>(Mutex<Arc<V>>);
+
+impl<V> Looks<V> {
+    pub(super) fn new(view: Arc<V>) -> Self {
+        Self(Mutex::new(view))
+    }
+
+    pub(super) fn get(&self) -> Arc<V> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn set(&self, view: Arc<V>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = view;
+    }
 }
 
 /// Tells the bus what is on the board.
@@ -44,9 +64,9 @@ pub struct Publisher {
     connection: Connection,
     engine: Arc<Engine>,
     manager: Values,
-    instances: BTreeMap<Handle, Told<InstanceView>>,
-    kits: BTreeMap<String, Told<KitView>>,
-    jobs: BTreeMap<JobId, Told<JobShown>>,
+    instances: BTreeMap<Handle, Arc<InstanceView>>,
+    kits: BTreeMap<String, Arc<KitView>>,
+    jobs: BTreeMap<JobId, Arc<JobShown>>,
 }
 
 impl Publisher {
@@ -84,8 +104,13 @@ impl Publisher {
         let engine = &self.engine;
         let connection = &self.connection;
         let root = ObjectPath::from_static_str_unchecked(ROOT_PATH);
-        tell_changes::<ManagerObject>(connection, &root, &mut self.manager).await?;
-        let make = |handle: &Handle| InstanceObject::new(engine.clone(), handle.clone());
+        let server = connection.object_server();
+        let object = server.interface::<_, ManagerObject>(&root).await?;
+        let now = values(connection, &*object.get().await, object.signal_emitter()).await?;
+        tell_changes::<ManagerObject>(&self.manager, &now, object.signal_emitter()).await?;
+        self.manager = now;
+        let make =
+            |handle: &Handle, view| InstanceObject::new(engine.clone(), handle.clone(), view);
         let path = |handle: &Handle| instance_path(handle);
         sync(
             connection,
@@ -95,16 +120,16 @@ impl Publisher {
             make,
         )
         .await?;
-        let make = |object: &String| KitObject::new(engine.clone(), object.clone());
+        let make = |_: &String, view| KitObject::new(view);
         let path = |object: &String| kit_path(object);
         sync(connection, &mut self.kits, &shown.kits, path, make).await?;
-        let running: Vec<JobId> = self
+        let ended: Vec<JobId> = shown
             .jobs
             .iter()
-            .filter(|(_, told)| runs(&told.view))
+            .filter(|(id, job)| !runs(job) && self.jobs.get(id).is_none_or(|told| runs(told)))
             .map(|(&id, _)| id)
             .collect();
-        let make = |&id: &JobId| JobObject::new(engine.clone(), id);
+        let make = |&id: &JobId, view| JobObject::new(engine.clone(), id, view);
         sync(
             connection,
             &mut self.jobs,
@@ -113,11 +138,8 @@ impl Publisher {
             make,
         )
         .await?;
-        for (&id, job) in &shown.jobs {
-            let is_new = !self.jobs.contains_key(&id);
-            if !runs(job) && (is_new || running.contains(&id)) {
-                tell_end(connection, id, job).await?;
-            }
+        for id in ended {
+            tell_end(connection, id, &shown.jobs[&id]).await?;
         }
         self.engine.board().note_told(shown.generation());
         Ok(())
@@ -135,12 +157,12 @@ async fn tell_end(connection: &Connection, id: JobId, job: &JobShown) -> zbus::R
 }
 
 /// Makes the objects of one interface be those on the board.
-async fn sync<I: Interface, K: Ord + Clone, V>(
+async fn sync<I: Shows<V>, K: Ord + Clone, V>(
     connection: &Connection,
-    told: &mut BTreeMap<K, Told<V>>,
+    told: &mut BTreeMap<K, Arc<V>>,
     shown: &BTreeMap<K, Arc<V>>,
     path: impl Fn(&K) -> OwnedObjectPath,
-    make: impl Fn(&K) -> I,
+    make: impl Fn(&K, Arc<V>) -> I,
 ) -> zbus::Result<()> {
     let server = connection.object_server();
     let gone: Vec<K> = told
@@ -153,53 +175,55 @@ async fn sync<I: Interface, K: Ord + Clone, V>(
         server.remove::<I, _>(path(&key)).await?;
     }
     for (key, view) in shown {
-        let path = path(key);
-        match told.get_mut(key) {
-            Some(told) if Arc::ptr_eq(&told.view, view) => {}
-            Some(told) => {
-                told.view = view.clone();
-                tell_changes::<I>(connection, &path, &mut told.values).await?;
-            }
-            None => {
-                server.at(&path, make(key)).await?;
-                let values = values::<I>(connection, &path).await?;
-                let view = view.clone();
-                told.insert(key.clone(), Told { view, values });
-            }
+        match told.insert(key.clone(), view.clone()) {
+            Some(before) if Arc::ptr_eq(&before, view) => {}
+            Some(_) => show::<I, V>(connection, &path(key), view).await?,
+            None => drop(server.at(path(key), make(key, view.clone())).await?),
         }
     }
     Ok(())
 }
 
-/// Sends the properties of an object that are other than before.
-async fn tell_changes<I: Interface>(
+/// Lets an object look like this, and sends the properties that are other than before.
+async fn show<I: Shows<V>, V>(
     connection: &Connection,
     path: &ObjectPath<'_>,
-    told: &mut Values,
+    view: &Arc<V>,
 ) -> zbus::Result<()> {
-    let now = values::<I>(connection, path).await?;
+    let object = connection.object_server().interface::<_, I>(path).await?;
+    let emitter = object.signal_emitter();
+    let shows = object.get().await;
+    let before = values(connection, &*shows, emitter).await?;
+    shows.show(view.clone());
+    let now = values(connection, &*shows, emitter).await?;
+    tell_changes::<I>(&before, &now, emitter).await
+}
+
+/// Sends the properties that are other than before; all are new to who sees the object
+/// for the first time.
+async fn tell_changes<I: Interface>(
+    before: &Values,
+    now: &Values,
+    emitter: &SignalEmitter<'_>,
+) -> zbus::Result<()> {
     let mut changed: HashMap<&str, Variant<'_>> = HashMap::new();
-    for (name, value) in &now {
-        if told.get(name) != Some(value) {
+    for (name, value) in now {
+        if before.get(name) != Some(value) {
             changed.insert(name, Variant::try_from(value)?);
         }
     }
-    if !changed.is_empty() && !told.is_empty() {
-        let emitter = SignalEmitter::new(connection, path)?;
-        let none = Cow::Borrowed([].as_slice());
-        Properties::properties_changed(&emitter, I::name(), changed, none).await?;
+    if changed.is_empty() || before.is_empty() {
+        return Ok(());
     }
-    *told = now;
-    Ok(())
+    let none = Cow::Borrowed([].as_slice());
+    Properties::properties_changed(emitter, I::name(), changed, none).await
 }
 
-async fn values<I: Interface>(
+async fn values(
     connection: &Connection,
-    path: &ObjectPath<'_>,
+    object: &impl Interface,
+    emitter: &SignalEmitter<'_>,
 ) -> zbus::Result<Values> {
     let server = connection.object_server();
-    let object = server.interface::<_, I>(path).await?;
-    let values = object.get().await;
-    let emitter = object.signal_emitter();
-    Ok(values.get_all(server, connection, None, emitter).await?)
+    Ok(object.get_all(server, connection, None, emitter).await?)
 }

@@ -58,6 +58,12 @@ pub fn daemon(handle: &Handle, daemon: &str) -> String {
     format!("aegis-kit-{handle}:{daemon}.service")
 }
 
+/// `aegis-kit-HANDLE:DAEMON`, the word by which the journal knows each line of a daemon
+/// and of its children (systemd.exec(5), `SyslogIdentifier=`).
+pub fn daemon_identifier(unit: &str) -> &str {
+    unit.strip_suffix(".service").unwrap_or(unit)
+}
+
 /// `aegis-api-HANDLE.socket`
 pub fn api_socket(handle: &Handle) -> String {
     format!("aegis-api-{handle}.socket")

@@ -2,7 +2,10 @@
 //! rotation and rights.
 //!
 //! Lines are found by unit and not by `AEGIS_INSTANCE`: user managers before
-//! version 254 do not put that field on the lines of daemons.
+//! version 254 do not put that field on the lines of daemons. The journal does not know
+//! the unit of a process that has ended when it reads its line, as the small programs of
+//! a shell script have, unless the unit is the system manager's: of a user's daemons it
+//! still knows the word that its stream was opened with.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -11,12 +14,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_core::layout::Mode;
+use aegis_core::units;
 use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
 use tokio::net::unix::pipe;
 
 use super::entry::{Entry, Writer};
 use crate::failure::Failure;
+
+/// The word of a stream, systemd.journal-fields(7).
+const IDENTIFIER: &str = "SYSLOG_IDENTIFIER";
 
 /// What of the journal is wanted.
 #[derive(Debug)]
@@ -152,14 +159,21 @@ impl Journal {
             Mode::User => ("_SYSTEMD_USER_UNIT", "USER_UNIT"),
             Mode::System => ("_SYSTEMD_UNIT", "UNIT"),
         };
-        let names = self.writers.keys().map(|unit| (of_process, unit));
-        let managed = self.managed.keys().map(|unit| (of_manager, unit));
+        let names = self.writers.keys().map(|unit| (of_process, unit.as_str()));
+        let managed = self.managed.keys().map(|unit| (of_manager, unit.as_str()));
+        let daemons = self.writers.iter().filter(|(_, (_, writer))| {
+            self.mode == Mode::User && matches!(writer, Writer::Daemon(_))
+        });
+        let streams = daemons.map(|(unit, _)| (IDENTIFIER, units::daemon_identifier(unit)));
         let mut words = Vec::new();
-        for (field, unit) in names.chain(managed) {
+        for (field, value) in names.chain(managed).chain(streams) {
             if !words.is_empty() {
                 words.push("+".to_owned());
             }
-            words.push(format!("{field}={unit}"));
+            words.push(format!("{field}={value}"));
+            if field == IDENTIFIER {
+                words.push("_TRANSPORT=stdout".to_owned());
+            }
             if self.mode == Mode::User {
                 words.push(format!("_UID={uid}"));
             }
@@ -210,8 +224,13 @@ impl Reader {
         let (instance, writer) = match about {
             Some(handle) => (handle.clone(), Writer::ServiceManager),
             None => {
-                let unit = either("_SYSTEMD_USER_UNIT", "_SYSTEMD_UNIT")?;
-                self.writers.get(unit).cloned()?
+                let unit = either("_SYSTEMD_USER_UNIT", "_SYSTEMD_UNIT");
+                let known = unit.and_then(|unit| self.writers.get(unit));
+                let of_stream = || {
+                    let identifier = text(IDENTIFIER)?;
+                    self.writers.get(&format!("{identifier}.service"))
+                };
+                known.or_else(of_stream).cloned()?
             }
         };
         let time_us = text("__REALTIME_TIMESTAMP")?.parse().ok()?;
@@ -365,6 +384,8 @@ mod tests {
         );
         let words = journal(Mode::User).matches();
         assert!(words[1].starts_with("_UID="), "{words:?}");
+        let streams = "+ SYSLOG_IDENTIFIER=aegis-kit-web:gateway _TRANSPORT=stdout _UID=";
+        assert!(words.join(" ").contains(streams), "{words:?}");
     }
 
     #[test]
@@ -376,6 +397,10 @@ mod tests {
         assert_eq!(entry.writer, Writer::Daemon("gateway".into()));
         assert_eq!((entry.time_us, entry.text.as_str()), (5, "hello"));
         assert_eq!(reader.cursor.as_deref(), Some("c1"));
+        let of_a_child = br#"{"__REALTIME_TIMESTAMP":"5","MESSAGE":"bye",
+            "SYSLOG_IDENTIFIER":"aegis-kit-web:gateway"}"#;
+        let entry = reader.read(of_a_child).unwrap();
+        assert_eq!(entry.writer, Writer::Daemon("gateway".into()));
         let managed = br#"{"__REALTIME_TIMESTAMP":"6","USER_UNIT":"aegis-vm-web.service",
             "_SYSTEMD_USER_UNIT":"init.scope","MESSAGE":"Started"}"#;
         assert_eq!(reader.read(managed).unwrap().writer, Writer::ServiceManager);

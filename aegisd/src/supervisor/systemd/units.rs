@@ -182,7 +182,10 @@ impl UnitMaker {
                 (vec![EXIT_CONFIG], Vec::<i32>::new()).into(),
             ),
             ("KillMode", "mixed".into()),
-            ("SyslogIdentifier", "aegis-kit".into()),
+            (
+                "SyslogIdentifier",
+                units::daemon_identifier(&unit.name()).to_owned().into(),
+            ),
         ];
         if !self.grows_delays() {
             let mut ended = plan.ended.clone();
