@@ -17,6 +17,11 @@ mod rounds;
 
 use std::time::{Duration, Instant};
 
+use footprint::Footprint;
+
+use crate::instance::Instance;
+use crate::seat::Seat;
+
 pub use crowd::crowd;
 pub use lives::lives;
 pub use rounds::rounds;
@@ -35,6 +40,22 @@ impl Figures {
     fn note(&mut self, what: &str, result: anyhow::Result<()>) {
         if let Err(error) = result {
             self.failures.push(format!("{what}: {error:#}"));
+        }
+    }
+
+    /// Notes what processes still hold more of than before; gives what they hold.
+    fn note_growth(
+        &mut self,
+        seat: Seat<'_>,
+        before: &Footprint,
+        instances: &[&Instance<'_>],
+    ) -> anyhow::Result<Footprint> {
+        match before.wait_until_restored(seat, instances) {
+            Ok(after) => Ok(after),
+            Err(error) => {
+                self.failures.push(format!("what grew: {error:#}"));
+                Footprint::take(seat, instances)
+            }
         }
     }
 }

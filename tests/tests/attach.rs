@@ -41,8 +41,8 @@ fn without_a_terminal_a_shell_stays_and_can_be_typed_to() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);
     let instance = Instance::start(seat, "attach-detached", "-- sh")?;
-    let typed = seat
-        .run("(sleep 1; echo 'echo a''b; exit 4'; sleep 5) | aegisctl attach attach-detached")?;
+    let typed =
+        seat.run("(sleep 1; echo 'echo a''b; exit 4'; sleep 5) | aegisctl attach attach-detached")?;
     assert_eq!(typed.code(), 4, "{}", typed.error_text());
     assert!(typed.text().contains("ab"), "{}", typed.text());
     instance.wait_for_state("stopped")?;

@@ -47,13 +47,7 @@ pub fn crowd(seat: Seat<'_>, count: usize) -> Result<Figures> {
             "not all opened and closed".to_owned()
         }
     };
-    let after = match before.wait_until_restored(seat, &instances) {
-        Ok(after) => after,
-        Err(error) => {
-            figures.failures.push(format!("what grew: {error:#}"));
-            Footprint::take(seat, &instances)?
-        }
-    };
+    let after = figures.note_growth(seat, &before, &instances)?;
     let mut guest_after = guest;
     // The processes that count are counted too, and not always all of them.
     let settled = wait_until(SETTLE, "the guest's processes to end", || {

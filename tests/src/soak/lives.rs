@@ -64,13 +64,7 @@ pub fn lives(seat: Seat<'_>, extent: Extent) -> Result<Figures> {
         "what is left",
         inventory.wait_until_restored(seat, |_| false),
     );
-    let after = match before.wait_until_restored(seat, &[]) {
-        Ok(after) => after,
-        Err(error) => {
-            figures.failures.push(format!("what grew: {error:#}"));
-            Footprint::take(seat, &[])?
-        }
-    };
+    let after = figures.note_growth(seat, &before, &[])?;
     figures.text = format!(
         "{lived} lives, {ABREAST} at a time, {:.2} s each; {} failures.\n\n{}",
         seconds / lived as f64,

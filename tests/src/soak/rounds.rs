@@ -47,13 +47,7 @@ pub fn rounds(seat: Seat<'_>, extent: Extent) -> Result<Figures> {
             std::thread::sleep(REST);
         }
     }
-    let after = match before.wait_until_restored(seat, &[&beside]) {
-        Ok(after) => after,
-        Err(error) => {
-            figures.failures.push(format!("what grew: {error:#}"));
-            Footprint::take(seat, &[&beside])?
-        }
-    };
+    let after = figures.note_growth(seat, &before, &[&beside])?;
     figures.text = format!(
         "{done} rounds in {} s; {} failures.\n\n{}",
         begin.elapsed().as_secs(),
