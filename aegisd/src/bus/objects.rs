@@ -18,6 +18,7 @@ use aegis_bus::job::JobState;
 use aegis_bus::kit::KitView;
 use aegis_bus::names::{ROOT_PATH, instance_path, job_path, kit_path};
 use aegis_core::handle::Handle;
+use tokio::sync::watch;
 use zbus::fdo::Properties;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
@@ -63,6 +64,8 @@ impl<V> Looks<V> {
 pub struct Publisher {
     connection: Connection,
     engine: Arc<Engine>,
+    /// From before the first telling: no change falls between two of them.
+    shown: watch::Receiver<Shown>,
     manager: Values,
     instances: BTreeMap<Handle, Arc<InstanceView>>,
     kits: BTreeMap<String, Arc<KitView>>,
@@ -73,6 +76,7 @@ impl Publisher {
     pub fn new(connection: Connection, engine: Arc<Engine>) -> Self {
         Self {
             connection,
+            shown: engine.board().follow(),
             engine,
             manager: Values::new(),
             instances: BTreeMap::new(),
@@ -86,10 +90,8 @@ impl Publisher {
     /// # Errors
     /// How it broke.
     pub async fn run(mut self) -> zbus::Result<()> {
-        let mut shown = self.engine.board().follow();
         // The board lives as long as the engine, which this task keeps.
-        while shown.changed().await.is_ok() {
-            shown.mark_unchanged();
+        while self.shown.changed().await.is_ok() {
             self.tell().await?;
         }
         Ok(())
@@ -100,7 +102,7 @@ impl Publisher {
     /// # Errors
     /// The connection is broken.
     pub async fn tell(&mut self) -> zbus::Result<()> {
-        let shown: Shown = self.engine.board().follow().borrow().clone();
+        let shown = self.shown.borrow_and_update().clone();
         let engine = &self.engine;
         let connection = &self.connection;
         let root = ObjectPath::from_static_str_unchecked(ROOT_PATH);
