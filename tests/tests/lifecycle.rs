@@ -288,7 +288,14 @@ fn a_stop_lets_the_command_end_in_order() -> Result<()> {
 
     // One that will not end is killed after the grace period.
     let command = "trap \"\" TERM; echo up; while :; do sleep 0.1; done";
-    let stubborn = Instance::start(seat, "life-stubborn", &format!("-- sh -c '{command}'"))?;
+    let stubborn = Instance::start(
+        seat,
+        "life-stubborn",
+        &format!("--no-terminal -- sh -c '{command}'"),
+    )?;
+    wait_until(DEADLINE, "the command to be up", || {
+        Ok(seat.aegis_ok("logs life-stubborn")?.contains("up"))
+    })?;
     stubborn.act("stop --grace 1")?;
     assert_eq!(stubborn.state()?, "stopped");
     assert_eq!(

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aegis_core::control::VmStatus;
@@ -250,21 +251,28 @@ impl Work {
             .await?;
         report.says("stopping the guest");
         let vm = self.vm();
+        let killed = AtomicBool::new(false);
         let killing = async {
             let Some(grace) = grace_secs else {
                 return std::future::pending::<Infallible>().await;
             };
             tokio::time::sleep(Duration::from_secs(grace.into())).await;
             report.says("killing the VM");
+            killed.store(true, Ordering::Relaxed);
             // It may end by itself at this moment; then there is nothing to kill.
             drop(self.shared.supervisor.signal(&vm, SIGKILL).await);
             std::future::pending().await
         };
         // Side by side: a call that waits for another to go on waits for ever.
-        tokio::select! {
-            stopped = self.stop_unit(&vm) => stopped,
+        let stopped = tokio::select! {
+            stopped = self.stop_unit(&vm) => stopped?,
             never = killing => match never {},
+        };
+        if killed.load(Ordering::Relaxed) {
+            // To the manager a kill is a failure. Here it was asked for.
+            self.shared.supervisor.clear(&vm).await?;
         }
+        Ok(stopped)
     }
 
     /// A VM that is stopped is started: what is asked for is one that is fresh.
