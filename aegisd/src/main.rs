@@ -53,8 +53,9 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Nothing here computes; more threads would only cost memory.
         .worker_threads(2)
-        // For steps on the disk. At the start all instances take some at once.
-        .max_blocking_threads(8)
+        // For steps on the disk. At the start all instances take some at once, and each
+        // may have one that hangs in a file system which does not answer.
+        .max_blocking_threads(64)
         .thread_name("aegisd")
         .enable_all()
         .build();

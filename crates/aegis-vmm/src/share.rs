@@ -3,9 +3,10 @@
 //! virtiofs where a virtiofsd is installed that can squash users, else QEMU's own
 //! 9p server, and always that where the guest is emulated: virtiofsd writes into the
 //! guest's memory without QEMU's knowledge, which goes on with what it translated of
-//! the code that was there before, so that programs of the folder crash. Either way the server sees the folder and nothing else of the
-//! host's files, since it runs in a jail; links in the folder are resolved by the
-//! guest, so one that points out of it points into the guest's own files.
+//! the code that was there before, so that programs of the folder crash. Either way the
+//! server sees the folder and nothing else of the host's files, since it runs in a jail;
+//! links in the folder are resolved by the guest, so one that points out of it points
+//! into the guest's own files.
 //!
 //! Users: every user of the guest acts on the folder as the user who owns the VM,
 //! whose files are root's in the guest; files of others are nobody's. Modes and
