@@ -1,0 +1,10 @@
+//! OCI images: where they come from, and what a guest boots of them.
+//!
+//! ```text
+//!  registry, layout, archive ──source──► blobs, verified ──layer──► SquashFS, one per layer
+//!                                                                     │
+//!                              store: names → images → layers ◄───────┘
+//! ```
+//!
+//! | module | what it owns |
+//! |---|---|
