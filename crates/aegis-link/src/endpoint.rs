@@ -324,7 +324,8 @@ impl State {
     }
 }
 
-/// Moves bytes until the link ends, and says why.
+/// Moves bytes until the link ends, and says why. A peer that takes no more may have
+/// sent its last words before, so those are read to the end.
 async fn run<C>(
     shared: &Arc<Shared>,
     mut reader: ReadHalf<C>,
@@ -336,13 +337,14 @@ where
     let mut input = vec![0; CHUNK];
     let mut output = Vec::with_capacity(2 * CHUNK);
     let mut sent = 0;
+    let mut unsendable = None;
     loop {
         {
             let mut state = shared.lock();
             if let Some(end) = &state.end {
                 return end.clone();
             }
-            if sent == output.len() {
+            if unsendable.is_none() && sent == output.len() {
                 output.clear();
                 sent = 0;
                 state.mux.transmit(&mut output, CHUNK);
@@ -360,7 +362,7 @@ where
         tokio::select! {
             read = reader.read(&mut input) => {
                 let received = match read {
-                    Ok(0) => Err(LinkError::Eof),
+                    Ok(0) => Err(unsendable.take().unwrap_or(LinkError::Eof)),
                     Ok(count) => shared
                         .lock()
                         .mux
@@ -372,10 +374,12 @@ where
                     return end;
                 }
             }
-            written = writer.write(&output[sent..]), if sent < output.len() => match written {
-                Ok(count) => sent += count,
-                Err(source) => return LinkError::Io(Arc::new(source)),
-            },
+            written = writer.write(&output[sent..]), if unsendable.is_none() && sent < output.len() => {
+                match written {
+                    Ok(count) => sent += count,
+                    Err(source) => unsendable = Some(LinkError::Io(Arc::new(source))),
+                }
+            }
             () = shared.wake.notified() => {}
         }
     }

@@ -21,6 +21,7 @@ use aegis_link::{Handle, Incoming, LinkError, LinkStream, Received, Responder, R
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::fd::Nonblocking;
@@ -31,12 +32,17 @@ use crate::{boot, command, memory, process, processes, stop};
 /// How long the reply to Stop may take to reach the host before we go on.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long what programs wrote last may take to reach the host.
+const OUTPUT_DEADLINE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 enum Phase {
     Waiting,
     Booted {
         /// The writable disk, if there is one.
         writable: Option<File>,
+        /// The task that carries the command's output, if there is a command.
+        command: Option<JoinHandle<()>>,
     },
     Stopping,
 }
@@ -134,17 +140,14 @@ impl Guest {
         }
         match boot::boot(&request) {
             Ok(writable) => {
-                self.phase = Phase::Booted { writable };
                 responder.reply(Ok(Reply::Booted(Booted {
                     uptime_ms: uptime_ms(),
                 })));
-                if let Some(program) = request.command {
-                    tokio::spawn(command::run(
-                        self.link.clone(),
-                        self.reaper.clone(),
-                        program,
-                    ));
-                }
+                let command = request.command.map(|program| {
+                    let (link, reaper) = (self.link.clone(), self.reaper.clone());
+                    tokio::spawn(command::run(link, reaper, program))
+                });
+                self.phase = Phase::Booted { writable, command };
             }
             Err(error) => responder.reply(Err(error.fault())),
         }
@@ -152,16 +155,27 @@ impl Guest {
 
     fn stop(&mut self, grace_ms: u32, responder: Responder) {
         responder.reply(Ok(Reply::Done));
-        let writable = match std::mem::replace(&mut self.phase, Phase::Stopping) {
+        let (writable, command) = match std::mem::replace(&mut self.phase, Phase::Stopping) {
             Phase::Stopping => return,
-            Phase::Waiting => None,
-            Phase::Booted { writable } => writable,
+            Phase::Waiting => (None, None),
+            Phase::Booted { writable, command } => (writable, command),
         };
+        let grace = Duration::from_millis(grace_ms.into());
         let (link, reaper) = (self.link.clone(), self.reaper.clone());
+        let sessions = self.sessions.clone();
         tokio::spawn(async move {
             timeout(FLUSH_DEADLINE, link.flush()).await.ok();
-            let grace = Duration::from_millis(grace_ms.into());
-            stop::stop(&reaper, grace, writable.as_ref()).await
+            stop::end_processes(&reaper, grace).await;
+            let last_words = async {
+                if let Some(command) = command {
+                    command.await.ok();
+                }
+                sessions.all_over().await;
+                link.flush().await.ok();
+            };
+            timeout(OUTPUT_DEADLINE, last_words).await.ok();
+            stop::leave_disks_clean(writable.as_ref());
+            stop::reset_machine()
         });
     }
 

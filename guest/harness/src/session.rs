@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf};
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::fd::Nonblocking;
 use crate::process::{self, Streams};
@@ -37,6 +37,7 @@ const MAX_SESSIONS: usize = 512;
 pub(crate) struct Sessions {
     reaper: Reaper,
     table: Arc<Mutex<HashMap<SessionId, Session>>>,
+    one_is_over: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -68,6 +69,7 @@ impl Sessions {
         Sessions {
             reaper,
             table: Arc::default(),
+            one_is_over: Arc::default(),
         }
     }
 
@@ -199,7 +201,23 @@ impl Sessions {
         table.retain(|_, session| session.is_running());
     }
 
+    /// Resolves once the output of every program is with the link.
+    pub(crate) async fn all_over(&self) {
+        loop {
+            let notified = self.one_is_over.notified();
+            if !self.lock().values().any(Session::is_running) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     fn over(&self, session: SessionId, end: ProcessEnd) {
+        self.finish(session, end);
+        self.one_is_over.notify_waiters();
+    }
+
+    fn finish(&self, session: SessionId, end: ProcessEnd) {
         let mut table = self.lock();
         let Some(found) = table.get_mut(&session) else {
             return;

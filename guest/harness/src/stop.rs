@@ -20,8 +20,8 @@ const KILL_DEADLINE: Duration = Duration::from_secs(2);
 /// Everyone but ourselves (kill(2), pid -1).
 const EVERYONE: Pid = Pid::from_raw(-1);
 
-/// Ends all processes, makes the disks clean and resets the machine.
-pub(crate) async fn stop(reaper: &Reaper, grace: Duration, writable: Option<&File>) -> ! {
+/// Ends all processes but ours: by SIGTERM, and after the grace by SIGKILL.
+pub(crate) async fn end_processes(reaper: &Reaper, grace: Duration) {
     // Nobody left to signal is as good.
     kill(EVERYONE, Signal::SIGTERM).ok();
     kill(EVERYONE, Signal::SIGCONT).ok();
@@ -29,9 +29,12 @@ pub(crate) async fn stop(reaper: &Reaper, grace: Duration, writable: Option<&Fil
         kill(EVERYONE, Signal::SIGKILL).ok();
         timeout(KILL_DEADLINE, reaper.no_child_left()).await.ok();
     }
+}
+
+/// Writes everything to the disks and lets go of them.
+pub(crate) fn leave_disks_clean(writable: Option<&File>) {
     sync();
     release_file_systems(writable);
-    reset_machine()
 }
 
 /// Unmounts what can be unmounted and makes the rest read-only. A file system

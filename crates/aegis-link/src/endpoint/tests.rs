@@ -135,6 +135,25 @@ async fn what_was_said_before_the_end_is_still_heard() {
 }
 
 #[tokio::test]
+async fn what_a_peer_said_before_it_stopped_listening_arrives() {
+    let (mine, theirs) = tokio::io::duplex(1 << 20);
+    let (deaf, gone) = tokio::io::duplex(64);
+    drop(gone);
+    let (host, mut incoming) = start(tokio::io::join(theirs, deaf), Role::Host);
+    let unheard = tokio::spawn(async move { host.ping().await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (guest, guest_incoming) = start(mine, Role::Guest);
+    guest.send_event(Event::Log { stream: 1 });
+    guest.flush().await.unwrap();
+    drop((guest, guest_incoming));
+    let heard = timeout(SOON, incoming.next()).await.unwrap();
+    assert!(matches!(heard, Ok(Received::Event { .. })), "{heard:?}");
+    let end = timeout(SOON, incoming.next()).await.unwrap();
+    assert!(matches!(end, Err(LinkError::Io(_))), "{end:?}");
+    assert!(unheard.await.unwrap().is_err());
+}
+
+#[tokio::test]
 async fn a_call_given_up_before_it_is_sent_leaves_nothing() {
     let (channel, _silent) = tokio::io::duplex(64);
     let (host, _incoming) = start(channel, Role::Host);
