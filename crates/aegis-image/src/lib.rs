@@ -8,3 +8,10 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`record`] | what is known of an image that is here |
+//! | [`store`] | images, names and layers as files |
+//! | [`protocol`] | what aegisd and the program `aegis-image` say to each other |
+
+pub mod protocol;
+pub mod record;
+pub mod store;

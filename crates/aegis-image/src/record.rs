@@ -1,0 +1,191 @@
+//! What is known of an image once it is here.
+
+use std::fmt;
+use std::str::FromStr;
+
+use oci_spec::image::{Digest, ImageConfiguration};
+use serde::{Deserialize, Serialize};
+
+/// An image: its layers, all of which are in the store, and what it says about
+/// the programs that run on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The digest of its configuration, by which Docker and podman name it too.
+    pub id: Digest,
+    /// The digest of its manifest, by which registries name it; an archive of
+    /// `docker save` has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
+    /// `linux/amd64`, with the variant where there is one.
+    pub platform: String,
+    /// When it was built, RFC 3339, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The lowest first.
+    pub layers: Vec<Layer>,
+    pub config: Config,
+}
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The digest of its tar stream (OCI image-spec config.md, `rootfs.diff_ids`).
+    pub diff_id: Digest,
+    /// Bytes of that stream.
+    pub unpacked: u64,
+    /// Bytes that it takes here.
+    pub size: u64,
+}
+
+/// What an image says about its programs (OCI image-spec config.md, `config`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// `NAME=VALUE` each.
+    pub env: Vec<String>,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    /// A name or number of a signal.
+    pub stop_signal: Option<String>,
+    /// `80/tcp` each.
+    pub exposed: Vec<String>,
+}
+
+/// A name under which an image was pulled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// The whole name, e.g. `docker.io/library/alpine:3.20`.
+    pub name: String,
+    /// The image it meant when it was last looked up.
+    pub image: Digest,
+    /// When that was, microseconds since 1970.
+    pub pulled_us: u64,
+}
+
+impl Image {
+    /// Bytes that its layers take here; other images may share them.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+}
+
+impl Config {
+    /// What an image's configuration says.
+    pub fn of(configuration: &ImageConfiguration) -> Self {
+        let Some(config) = configuration.config() else {
+            return Self::default();
+        };
+        let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
+        Self {
+            env: config.env().clone().unwrap_or_default(),
+            entrypoint: config.entrypoint().clone().unwrap_or_default(),
+            cmd: config.cmd().clone().unwrap_or_default(),
+            workdir: text(config.working_dir()),
+            user: text(config.user()),
+            stop_signal: text(config.stop_signal()),
+            exposed: config.exposed_ports().clone().unwrap_or_default(),
+        }
+    }
+
+    /// The command of an instance of the image, as docker-run(1) puts it together:
+    /// the entry point, then the words the user gave, else the image's own. An entry
+    /// point of the user's does without those of the image.
+    pub fn command(&self, entrypoint: Option<&[String]>, words: &[String]) -> Vec<String> {
+        let own = if words.is_empty() && entrypoint.is_none() {
+            &self.cmd
+        } else {
+            words
+        };
+        let entrypoint = entrypoint.unwrap_or(&self.entrypoint);
+        entrypoint.iter().chain(own).cloned().collect()
+    }
+
+    /// The number of the signal that asks the command to end; `None` where the image
+    /// names none, or none that there is.
+    pub fn stop_signal(&self) -> Option<i32> {
+        signal(self.stop_signal.as_deref()?)
+    }
+
+    /// The variables, the last of a name winning.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env
+            .iter()
+            .filter_map(|variable| variable.split_once('='))
+            .filter(|(name, _)| !name.is_empty())
+    }
+}
+
+/// The number of a signal by its number or name, with or without `SIG`.
+fn signal(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    // Signals without a name (signal(7), "Real-time signals").
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        let offset = offset
+            .strip_prefix('+')
+            .unwrap_or("0")
+            .parse::<i32>()
+            .ok()?;
+        return (0..=30).contains(&offset).then_some(34 + offset);
+    }
+    let signal = nix::sys::signal::Signal::from_str(&format!("SIG{name}")).ok()?;
+    Some(signal as i32)
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(short(&self.id))
+    }
+}
+
+/// The first twelve digits of a digest, which people tell images apart by.
+pub fn short(digest: &Digest) -> &str {
+    digest.digest().get(..12).unwrap_or(digest.digest())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_command_is_put_together_as_docker_does() {
+        let config = Config {
+            entrypoint: words("/entry -x"),
+            cmd: words("serve all"),
+            ..Config::default()
+        };
+        assert_eq!(config.command(None, &[]), words("/entry -x serve all"));
+        assert_eq!(config.command(None, &words("sh")), words("/entry -x sh"));
+        let own = words("python3");
+        assert_eq!(config.command(Some(&own), &[]), own);
+        assert_eq!(
+            config.command(Some(&own), &words("-V")),
+            words("python3 -V")
+        );
+        assert_eq!(config.command(Some(&[]), &words("ls")), words("ls"));
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in [
+            ("SIGQUIT", Some(3)),
+            ("term", Some(15)),
+            ("28", Some(28)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMIN", Some(34)),
+            ("SIGNOTHING", None),
+            ("0", None),
+        ] {
+            assert_eq!(signal(text), number, "{text}");
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! The images of one host, as files.
+//!
+//! ```text
+//!  ROOT/
+//!   layers/DIGEST.squashfs   one for each layer, read-only, shared by all images
+//!   images/DIGEST.json       one for each image, by its identity
+//!   names/DIGEST.json        one for each name; DIGEST is that of the name
+//!   work/                    what is under way, and the locks
+//! ```
+//!
+//! A file has its name only when it is whole and on the disk, and an image only when
+//! all its layers are there: a crash leaves at most something in `work/`, and layers
+//! that no image has, which the next pull uses and `prune` removes.
+//!
+//! Several programs work on one store. Whoever makes a layer holds the layer's lock;
+//! whoever publishes or removes an image holds the store's, for a moment. Locks are
+//! flock(2)'s, so they end with whoever holds them.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use aegis_fault_points::around;
+use oci_spec::image::Digest;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::record::{Image, Name};
+
+const LAYERS: &str = "layers";
+const IMAGES: &str = "images";
+const NAMES: &str = "names";
+const WORK: &str = "work";
+
+/// Why the store cannot do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot {operation} {path}", path = path.display())]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} of the image store cannot be read", path = path.display())]
+    Record {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the layer {0} of the image is not there any more")]
+    LayerGone(Digest),
+    #[error("the disk of {path} is full", path = path.display())]
+    Full { path: PathBuf },
+}
+
+/// The store of one folder. Cheap; holds nothing open.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A lock that is held until this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// What may go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prunable {
+    /// Images that nothing uses.
+    pub images: Vec<Digest>,
+    /// Layers that no other image has.
+    pub layers: Vec<Digest>,
+    /// Bytes that they take.
+    pub size: u64,
+}
+
+impl Store {
+    /// The store in a folder.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Makes the folders that are missing.
+    ///
+    /// # Errors
+    /// What the system says about a folder.
+    pub fn prepare(&self) -> Result<(), StoreError> {
+        for name in ["", LAYERS, IMAGES, NAMES, WORK] {
+            let folder = self.root.join(name);
+            let made = step("store.make-folder", || {
+                match DirBuilder::new().mode(0o700).create(&folder) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    made => made,
+                }
+            });
+            made.map_err(failed("make", &folder))?;
+        }
+        Ok(())
+    }
+
+    /// The folder of the layers.
+    pub fn layers(&self) -> PathBuf {
+        self.root.join(LAYERS)
+    }
+
+    /// Where a layer is, or would be.
+    pub fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.layers().join(format!("{}.squashfs", plain(diff_id)))
+    }
+
+    /// Bytes that a layer takes; `None` if it is not here.
+    pub fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
+        let found = fs::metadata(self.layer(diff_id)).ok()?;
+        Some(found.blocks() * 512)
+    }
+
+    /// A private folder for one pull. It is removed when it is dropped, and by
+    /// [`Store::sweep`] after a crash.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn work(&self) -> Result<Work, StoreError> {
+        let parent = self.root.join(WORK);
+        let folder = tempfile::Builder::new()
+            .prefix("pull-")
+            .tempdir_in(&parent)
+            .map_err(failed("make a folder in", &parent))?;
+        let lock = self.lock_file(&folder.path().join("lock"))?;
+        lock.lock().map_err(failed("lock", folder.path()))?;
+        Ok(Work {
+            folder,
+            _lock: Lock { _file: lock },
+        })
+    }
+
+    /// Waits until nobody else makes this layer.
+    ///
+    /// # Errors
+    /// What the system says about the lock.
+    pub fn lock_layer(&self, diff_id: &Digest) -> Result<Lock, StoreError> {
+        self.lock(&format!("{}.lock", plain(diff_id)))
+    }
+
+    fn lock_all(&self) -> Result<Lock, StoreError> {
+        self.lock("store.lock")
+    }
+
+    fn lock(&self, name: &str) -> Result<Lock, StoreError> {
+        let path = self.root.join(WORK).join(name);
+        loop {
+            let file = self.lock_file(&path)?;
+            file.lock().map_err(failed("lock", &path))?;
+            // Whoever held it may have removed it meanwhile.
+            let same = |other: fs::Metadata| {
+                file.metadata()
+                    .is_ok_and(|own| (own.dev(), own.ino()) == (other.dev(), other.ino()))
+            };
+            if fs::metadata(&path).is_ok_and(same) {
+                return Ok(Lock { _file: file });
+            }
+        }
+    }
+
+    fn lock_file(&self, path: &Path) -> Result<File, StoreError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options.open(path).map_err(failed("make", path))
+    }
+
+    /// Gives a finished layer its name. `file` lies in a [`Work`] folder; the layer's
+    /// lock is held.
+    ///
+    /// # Errors
+    /// What the system says; the file stays where it is.
+    pub fn add_layer(&self, file: &Path, diff_id: &Digest) -> Result<(), StoreError> {
+        let place = self.layer(diff_id);
+        let named = step("store.add-layer", || {
+            let opened = File::open(file)?;
+            opened.set_permissions(fs::Permissions::from_mode(0o400))?;
+            opened.sync_all()?;
+            fs::rename(file, &place)?;
+            File::open(self.layers())?.sync_all()
+        });
+        named.map_err(failed("make", &place))
+    }
+
+    /// Makes an image known, by its name where it has one.
+    ///
+    /// # Errors
+    /// [`StoreError::LayerGone`] if a layer was removed meanwhile; nothing is changed
+    /// then.
+    pub fn publish(&self, image: &Image, name: Option<&Name>) -> Result<(), StoreError> {
+        let _lock = self.lock_all()?;
+        let gone = |layer: &&crate::record::Layer| !self.layer(&layer.diff_id).exists();
+        if let Some(layer) = image.layers.iter().find(gone) {
+            return Err(StoreError::LayerGone(layer.diff_id.clone()));
+        }
+        self.write(&self.image_file(&image.id), image)?;
+        match name {
+            Some(name) => self.write(&self.name_file(&name.name), name),
+            None => Ok(()),
+        }
+    }
+
+    /// The image of an identity.
+    ///
+    /// # Errors
+    /// Its record cannot be read.
+    pub fn image(&self, id: &Digest) -> Result<Option<Image>, StoreError> {
+        read(&self.image_file(id))
+    }
+
+    /// What a name meant when it was last looked up.
+    ///
+    /// # Errors
+    /// Its record cannot be read.
+    pub fn name(&self, name: &str) -> Result<Option<Name>, StoreError> {
+        read(&self.name_file(name))
+    }
+
+    /// All images, by their identity. A record that cannot be read is left out, and
+    /// the next pull writes it anew.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn images(&self) -> Result<Vec<Image>, StoreError> {
+        let mut images: Vec<Image> = self.all(IMAGES)?;
+        images.sort_by(|a, b| a.id.digest().cmp(b.id.digest()));
+        Ok(images)
+    }
+
+    /// All names, in their order.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn names(&self) -> Result<Vec<Name>, StoreError> {
+        let mut names: Vec<Name> = self.all(NAMES)?;
+        names.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(names)
+    }
+
+    fn all<T: DeserializeOwned>(&self, folder: &str) -> Result<Vec<T>, StoreError> {
+        let folder = self.root.join(folder);
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed("read", &folder))?,
+        };
+        let paths = entries.flatten().map(|entry| entry.path());
+        let records = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        Ok(records.filter_map(|path| read(&path).ok()?).collect())
+    }
+
+    /// Forgets a name; its image stays.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn forget(&self, name: &str) -> Result<(), StoreError> {
+        let _lock = self.lock_all()?;
+        self.remove(&self.name_file(name))
+    }
+
+    /// Which images may go if those of `wanted` stay, and which layers with them. An
+    /// image that has a name is kept unless `named_too`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn prunable(
+        &self,
+        wanted: &BTreeSet<String>,
+        named_too: bool,
+    ) -> Result<Prunable, StoreError> {
+        let named: BTreeSet<String> = self
+            .names()?
+            .into_iter()
+            .map(|name| name.image.to_string())
+            .collect();
+        let stays = |image: &Image| {
+            let id = image.id.to_string();
+            wanted.contains(&id) || (!named_too && named.contains(&id))
+        };
+        let (kept, gone): (Vec<Image>, Vec<Image>) = self.images()?.into_iter().partition(stays);
+        let kept: BTreeSet<String> = kept
+            .iter()
+            .flat_map(|image| &image.layers)
+            .map(|layer| plain(&layer.diff_id))
+            .collect();
+        let mut layers = Vec::new();
+        let mut size = 0;
+        let folder = self.layers();
+        for entry in fs::read_dir(&folder)
+            .map_err(failed("read", &folder))?
+            .flatten()
+        {
+            let name = entry.file_name();
+            let Some(digest) = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".squashfs"))
+            else {
+                continue;
+            };
+            if kept.contains(digest) {
+                continue;
+            }
+            if let Some(digest) = unplain(digest) {
+                size += entry.metadata().map_or(0, |found| found.blocks() * 512);
+                layers.push(digest);
+            }
+        }
+        layers.sort_by(|a, b| a.digest().cmp(b.digest()));
+        let images = gone.into_iter().map(|image| image.id).collect();
+        Ok(Prunable {
+            images,
+            layers,
+            size,
+        })
+    }
+
+    /// Removes images, their names, and the layers that no other image has. A pull
+    /// under way that misses a layer then ([`Store::publish`]) makes it again.
+    ///
+    /// # Errors
+    /// What the system says; what was removed until then is gone.
+    pub fn prune(
+        &self,
+        wanted: &BTreeSet<String>,
+        named_too: bool,
+    ) -> Result<Prunable, StoreError> {
+        let _lock = self.lock_all()?;
+        let prunable = self.prunable(wanted, named_too)?;
+        // Names and images first: an image never lacks a layer.
+        for name in self.names()? {
+            if prunable.images.contains(&name.image) {
+                self.remove(&self.name_file(&name.name))?;
+            }
+        }
+        for image in &prunable.images {
+            self.remove(&self.image_file(image))?;
+        }
+        for layer in &prunable.layers {
+            self.remove(&self.layer(layer))?;
+        }
+        Ok(prunable)
+    }
+
+    /// Removes one image with its names, and the layers that no other image has.
+    ///
+    /// # Errors
+    /// What the system says; what was removed until then is gone.
+    pub fn remove_image(&self, id: &Digest) -> Result<Prunable, StoreError> {
+        let others = self.images()?.into_iter().map(|image| image.id.to_string());
+        let others = others.filter(|other| *other != id.to_string()).collect();
+        self.prune(&others, true)
+    }
+
+    /// Removes what pulls left that did not end: a folder whose lock nobody holds.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        let folder = self.root.join(WORK);
+        for entry in fs::read_dir(&folder)
+            .map_err(failed("read", &folder))?
+            .flatten()
+        {
+            let path = entry.path();
+            if !path.is_dir() {
+                continue;
+            }
+            let held = File::open(path.join("lock"))
+                .is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+            if !held {
+                let removed = step("store.sweep", || fs::remove_dir_all(&path));
+                removed.map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn image_file(&self, id: &Digest) -> PathBuf {
+        self.root.join(IMAGES).join(format!("{}.json", plain(id)))
+    }
+
+    /// A name has characters that a file's name cannot have.
+    fn name_file(&self, name: &str) -> PathBuf {
+        let digest = Sha256::digest(name.as_bytes());
+        let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.root.join(NAMES).join(format!("{digits}.json"))
+    }
+
+    fn write(&self, path: &Path, record: &impl Serialize) -> Result<(), StoreError> {
+        let written = step("store.write", || {
+            let folder = path.parent().unwrap_or(&self.root);
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            let json = serde_json::to_vec_pretty(record).map_err(io::Error::other)?;
+            file.write_all(&json)?;
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|error| error.error)?;
+            File::open(folder)?.sync_all()
+        });
+        written.map_err(failed("write", path))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        match step("store.remove", || fs::remove_file(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed("remove", path)),
+        }
+    }
+}
+
+/// The folder of one pull.
+#[derive(Debug)]
+pub struct Work {
+    folder: tempfile::TempDir,
+    _lock: Lock,
+}
+
+impl Work {
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let json = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        json => json.map_err(failed("read", path))?,
+    };
+    let record = serde_json::from_slice(&json).map_err(|source| StoreError::Record {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Some(record))
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path },
+        _ => StoreError::File {
+            operation,
+            path,
+            source,
+        },
+    }
+}
+
+/// A digest as a file's name: `sha256-…`.
+fn plain(digest: &Digest) -> String {
+    digest.to_string().replacen(':', "-", 1)
+}
+
+fn unplain(name: &str) -> Option<Digest> {
+    name.replacen('-', ":", 1).parse().ok()
+}
+
+fn step<T>(name: &str, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    around(name, |error| error, act)
+}
+
+#[cfg(test)]
+mod tests;
