@@ -16,8 +16,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aegis_bus::image::ImageView;
 use aegis_bus::instance::InstanceView;
-use aegis_bus::job::JobOutcome;
+use aegis_bus::job::{JobOutcome, JobPart};
 use aegis_bus::kit::KitView;
 use aegis_core::handle::Handle;
 use tokio::sync::watch;
@@ -33,6 +34,8 @@ pub struct Shown {
     pub instances: BTreeMap<Handle, Arc<InstanceView>>,
     /// By the name of the object: the kit's, or for a shadowed one a longer.
     pub kits: BTreeMap<String, Arc<KitView>>,
+    /// By the digits of their identity.
+    pub images: BTreeMap<String, Arc<ImageView>>,
     pub jobs: BTreeMap<JobId, Arc<JobShown>>,
     /// Whether units outlive the user's last session.
     pub lingering: bool,
@@ -58,6 +61,8 @@ pub struct JobShown {
     pub progress: f64,
     /// What it does at the moment, in words.
     pub status: String,
+    /// What it is made of, where it has parts that go on side by side.
+    pub parts: Vec<JobPart>,
     pub outcome: JobOutcome,
 }
 
@@ -96,6 +101,23 @@ impl Board {
             shown.instances.insert(handle.clone(), Arc::new(view));
             shown.generation += 1;
             true
+        });
+    }
+
+    /// Shows the images. Those that look as before keep their value.
+    pub fn show_images(&self, mut images: BTreeMap<String, Arc<ImageView>>) {
+        self.shown.send_if_modified(|shown| {
+            for (digits, view) in &mut images {
+                if let Some(before) = shown.images.get(digits).filter(|before| *before == view) {
+                    *view = before.clone();
+                }
+            }
+            let changed = shown.images != images;
+            if changed {
+                shown.images = images;
+                shown.generation += 1;
+            }
+            changed
         });
     }
 

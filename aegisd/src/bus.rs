@@ -3,9 +3,10 @@
 //!
 //! | module | what it serves |
 //! |---|---|
-//! | [`manager`], [`instance`], [`kit`], [`job`], [`secrets`] | one interface each |
+//! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`] | one interface each |
 //! | [`objects`] | the objects that come and go, and every signal |
 
+pub mod image;
 pub mod instance;
 pub mod job;
 pub mod kit;

@@ -4,6 +4,7 @@
 //! kit folders report, and makes new instances. It knows no transport: the bus
 //! asks it, and so would any other.
 
+mod images;
 mod prune;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::board::{Board, JobId};
 use crate::host::Host;
+use crate::images::Images;
 use crate::instance::{Directory, Instance, InstanceError, Operation, Shared, config, files};
 use crate::jobs::{Job, Jobs, Outcome};
 use crate::kits::Catalog;
@@ -102,6 +104,8 @@ impl Engine {
         let board = Arc::new(Board::default());
         let catalog = Arc::new(Catalog::new(&host, board.clone()));
         catalog.refresh();
+        let images = Images::open(&host, board.clone());
+        let images = images.map_err(|error| EngineError::Folders(Box::new(error.into())))?;
         let keys = Arc::new(FileKey::new(host.layout.secrets_key()));
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
@@ -113,6 +117,7 @@ impl Engine {
                 jobs: Jobs::new(board.clone()),
                 board,
                 catalog,
+                images: Arc::new(images),
                 directory: Directory::default(),
                 kit_folders: tokio::sync::RwLock::default(),
             }),
@@ -229,6 +234,7 @@ impl Engine {
             return Err(InstanceError::EphemeralStart);
         }
         let _kits = self.shared.kit_folders.read().await;
+        let _images = self.shared.images.keep().await;
         let mut record = self.record_for(name, request).await?;
         // In user mode everybody's home is aegisd's own.
         let mode = self.shared.host.layout.mode;
@@ -287,7 +293,12 @@ impl Engine {
             kit.map(|name| shared.catalog.find(&name)).transpose()
         });
         let kit = kit.await.map_err(ExpandError::from)?;
-        let spec = expand(request, kit.as_ref(), &handle, &self.shared.host)?;
+        let mut spec = expand(request, kit.as_ref(), &handle, &self.shared.host)?;
+        if !spec.image.is_empty() {
+            let (images, name) = (self.shared.images.clone(), spec.image.clone());
+            let image = crate::instance::blocking(move || images.find(&name)).await?;
+            spec.pinned = Some(image.pin());
+        }
         Ok(Record::new(handle, spec, crate::instance::now_us()))
     }
 

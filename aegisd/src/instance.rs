@@ -66,6 +66,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::board::{Board, JobId};
 use crate::host::Host;
+use crate::images::Images;
 use crate::jobs::{Job, Jobs};
 use crate::kits::watcher::HomeConfig;
 use crate::kits::{Catalog, install};
@@ -75,7 +76,7 @@ use crate::supervisor::state::{Change, Facts, UnitState};
 use crate::supervisor::{Supervisor, SupervisorError, UnitId, Usage};
 
 use admission::Kind;
-pub use error::InstanceError;
+pub use error::{InstanceError, supervisor_fault};
 
 /// Requests that may wait for an actor before callers are told to come back.
 const MAILBOX: usize = 16;
@@ -92,6 +93,7 @@ pub struct Shared {
     pub board: Arc<Board>,
     pub jobs: Jobs,
     pub catalog: Arc<Catalog>,
+    pub images: Arc<Images>,
     pub directory: Directory,
     /// Held for reading while an instance is made from a kit, and for writing while
     /// folders of kits come and go.
@@ -342,6 +344,16 @@ impl Instance {
     pub fn kit(&self) -> Option<String> {
         let record = self.record.borrow();
         record.spec.kit.as_ref().map(|kit| kit.name.clone())
+    }
+
+    /// The image it was made of, by its identity.
+    pub fn image_id(&self) -> Option<String> {
+        self.record
+            .borrow()
+            .spec
+            .pinned
+            .as_ref()
+            .map(|image| image.id.clone())
     }
 
     /// The programs of the host that it needs.

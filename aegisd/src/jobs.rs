@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aegis_bus::job::{JobOutcome, JobState, LINGER_SECS};
+use aegis_bus::job::{JobOutcome, JobPart, JobState, LINGER_SECS};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use tokio::sync::Notify;
@@ -59,6 +59,7 @@ impl Jobs {
             instance: instance.cloned(),
             progress: -1.0,
             status: String::new(),
+            parts: Vec::new(),
             outcome: JobOutcome {
                 state: JobState::Running,
                 fault: None,
@@ -168,6 +169,17 @@ impl Reporter {
     pub fn says(&self, words: &str) {
         if let Some((id, board)) = &self.shown {
             change(board, *id, |job| words.clone_into(&mut job.status));
+        }
+    }
+
+    /// Says how far the work is: 0 to 1, in words, and part by part.
+    pub fn is_at(&self, progress: f64, words: String, parts: Vec<JobPart>) {
+        if let Some((id, board)) = &self.shown {
+            change(board, *id, |job| {
+                job.progress = progress;
+                job.status = words;
+                job.parts = parts;
+            });
         }
     }
 

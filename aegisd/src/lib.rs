@@ -51,6 +51,7 @@ mod effects;
 pub mod engine;
 mod homes;
 pub mod host;
+pub mod images;
 pub mod instance;
 pub mod jobs;
 pub mod kits;

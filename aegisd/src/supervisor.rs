@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 pub use error::SupervisorError;
-pub use plan::{DaemonPlan, DoorPlan, InstancePlan, Limits};
+pub use plan::{DaemonPlan, DoorPlan, HelperPlan, InstancePlan, Limits};
 pub use state::{Change, Facts, UnitState, Usage};
 
 /// One unit of ours: an instance and what the unit is for.
@@ -194,6 +194,14 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// [`SupervisorError::Job`] where the daemon could not be started at all;
     /// one that starts and fails is restarted by the manager and no error here.
     async fn launch(&self, plan: &DaemonPlan) -> Result<Outcome, SupervisorError>;
+
+    /// Starts a helper and does not wait for it. That it could not be started shows as
+    /// the end of what is at the other end of its input.
+    ///
+    /// # Errors
+    /// The manager refused, or confinement is impossible and the plan does not waive
+    /// it.
+    async fn help(&self, plan: HelperPlan) -> Result<(), SupervisorError>;
 
     /// Starts a unit that was created: the VM of an instance whose sockets listen.
     ///

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aegis_bus::job::JobPart;
 use aegis_bus::names::instance_path;
 use zbus::object_server::SignalEmitter;
 use zbus::{ObjectPath, OwnedObjectPath};
@@ -68,6 +69,11 @@ impl JobObject {
     #[zbus(property)]
     fn status(&self) -> String {
         self.looks.get().status.clone()
+    }
+
+    #[zbus(property)]
+    fn parts(&self) -> Vec<JobPart> {
+        self.looks.get().parts.clone()
     }
 
     #[zbus(property)]

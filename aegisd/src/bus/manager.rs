@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aegis_bus::dict::{Dict, DictError, DictReader};
 use aegis_bus::error::BusFault;
+use aegis_bus::image::{PruneImagesOptions, PullOptions};
 use aegis_bus::kit::{InstallOptions, RemoveOptions};
 use aegis_bus::manager::{CheckRow, CreateOptions, SpecRequest};
 use aegis_bus::names::{instance_path, job_path, kit_path};
@@ -14,9 +15,10 @@ use futures_util::StreamExt;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, fdo};
 
-use super::secrets::passed_values;
+use super::secrets::{passed_access, passed_values};
 use crate::checks;
 use crate::engine::{Caller, Engine};
+use crate::images::Given;
 use crate::instance::InstanceError;
 
 /// The manager's object.
@@ -121,6 +123,45 @@ impl ManagerObject {
             .map_err(failed)?;
         self.engine.board().settled().await;
         Ok(())
+    }
+
+    #[zbus(out_args("job"))]
+    async fn pull_image(&self, name: String, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        let options = PullOptions::from_dict(options).map_err(refused)?;
+        let access = match options.access {
+            Some(descriptor) => Some(passed_access(descriptor).await?),
+            None => None,
+        };
+        let given = Given {
+            access,
+            source: options.source,
+            insecure: options.insecure,
+        };
+        let job = self.engine.pull_image(&name, given).map_err(failed)?;
+        self.engine.board().settled().await;
+        Ok(job_path(job))
+    }
+
+    #[zbus(out_args("images", "size"))]
+    async fn remove_image(
+        &self,
+        name: String,
+        options: Dict,
+    ) -> Result<(Vec<String>, u64), BusFault> {
+        DictReader::new("option", options)
+            .finish()
+            .map_err(refused)?;
+        let removed = self.engine.remove_image(&name).await.map_err(failed)?;
+        self.engine.board().settled().await;
+        Ok((removed.images, removed.size))
+    }
+
+    #[zbus(out_args("images", "size"))]
+    async fn prune_images(&self, options: Dict) -> Result<(Vec<String>, u64), BusFault> {
+        let options = PruneImagesOptions::from_dict(options).map_err(refused)?;
+        let removed = self.engine.prune_images(options).await.map_err(failed)?;
+        self.engine.board().settled().await;
+        Ok((removed.images, removed.size))
     }
 
     #[zbus(out_args("job"))]

@@ -13,16 +13,18 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aegis_bus::image::ImageView;
 use aegis_bus::instance::InstanceView;
 use aegis_bus::job::JobState;
 use aegis_bus::kit::KitView;
-use aegis_bus::names::{ROOT_PATH, instance_path, job_path, kit_path};
+use aegis_bus::names::{ROOT_PATH, image_path, instance_path, job_path, kit_path};
 use aegis_core::handle::Handle;
 use tokio::sync::watch;
 use zbus::fdo::Properties;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
+use super::image::ImageObject;
 use super::instance::InstanceObject;
 use super::job::JobObject;
 use super::kit::KitObject;
@@ -69,6 +71,7 @@ pub struct Publisher {
     manager: Values,
     instances: BTreeMap<Handle, Arc<InstanceView>>,
     kits: BTreeMap<String, Arc<KitView>>,
+    images: BTreeMap<String, Arc<ImageView>>,
     jobs: BTreeMap<JobId, Arc<JobShown>>,
 }
 
@@ -81,6 +84,7 @@ impl Publisher {
             manager: Values::new(),
             instances: BTreeMap::new(),
             kits: BTreeMap::new(),
+            images: BTreeMap::new(),
             jobs: BTreeMap::new(),
         }
     }
@@ -125,6 +129,9 @@ impl Publisher {
         let make = |_: &String, view| KitObject::new(view);
         let path = |object: &String| kit_path(object);
         sync(connection, &mut self.kits, &shown.kits, path, make).await?;
+        let make = |_: &String, view| ImageObject::new(view);
+        let path = |digits: &String| image_path(digits);
+        sync(connection, &mut self.images, &shown.images, path, make).await?;
         let ended: Vec<JobId> = shown
             .jobs
             .iter()

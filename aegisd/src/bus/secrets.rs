@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::secrets::{DeleteSecretOptions, SecretEntry, take_values};
-use aegis_core::secret::{SecretEnv, SecretName};
+use aegis_core::secret::{SecretEnv, SecretName, SecretText};
 use zbus::OwnedFd;
 
 use super::manager::{failed, refused};
@@ -68,6 +68,14 @@ pub(super) async fn passed_values(dict: &mut Dict) -> Result<SecretEnv, BusFault
             values.map_err(|error| secrets_failed(error.into()))
         }
     }
+}
+
+/// How a caller gets at an image, which holds credentials.
+pub(super) async fn passed_access(
+    descriptor: std::os::fd::OwnedFd,
+) -> Result<SecretText, BusFault> {
+    let text = passed::value(descriptor).await;
+    text.map_err(|error| secrets_failed(error.into()))
 }
 
 fn parse(name: &str) -> Result<SecretName, BusFault> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use aegis_bus::manager::SpecRequest;
 use aegis_core::port::PortMapping;
-use aegis_core::spec::InstanceSpec;
+use aegis_core::spec::{DEFAULT_DISK_MIB, InstanceSpec};
 
 /// Name, have, asked.
 type Difference = (String, String, String);
@@ -18,6 +18,9 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     let kit = have.kit.as_ref().map(|kit| kit.name.clone());
     found.compare("kit", kit.unwrap_or_default(), asked.kit.clone());
     found.compare("image", have.image.clone(), asked.image.clone());
+    let entrypoint = have.entrypoint.as_deref().map(words).unwrap_or_default();
+    let other = asked.entrypoint.as_deref().map(words);
+    found.compare("entrypoint", entrypoint, other);
     let command = asked.command.as_deref().map(words);
     found.compare("command", words(&have.command), command);
     let terminal = asked.terminal.map(yes_no);
@@ -64,6 +67,10 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     let workspace = have.workspace.as_ref().map(ToString::to_string);
     let other = asked.workspace.as_ref().map(ToString::to_string);
     found.compare("workspace", workspace.unwrap_or_default(), other);
+    let disk = have.disk_mib.unwrap_or(DEFAULT_DISK_MIB);
+    found.compare("disk", mib(disk), asked.disk_mib.map(mib));
+    let read_only = asked.read_only.then(|| yes_no(true));
+    found.compare("read-only", yes_no(have.read_only), read_only);
     let expose = (!asked.ports.is_empty()).then(|| ports(&asked.ports));
     found.compare("expose", ports(&have.ports), expose);
     for (name, value) in &asked.labels {

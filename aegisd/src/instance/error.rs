@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use aegis_core::fault::{Fault, Symbol, chain};
 use aegis_core::handle::Handle;
 
+use crate::images::ImageError;
 use crate::kits::expand::ExpandError;
 use crate::kits::install::InstallError;
 use crate::registry::RegistryError;
@@ -87,6 +88,8 @@ pub enum InstanceError {
     #[error(transparent)]
     Install(#[from] InstallError),
     #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
@@ -163,6 +166,7 @@ impl InstanceError {
             Self::EndedEarly => fault(Symbol::VmEnded),
             Self::Expand(error) => error.fault(),
             Self::Install(error) => error.fault(),
+            Self::Image(error) => error.fault(),
             Self::Registry(error) => error.fault(),
             Self::Secrets(error) => error.fault(),
             Self::Supervisor(error) => supervisor_fault(error),

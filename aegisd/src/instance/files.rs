@@ -12,7 +12,7 @@ use aegis_core::daemon::InstanceDaemon;
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
 use aegis_core::layout::MAX_SOCKET_PATH;
-use aegis_core::spec::Workspace;
+use aegis_core::spec::{DEFAULT_DISK_MIB, Workspace};
 use aegis_core::vm_spec::{Disk, VmSpec};
 use serde::Serialize;
 
@@ -27,9 +27,6 @@ mod inside;
 pub(crate) use inside::{MAX_FILE, open as open_inside};
 pub(super) use inside::{bring_config, read as read_inside, read_config};
 
-/// Size of an instance's writable layer in bytes. The file is sparse: this is
-/// what the guest may write at most, not what is taken at once.
-const DISK_SIZE: u64 = 8 << 30;
 /// Seconds between SIGTERM and SIGKILL at an orderly stop in the guest.
 pub(crate) const GRACE_SECS: u64 = 10;
 
@@ -301,8 +298,11 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
     let files = host.layout.instance(&record.handle);
     let disk = Disk {
         path: names.plain(&files.disk()),
-        size: DISK_SIZE,
+        size: u64::from(spec.disk_mib.unwrap_or(DEFAULT_DISK_MIB)) << 20,
     };
+    let image = spec.pinned.clone().unwrap_or_default();
+    let mut env = image.env;
+    env.extend(spec.env.clone());
     VmSpec {
         handle: record.handle.clone(),
         memory_mib: spec.memory_mib,
@@ -315,14 +315,14 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
             .workspace
             .as_ref()
             .map(|workspace| names.plain(&workspace_path(host, workspace))),
-        command: spec.command.clone(),
+        command: spec.full_command(),
         terminal: spec.terminal,
         restart: spec.restart,
-        env: spec.env.clone(),
+        env,
         needs_secrets: !spec.secrets.is_empty(),
         credential: Credential::default(),
-        workdir: spec.workdir.clone(),
-        user: spec.user.clone(),
+        workdir: spec.workdir.clone().or(image.workdir),
+        user: spec.user.clone().or(image.user),
         ports: spec.ports.clone(),
         ephemeral: spec.ephemeral,
         insecure: spec.insecure,

@@ -50,6 +50,7 @@ impl Names {
             ("accel.json", layout.accel_cache()),
             ("libexec", host.libexec.clone()),
             ("guest", host.guest_dir.clone()),
+            ("images", layout.images()),
             ("config", layout.daemon_config(handle)),
         ];
         let workspace = workspace.map(|workspace| ("workspace", workspace_path(host, workspace)));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aegis_core::daemon::{InstanceDaemon, Ready, Restart};
 use aegis_core::limits::ResourceLimits;
 use aegis_core::spec::InstanceSpec;
+use aegis_image::store::Store;
 
 use super::files::{GRACE_SECS, daemon_state_dir, workspace_path};
 use super::names::Names;
@@ -58,6 +59,9 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
     ];
     let mut read_only = vec![names.plain(&host.libexec), names.plain(&host.guest_dir)];
     read_only.extend(spec.inject.iter().cloned());
+    if spec.pinned.is_some() {
+        read_only.push(names.plain(&Store::at(layout.images()).layers()));
+    }
     let writable = own.into_iter().chain(workspace);
     let reach = Reach {
         read_only,

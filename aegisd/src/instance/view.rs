@@ -84,7 +84,7 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         kit_installed: sources.kit_installed,
         notes: sources.notes.to_vec(),
         image: spec.image.clone(),
-        command: spec.command.clone(),
+        command: spec.full_command(),
         memory_mib: spec.memory_mib,
         cpus: spec.cpus,
         accel: machine

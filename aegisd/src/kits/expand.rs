@@ -25,8 +25,6 @@ pub enum ExpandError {
     Kit(#[from] KitError),
     #[error("the instance cannot be made as asked")]
     Spec(#[from] SpecError),
-    #[error("the image '{0}' is not available: this version runs the built-in base image alone")]
-    Image(String),
     #[error(
         "the kit '{kit}' wants a daemon of '{handle}' to reach {path}, which it may not: {why}"
     )]
@@ -48,8 +46,6 @@ impl ExpandError {
             Self::Spec(_) | Self::EphemeralCommand => {
                 Fault::from_error(Symbol::InvalidArgument, self)
             }
-            Self::Image(_) => Fault::from_error(Symbol::ImageUnavailable, self)
-                .with_hint("leave the image out, or give an empty one: --image ''"),
             Self::Sandbox { .. } => Fault::from_error(Symbol::KitBroken, self),
         }
     }
@@ -81,8 +77,11 @@ pub fn expand(
     spec.cpus = request.cpus.unwrap_or(spec.cpus);
     spec.accel = request.accel.unwrap_or_default();
     spec.workspace = request.workspace.or(spec.workspace);
+    spec.disk_mib = request.disk_mib;
+    spec.read_only = request.read_only;
     spec.ports = merged(spec.ports, request.ports);
     spec.image = request.image.unwrap_or(spec.image);
+    spec.entrypoint = request.entrypoint;
     spec.command = request.command.unwrap_or(spec.command);
     spec.labels = request.labels;
     spec.limits = request.limits;
@@ -96,6 +95,7 @@ pub fn expand(
         fields.extend(request.capabilities);
         spec.capabilities = Value::Object(fields);
     }
+    // A command from a kit or an image is no dialogue.
     spec.terminal = request.terminal.unwrap_or_default() && !spec.command.is_empty();
     if spec.ephemeral {
         // It lives for one command that comes by exec, beside which nothing runs.
@@ -107,9 +107,6 @@ pub fn expand(
     if spec.workspace.is_none() && !spec.files.is_empty() {
         // The kit's files need a place that is this instance's own.
         spec.workspace = Some(Workspace::Named(handle.to_string()));
-    }
-    if !spec.image.is_empty() {
-        return Err(ExpandError::Image(spec.image));
     }
     spec.validate()?;
     Ok(spec)

@@ -1,6 +1,7 @@
 //! Units as plain data, the same for every service manager.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -156,4 +157,18 @@ pub struct DaemonPlan {
     pub limits: Limits,
     pub confinement: Confinement,
     pub log: LogFields,
+}
+
+/// A program of ours that does one thing for aegisd and ends. It belongs to no
+/// instance and outlives the aegisd that started it.
+#[derive(Debug)]
+pub struct HelperPlan {
+    /// The unit's name without its suffix; nobody else's.
+    pub name: String,
+    /// What people read in lists.
+    pub description: String,
+    pub program: Program,
+    /// Its standard input.
+    pub input: OwnedFd,
+    pub confinement: Confinement,
 }

@@ -49,8 +49,8 @@ use self::units::UnitMaker;
 use super::plan::Confinement;
 use super::state::{Active, ProcessEnd};
 use super::{
-    Capabilities, Change, DaemonPlan, DoorPlan, Facts, InstancePlan, Limits, Outcome, Supervisor,
-    SupervisorError, UnitId, UnitState, Usage,
+    Capabilities, Change, DaemonPlan, DoorPlan, Facts, HelperPlan, InstancePlan, Limits, Outcome,
+    Supervisor, SupervisorError, UnitId, UnitState, Usage,
 };
 
 /// The oldest version that is supported and tested.
@@ -126,12 +126,12 @@ impl Systemd {
 
     fn check_confinement(
         &self,
-        unit: &UnitId,
+        unit: &str,
         confinement: &Confinement,
     ) -> Result<(), SupervisorError> {
         match (confinement, sandbox::obstacle(self.mode())) {
             (Confinement::Reach(_), Some(obstacle)) => Err(SupervisorError::NoUserNamespaces {
-                unit: unit.name(),
+                unit: unit.to_owned(),
                 obstacle,
             }),
             _ => Ok(()),
@@ -186,9 +186,14 @@ impl Systemd {
         auxiliary: Vec<(String, Vec<Property>)>,
     ) -> Result<(), SupervisorError> {
         let name = unit.name();
+        let slice = UnitId::group(&unit.handle);
+        let slices = [
+            (ROOT_SLICE.to_owned(), UnitMaker::root_slice()),
+            (slice.name(), UnitMaker::slice(&slice)),
+        ];
         for tries_left in (0..CREATION_TRIES).rev() {
             let mut all = auxiliary.clone();
-            all.extend(self.missing_slices(&unit.handle).await?);
+            all.extend(self.missing_slices(&slices).await?);
             let all: Vec<AuxiliaryUnit<'_>> = all
                 .iter()
                 .map(|(name, properties)| (name.as_str(), properties.as_slice()))
@@ -206,19 +211,14 @@ impl Systemd {
         Ok(())
     }
 
-    /// The slices of an instance that are not there, or no more than a name: an
-    /// empty slice loses its file before the manager forgets it, and a reload in
-    /// between finds nothing to load.
+    /// Those slices that are not there, or no more than a name: an empty slice loses
+    /// its file before the manager forgets it, and a reload in between finds nothing
+    /// to load.
     async fn missing_slices(
         &self,
-        handle: &Handle,
+        wanted: &[(String, Vec<Property>)],
     ) -> Result<Vec<(String, Vec<Property>)>, SupervisorError> {
-        let slice = UnitId::group(handle);
-        let wanted = [
-            (ROOT_SLICE.to_owned(), UnitMaker::root_slice()),
-            (slice.name(), UnitMaker::slice(&slice)),
-        ];
-        let names = wanted.each_ref().map(|(name, _)| name.as_str());
+        let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
         let found = self.manager.list_units_by_patterns(&[], &names).await;
         let found = found.map_err(|error| failed("list", &names.join(" "), error))?;
         let is_loaded =
@@ -289,7 +289,7 @@ impl Supervisor for Systemd {
             Some(_) => drop(self.reset_failed(&vm.name()).await?),
             None => {}
         }
-        self.check_confinement(&vm, &plan.confinement)?;
+        self.check_confinement(&vm.name(), &plan.confinement)?;
         let service = self.maker.vm(plan)?;
         let created = self
             .create(
@@ -322,7 +322,7 @@ impl Supervisor for Systemd {
         for unit in [&socket, &door] {
             self.reset_failed(&unit.name()).await?;
         }
-        self.check_confinement(&door, &plan.confinement)?;
+        self.check_confinement(&door.name(), &plan.confinement)?;
         let service = self.maker.door(plan)?;
         let auxiliary = vec![(door.name(), service)];
         self.create(&socket, &self.maker.api_socket(plan), auxiliary)
@@ -341,7 +341,7 @@ impl Supervisor for Systemd {
             Some(_) => drop(self.reset_failed(&unit.name()).await?),
             None => {}
         }
-        self.check_confinement(&unit, &plan.confinement)?;
+        self.check_confinement(&unit.name(), &plan.confinement)?;
         let properties = self.maker.daemon(plan)?;
         let Err(error) = self.create(&unit, &properties, Vec::new()).await else {
             return Ok(Outcome::Changed);
@@ -364,6 +364,33 @@ impl Supervisor for Systemd {
                 Err(error)
             }
         }
+    }
+
+    async fn help(&self, plan: HelperPlan) -> Result<(), SupervisorError> {
+        let name = format!("{}.service", plan.name);
+        self.check_confinement(&name, &plan.confinement)?;
+        let properties = self.maker.helper(&name, plan)?;
+        let slice = [(ROOT_SLICE.to_owned(), UnitMaker::root_slice())];
+        for tries_left in (0..CREATION_TRIES).rev() {
+            let missing = self.missing_slices(&slice).await?;
+            let missing: Vec<AuxiliaryUnit<'_>> = missing
+                .iter()
+                .map(|(name, properties)| (name.as_str(), properties.as_slice()))
+                .collect();
+            let call = self
+                .manager
+                .start_transient_unit(&name, REPLACE, &properties, &missing);
+            match call.await {
+                Err(error) if slice_came_or_went(&error) && tries_left > 0 => {
+                    tokio::time::sleep(CREATION_PAUSE).await;
+                }
+                started => {
+                    started.map_err(|error| failed("start", &name, error))?;
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn start(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {

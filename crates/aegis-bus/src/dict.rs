@@ -5,9 +5,10 @@
 //! tolerantly: a newer aegisd may have more to tell.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 
 use aegis_core::fault::{Fault, Symbol};
-use zbus::{OwnedVariant, Structure, Type, Variant};
+use zbus::{Fd, OwnedVariant, Structure, Type, Variant};
 
 /// An `a{sv}`.
 pub type Dict = HashMap<String, OwnedVariant>;
@@ -46,6 +47,41 @@ impl From<DictError> for Fault {
     fn from(error: DictError) -> Self {
         Fault::from_error(Symbol::InvalidArgument, &error)
     }
+}
+
+/// Takes a descriptor out of a dictionary, before the rest of it is read.
+///
+/// # Errors
+/// [`DictError::WrongType`].
+pub fn take_descriptor(
+    what: &'static str,
+    entries: &mut Dict,
+    key: &'static str,
+) -> Result<Option<OwnedFd>, DictError> {
+    let Some(value) = entries.remove(key) else {
+        return Ok(None);
+    };
+    let found = value.value_signature().to_string();
+    let descriptor = Fd::try_from(value).ok().and_then(|fd| match fd {
+        Fd::Owned(fd) => Some(fd),
+        Fd::Borrowed(fd) => fd.try_clone_to_owned().ok(),
+    });
+    descriptor.map(Some).ok_or_else(|| DictError::WrongType {
+        what,
+        key,
+        expected: Fd::SIGNATURE.to_string(),
+        found,
+    })
+}
+
+/// Puts a descriptor into a dictionary.
+///
+/// # Errors
+/// It cannot be duplicated.
+pub fn put_descriptor(dict: &mut Dict, key: &str, descriptor: impl AsFd) -> zbus::Result<()> {
+    let value = Variant::from(Fd::from(descriptor.as_fd())).try_into_owned()?;
+    dict.insert(key.to_owned(), value);
+    Ok(())
 }
 
 /// Takes the entries out of a dictionary one by one.
@@ -109,6 +145,15 @@ impl DictReader {
             expected: <(u32, u32)>::SIGNATURE.to_string(),
             found,
         })
+    }
+
+    /// The descriptor of a key, if it is there.
+    ///
+    /// # Errors
+    /// [`DictError::WrongType`].
+    pub fn take_descriptor(&mut self, key: &'static str) -> Result<Option<OwnedFd>, DictError> {
+        self.asked.push(key);
+        take_descriptor(self.what, &mut self.entries, key)
     }
 
     /// The value of a key that must be there.

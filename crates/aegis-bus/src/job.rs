@@ -51,6 +51,9 @@ pub trait Job {
     /// What it does at the moment, in words.
     #[zbus(property)]
     fn status(&self) -> zbus::Result<String>;
+    /// What it is made of, where it has parts that go on side by side.
+    #[zbus(property)]
+    fn parts(&self) -> zbus::Result<Vec<JobPart>>;
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
     #[zbus(property)]
@@ -60,6 +63,10 @@ pub trait Job {
     #[zbus(property)]
     fn hint(&self) -> zbus::Result<String>;
 }
+
+/// A part of a job, e.g. a layer of an image that is pulled: its name, what is done
+/// with it in one word, how much of that is done, and of how much (0 if unknown).
+pub type JobPart = (String, String, u64, u64);
 
 /// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`names`] | bus name, interface names, object paths |
-//! | [`manager`], [`instance`], [`kit`], [`job`], [`secrets`] | one interface each: its proxy and its values |
+//! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`] | one interface each: its proxy and its values |
 //! | [`prune`] | which instances are left over |
 //! | [`dict`] | reading and writing `a{sv}` |
 //! | [`error`] | faults as D-Bus errors and back |
@@ -16,6 +16,7 @@
 pub mod connect;
 pub mod dict;
 pub mod error;
+pub mod image;
 pub mod instance;
 pub mod job;
 pub mod kit;

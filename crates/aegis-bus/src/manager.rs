@@ -60,6 +60,21 @@ pub trait Manager {
     /// these are deleted.
     fn remove_kit(&self, name: &str, options: &Dict) -> zbus::Result<()>;
 
+    /// Brings an image here, by its name in full. `options` is a
+    /// [`crate::image::PullOptions`]. The job goes on where the caller leaves, and ends
+    /// once the image is here, known by the name.
+    fn pull_image(&self, name: &str, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Removes a name; or by an identity an image with all its names, and the layers
+    /// that no other image has. One that an instance uses is not removed. Answers with
+    /// the images that are gone and the bytes that are free.
+    fn remove_image(&self, name: &str, options: &Dict) -> zbus::Result<(Vec<String>, u64)>;
+
+    /// Removes images that no instance uses and that have no name, and layers that
+    /// nothing needs. `options` is a [`crate::image::PruneImagesOptions`]. Answers as
+    /// [`Manager::remove_image`].
+    fn prune_images(&self, options: &Dict) -> zbus::Result<(Vec<String>, u64)>;
+
     /// Stops every instance and closes its ports and sockets until aegisd starts again.
     fn stop_all(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
@@ -149,6 +164,8 @@ impl CheckRow {
 pub struct SpecRequest {
     pub kit: Option<String>,
     pub image: Option<String>,
+    /// In place of the image's; `Some` of nothing means none.
+    pub entrypoint: Option<Vec<String>>,
     /// `Some` of nothing means no command, even where the kit has one.
     pub command: Option<Vec<String>>,
     /// Run the command on a terminal that clients attach to.
@@ -165,6 +182,10 @@ pub struct SpecRequest {
     pub cpus: Option<u32>,
     pub accel: Option<Accel>,
     pub workspace: Option<Workspace>,
+    /// Most that the guest may write, in MiB.
+    pub disk_mib: Option<u32>,
+    /// The root is read-only.
+    pub read_only: bool,
     pub ports: Vec<PortMapping>,
     pub labels: BTreeMap<String, String>,
     pub limits: ResourceLimits,
@@ -181,6 +202,7 @@ impl SpecRequest {
         let mut dict = Dict::new();
         put_some(&mut dict, "kit", self.kit.as_deref());
         put_some(&mut dict, "image", self.image.as_deref());
+        put_some(&mut dict, "entrypoint", self.entrypoint.clone());
         put_some(&mut dict, "command", self.command.clone());
         put_some(&mut dict, "terminal", self.terminal);
         let restart = self.restart.map(|policy| policy.to_string());
@@ -200,6 +222,10 @@ impl SpecRequest {
         );
         let workspace = self.workspace.as_ref().map(ToString::to_string);
         put_some(&mut dict, "workspace", workspace);
+        put_some(&mut dict, "disk", self.disk_mib);
+        if self.read_only {
+            put(&mut dict, "read-only", true);
+        }
         if !self.ports.is_empty() {
             let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
             put(&mut dict, "ports", ports);
@@ -236,6 +262,7 @@ impl SpecRequest {
         let request = Self {
             kit: reader.take("kit")?,
             image: reader.take("image")?,
+            entrypoint: reader.take("entrypoint")?,
             command: reader.take("command")?,
             terminal: reader.take("terminal")?,
             restart: reader.parse("restart")?,
@@ -247,6 +274,8 @@ impl SpecRequest {
             cpus: reader.take("cpus")?,
             accel: reader.parse("accel")?,
             workspace: reader.parse("workspace")?,
+            disk_mib: reader.take("disk")?,
+            read_only: reader.take("read-only")?.unwrap_or_default(),
             ports: reader.parse_all("ports")?,
             labels: reader.take("labels")?.unwrap_or_default(),
             limits: ResourceLimits {
@@ -317,6 +346,7 @@ mod tests {
         let request = SpecRequest {
             kit: Some("agent".into()),
             image: Some(String::new()),
+            entrypoint: Some(vec!["/init".into()]),
             command: Some(vec!["sh".into(), "-c".into(), "true".into()]),
             terminal: Some(true),
             restart: Some(RestartPolicy::OnFailure { most: Some(3) }),
@@ -332,6 +362,8 @@ mod tests {
             cpus: Some(2),
             accel: Some(Accel::Tcg),
             workspace: Some(Workspace::Path("/data".into())),
+            disk_mib: Some(1024),
+            read_only: true,
             ports: vec!["8080:80".parse().unwrap()],
             labels: [("team".into(), "web".into())].into(),
             limits: ResourceLimits {

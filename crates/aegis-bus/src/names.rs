@@ -15,6 +15,8 @@ pub const INSTANCE: &str = "org.aegisvm.Aegis1.Instance";
 pub const KIT: &str = "org.aegisvm.Aegis1.Kit";
 /// The Job interface.
 pub const JOB: &str = "org.aegisvm.Aegis1.Job";
+/// The Image interface.
+pub const IMAGE: &str = "org.aegisvm.Aegis1.Image";
 /// The Secrets interface.
 pub const SECRETS: &str = "org.aegisvm.Aegis1.Secrets";
 /// What every error name of ours begins with.
@@ -22,6 +24,7 @@ pub const ERROR_PREFIX: &str = "org.aegisvm.Aegis1.Error.";
 
 const INSTANCE_PREFIX: &str = "/org/aegisvm/Aegis1/instance/";
 const KIT_PREFIX: &str = "/org/aegisvm/Aegis1/kit/";
+const IMAGE_PREFIX: &str = "/org/aegisvm/Aegis1/image/";
 const JOB_PREFIX: &str = "/org/aegisvm/Aegis1/job/";
 
 /// A path element that stands for any text: letters and digits as they are,
@@ -74,6 +77,11 @@ pub fn instance_path(handle: &Handle) -> OwnedObjectPath {
 /// The path of a kit.
 pub fn kit_path(name: &str) -> OwnedObjectPath {
     below(KIT_PREFIX, name)
+}
+
+/// The path of an image, by the digits of its identity.
+pub fn image_path(digits: &str) -> OwnedObjectPath {
+    below(IMAGE_PREFIX, digits)
 }
 
 /// The path of a job.

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aegis_core::secret::{SecretName, SecretSource};
-use zbus::{Fd, Variant};
+use zbus::Fd;
 
-use crate::dict::{Dict, DictError, DictReader, put};
+use crate::dict::{Dict, DictError, DictReader, put, put_descriptor, take_descriptor};
 
 /// The key of `CreateInstance`'s spec and of `Exec`'s options whose descriptor
 /// leads to a JSON object of variables and the caller's values for them.
@@ -107,9 +107,7 @@ impl DeleteSecretOptions {
 /// # Errors
 /// The descriptor cannot be duplicated.
 pub fn put_values(dict: &mut Dict, values: impl AsFd) -> zbus::Result<()> {
-    let value = Variant::from(Fd::from(values.as_fd())).try_into_owned()?;
-    dict.insert(VALUES.to_owned(), value);
-    Ok(())
+    put_descriptor(dict, VALUES, values)
 }
 
 /// Takes the caller's values out of a dictionary, before the rest of it is read.
@@ -117,23 +115,7 @@ pub fn put_values(dict: &mut Dict, values: impl AsFd) -> zbus::Result<()> {
 /// # Errors
 /// There is something else under that key.
 pub fn take_values(dict: &mut Dict) -> Result<Option<OwnedFd>, DictError> {
-    let Some(value) = dict.remove(VALUES) else {
-        return Ok(None);
-    };
-    let found = value.value_signature().to_string();
-    let fd = Fd::try_from(value).ok().and_then(|fd| match fd {
-        Fd::Owned(fd) => Some(fd),
-        Fd::Borrowed(fd) => fd.try_clone_to_owned().ok(),
-    });
-    match fd {
-        Some(fd) => Ok(Some(fd)),
-        None => Err(DictError::WrongType {
-            what: "key",
-            key: VALUES,
-            expected: "h".to_owned(),
-            found,
-        }),
-    }
+    take_descriptor("key", dict, VALUES)
 }
 
 pub(crate) fn put_sources(dict: &mut Dict, sources: &BTreeMap<String, SecretSource>) {

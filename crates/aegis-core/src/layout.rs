@@ -138,6 +138,11 @@ impl Layout {
         }
     }
 
+    /// The images that are here, with their layers.
+    pub fn images(&self) -> PathBuf {
+        self.home.join("images")
+    }
+
     /// The folder of a named workspace.
     pub fn workspace(&self, name: &str) -> PathBuf {
         self.home.join("workspaces").join(name)

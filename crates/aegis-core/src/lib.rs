@@ -33,6 +33,7 @@ pub mod daemon_spec;
 pub mod door;
 pub mod fault;
 pub mod handle;
+pub mod image;
 pub mod kit;
 pub mod label;
 pub mod layout;

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::InstanceDaemon;
+use crate::image::PinnedImage;
 use crate::label::{self, LabelError, Labels};
 use crate::limits::{LimitError, ResourceLimits};
 use crate::port::PortMapping;
@@ -24,6 +25,13 @@ pub const MIN_MEMORY_MIB: u32 = 64;
 pub const MAX_MEMORY_MIB: u32 = 1024 * 1024;
 /// Memory of a guest in MiB where nobody said otherwise.
 pub const DEFAULT_MEMORY_MIB: u32 = 256;
+/// Size of an instance's writable layer in MiB where nobody said otherwise. The file
+/// is sparse: this is what the guest may write at most, not what is taken at once.
+pub const DEFAULT_DISK_MIB: u32 = 8 * 1024;
+/// Least size of it: an ext4 file system with its journal and something to write.
+pub const MIN_DISK_MIB: u32 = 16;
+/// Most of it (16 TiB, what ext4 with blocks of 4 KiB holds).
+pub const MAX_DISK_MIB: u32 = 16 * 1024 * 1024;
 /// Most virtual CPUs: CONFIG_NR_CPUS of the guest kernel.
 pub const MAX_CPUS: u32 = 64;
 /// Largest file name, in bytes (limits.h NAME_MAX).
@@ -38,6 +46,13 @@ pub struct InstanceSpec {
     /// The image reference; empty means the built-in base image.
     #[serde(default)]
     pub image: String,
+    /// The image that the reference meant when the instance was made; `None` for the
+    /// built-in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<PinnedImage>,
+    /// In place of the image's entry point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
     /// The command the guest runs after boot; empty means none.
     #[serde(default)]
     pub command: Vec<String>,
@@ -66,6 +81,13 @@ pub struct InstanceSpec {
     pub accel: Accel,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
+    /// Most that the guest may write to its disk, in MiB; `None` means
+    /// [`DEFAULT_DISK_MIB`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_mib: Option<u32>,
+    /// The root is read-only.
+    #[serde(default)]
+    pub read_only: bool,
     #[serde(default)]
     pub ports: Vec<PortMapping>,
     /// What the user noted on it.
@@ -99,6 +121,8 @@ impl Default for InstanceSpec {
         Self {
             kit: None,
             image: String::new(),
+            pinned: None,
+            entrypoint: None,
             command: Vec::new(),
             terminal: false,
             restart: RestartPolicy::No,
@@ -110,6 +134,8 @@ impl Default for InstanceSpec {
             cpus: 1,
             accel: Accel::Auto,
             workspace: None,
+            disk_mib: None,
+            read_only: false,
             ports: Vec::new(),
             labels: Labels::new(),
             limits: ResourceLimits::default(),
@@ -170,6 +196,8 @@ pub enum Workspace {
 pub enum SpecError {
     #[error("the memory of {0} MiB is outside {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB")]
     Memory(u32),
+    #[error("the disk of {0} MiB is outside {MIN_DISK_MIB} to {MAX_DISK_MIB} MiB")]
+    Disk(u32),
     #[error("the number of CPUs is {0}, outside 1 to {MAX_CPUS}")]
     Cpus(u32),
     #[error("'{0}' is not an accelerator; known are auto, kvm, hvf and tcg")]
@@ -207,6 +235,20 @@ pub enum SpecError {
 }
 
 impl InstanceSpec {
+    /// The command with what the image has to say of it; empty means none. The one of
+    /// an ephemeral instance comes with its exec.
+    pub fn full_command(&self) -> Vec<String> {
+        match &self.pinned {
+            _ if self.ephemeral => Vec::new(),
+            None => [
+                self.entrypoint.as_deref().unwrap_or_default(),
+                &self.command,
+            ]
+            .concat(),
+            Some(image) => image.command(self.entrypoint.as_deref(), &self.command),
+        }
+    }
+
     /// Checks every value that types do not already hold.
     ///
     /// # Errors
@@ -214,8 +256,16 @@ impl InstanceSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         validate_memory(self.memory_mib)?;
         validate_cpus(self.cpus)?;
+        if let Some(mib) = self.disk_mib
+            && !(MIN_DISK_MIB..=MAX_DISK_MIB).contains(&mib)
+        {
+            return Err(SpecError::Disk(mib));
+        }
         let (workdir, user) = (self.workdir.as_deref(), self.user.as_deref());
         validate_program(&self.command, &self.env, workdir, user)?;
+        if let Some(entrypoint) = &self.entrypoint {
+            validate_program(entrypoint, &BTreeMap::new(), None, None)?;
+        }
         label::validate(&self.labels)?;
         self.limits.validate()?;
         self.secrets

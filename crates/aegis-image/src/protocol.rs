@@ -10,15 +10,28 @@
 //! An aegisd that dies takes no pull with it: the image is in the store when the
 //! next one asks.
 
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use aegis_core::fault::Fault;
+use aegis_core::secret::SecretText;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::record::Image;
 
 /// The longest line, in bytes: an image's configuration is the most that is in one.
 pub const LONGEST_LINE: usize = 8 << 20;
+
+/// The longest order, in bytes: less than an empty socket takes (unix(7), socket(7)
+/// `SO_SNDBUF`).
+const LONGEST_ORDER: usize = 64 << 10;
 
 /// What aegisd asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,12 +47,13 @@ pub enum Order {
 pub struct Pull {
     /// The store's folder.
     pub store: PathBuf,
-    /// What to pull, in full.
+    /// What to pull, in full. The path in that of a local image is what people are
+    /// told; what is read is the open file or folder that came with the order.
     pub name: String,
-    /// How to get at it, as the client's surroundings have it
-    /// (`access::Access`); `null` means as those of this program have it.
-    #[serde(default)]
-    pub access: serde_json::Value,
+    /// How to get at it as the client's surroundings have it, JSON of an
+    /// `access::Access`; without it as those of this program have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<SecretText>,
 }
 
 /// What the program reports.
@@ -50,6 +64,67 @@ pub enum Report {
     /// The image is in the store.
     Done(Box<Image>),
     Failed(Fault),
+}
+
+/// Sends the first order with what it is about, before anything else is said. It
+/// fits into an empty socket, so this waits for nothing.
+///
+/// # Errors
+/// The order is too long or the other side is gone.
+pub fn send_first(socket: &UnixStream, order: &Order, open: Option<&OwnedFd>) -> io::Result<()> {
+    let mut line = serde_json::to_vec(order)?;
+    line.push(b'\n');
+    if line.len() > LONGEST_ORDER {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the order is too long",
+        ));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let rights = open.map(|open| [open.as_fd()]);
+    if let Some(rights) = &rights {
+        // There is room for one.
+        ancillary.push(SendAncillaryMessage::ScmRights(rights));
+    }
+    let parts = [IoSlice::new(&line)];
+    let sent = sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
+    if sent < line.len() {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    Ok(())
+}
+
+/// Receives the first order and what came with it.
+///
+/// # Errors
+/// The other side is gone, or said something else.
+pub fn receive_first(socket: &UnixStream) -> io::Result<(Order, Option<OwnedFd>)> {
+    let mut line = Vec::new();
+    let mut open = None;
+    while line.last() != Some(&b'\n') {
+        if line.len() > LONGEST_ORDER {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the order is too long",
+            ));
+        }
+        let mut chunk = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut chunk)];
+        let received = recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                open = rights.last().or(open);
+            }
+        }
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        line.extend_from_slice(&chunk[..received.bytes]);
+    }
+    Ok((serde_json::from_slice(&line)?, open))
 }
 
 /// How far a pull is.
@@ -71,10 +146,23 @@ pub struct LayerProgress {
     pub total: u64,
 }
 
+impl Stage {
+    /// The stage in one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Pulling => "pulling",
+            Self::Converting => "converting",
+            Self::Here => "here",
+        }
+    }
+}
+
 /// What is done with a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
+    /// Another pull makes it, or its turn has not come.
     Waiting,
     /// Its blob comes over the network.
     Pulling,
@@ -82,4 +170,40 @@ pub enum Stage {
     Converting,
     /// It is in the store.
     Here,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn an_order_travels_with_its_file() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        rustix::io::write(&file, b"layers").unwrap();
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
+        let order = Order::Pull(Box::new(Pull {
+            store: "/store".into(),
+            name: "oci:./x".into(),
+            access: None,
+        }));
+        send_first(&ours, &order, Some(&file.into())).unwrap();
+        let (order, open) = receive_first(&theirs).unwrap();
+        assert!(matches!(order, Order::Pull(pull) if pull.name == "oci:./x"));
+        let mut text = String::new();
+        std::fs::File::from(open.unwrap())
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "layers");
+    }
+
+    #[test]
+    fn a_side_that_is_gone_is_an_error() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(ours);
+        assert!(receive_first(&theirs).is_err());
+        assert!(send_first(&theirs, &Order::Cancel, None).is_err());
+    }
 }

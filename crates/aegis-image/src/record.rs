@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aegis_core::image::PinnedImage;
 use oci_spec::image::{Digest, ImageConfiguration};
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,28 @@ pub struct Name {
 }
 
 impl Image {
+    /// What an instance keeps of it.
+    pub fn pin(&self) -> PinnedImage {
+        let config = &self.config;
+        let variables = config.variables();
+        PinnedImage {
+            id: self.id.to_string(),
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| layer.diff_id.to_string())
+                .collect(),
+            env: variables
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            entrypoint: config.entrypoint.clone(),
+            cmd: config.cmd.clone(),
+            workdir: config.workdir.clone(),
+            user: config.user.clone(),
+            stop_signal: config.stop_signal(),
+        }
+    }
+
     /// Bytes that its layers take here; other images may share them.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
@@ -87,19 +110,6 @@ impl Config {
             stop_signal: text(config.stop_signal()),
             exposed: config.exposed_ports().clone().unwrap_or_default(),
         }
-    }
-
-    /// The command of an instance of the image, as docker-run(1) puts it together:
-    /// the entry point, then the words the user gave, else the image's own. An entry
-    /// point of the user's does without those of the image.
-    pub fn command(&self, entrypoint: Option<&[String]>, words: &[String]) -> Vec<String> {
-        let own = if words.is_empty() && entrypoint.is_none() {
-            &self.cmd
-        } else {
-            words
-        };
-        let entrypoint = entrypoint.unwrap_or(&self.entrypoint);
-        entrypoint.iter().chain(own).cloned().collect()
     }
 
     /// The number of the signal that asks the command to end; `None` where the image
@@ -151,28 +161,6 @@ pub fn short(digest: &Digest) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn words(text: &str) -> Vec<String> {
-        text.split_whitespace().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn a_command_is_put_together_as_docker_does() {
-        let config = Config {
-            entrypoint: words("/entry -x"),
-            cmd: words("serve all"),
-            ..Config::default()
-        };
-        assert_eq!(config.command(None, &[]), words("/entry -x serve all"));
-        assert_eq!(config.command(None, &words("sh")), words("/entry -x sh"));
-        let own = words("python3");
-        assert_eq!(config.command(Some(&own), &[]), own);
-        assert_eq!(
-            config.command(Some(&own), &words("-V")),
-            words("python3 -V")
-        );
-        assert_eq!(config.command(Some(&[]), &words("ls")), words("ls"));
-    }
 
     #[test]
     fn signals_have_names_and_numbers() {

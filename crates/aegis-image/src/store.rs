@@ -144,27 +144,20 @@ impl Store {
     /// # Errors
     /// What the system says about the lock.
     pub fn lock_layer(&self, diff_id: &Digest) -> Result<Lock, StoreError> {
-        self.lock(&format!("{}.lock", plain(diff_id)))
+        let path = self
+            .root
+            .join(WORK)
+            .join(format!("{}.lock", plain(diff_id)));
+        let file = self.lock_file(&path)?;
+        file.lock().map_err(failed("lock", &path))?;
+        Ok(Lock { _file: file })
     }
 
+    /// Who removes may be another user than who pulls, so no file is made for it.
     fn lock_all(&self) -> Result<Lock, StoreError> {
-        self.lock("store.lock")
-    }
-
-    fn lock(&self, name: &str) -> Result<Lock, StoreError> {
-        let path = self.root.join(WORK).join(name);
-        loop {
-            let file = self.lock_file(&path)?;
-            file.lock().map_err(failed("lock", &path))?;
-            // Whoever held it may have removed it meanwhile.
-            let same = |other: fs::Metadata| {
-                file.metadata()
-                    .is_ok_and(|own| (own.dev(), own.ino()) == (other.dev(), other.ino()))
-            };
-            if fs::metadata(&path).is_ok_and(same) {
-                return Ok(Lock { _file: file });
-            }
-        }
+        let folder = File::open(&self.root).map_err(failed("open", &self.root))?;
+        folder.lock().map_err(failed("lock", &self.root))?;
+        Ok(Lock { _file: folder })
     }
 
     fn lock_file(&self, path: &Path) -> Result<File, StoreError> {
@@ -247,11 +240,7 @@ impl Store {
 
     fn all<T: DeserializeOwned>(&self, folder: &str) -> Result<Vec<T>, StoreError> {
         let folder = self.root.join(folder);
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed("read", &folder))?,
-        };
-        let paths = entries.flatten().map(|entry| entry.path());
+        let paths = entries(&folder)?.map(|entry| entry.path());
         let records = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
         Ok(records.filter_map(|path| read(&path).ok()?).collect())
     }
@@ -293,10 +282,7 @@ impl Store {
         let mut layers = Vec::new();
         let mut size = 0;
         let folder = self.layers();
-        for entry in fs::read_dir(&folder)
-            .map_err(failed("read", &folder))?
-            .flatten()
-        {
+        for entry in entries(&folder)? {
             let name = entry.file_name();
             let Some(digest) = name
                 .to_str()
@@ -364,10 +350,7 @@ impl Store {
     /// The folder cannot be read.
     pub fn sweep(&self) -> Result<(), StoreError> {
         let folder = self.root.join(WORK);
-        for entry in fs::read_dir(&folder)
-            .map_err(failed("read", &folder))?
-            .flatten()
-        {
+        for entry in entries(&folder)? {
             let path = entry.path();
             if !path.is_dir() {
                 continue;
@@ -425,6 +408,15 @@ impl Work {
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// What is in a folder; nothing before the first pull has made it.
+fn entries(folder: &Path) -> Result<impl Iterator<Item = fs::DirEntry> + use<>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        entries => Some(entries.map_err(failed("read", folder))?),
+    };
+    Ok(entries.into_iter().flatten().flatten())
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {

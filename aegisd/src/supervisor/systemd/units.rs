@@ -17,7 +17,7 @@ use crate::supervisor::plan::{
     Confinement, Limits, Listen, LogFields, Program, Readiness, Restarts, is_plain_path,
 };
 use crate::supervisor::state::EXIT_CONFIG;
-use crate::supervisor::{DaemonPlan, DoorPlan, InstancePlan, SupervisorError, UnitId};
+use crate::supervisor::{DaemonPlan, DoorPlan, HelperPlan, InstancePlan, SupervisorError, UnitId};
 
 /// The first version with `RestartSteps=` (NEWS of systemd 254).
 pub(super) const GROWING_DELAY_SINCE: u32 = 254;
@@ -40,6 +40,8 @@ const DAEMON_START_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a VM's unit may wait for its credential: aegisd may have to be started
 /// for it, on a busy machine. aegis-vmm extends it once it runs.
 const CREDENTIAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A helper ends at once when it is told to.
+const HELPER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A door waits for nothing when it is told to end.
 const DOOR_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that wait while a VM boots; the kernel caps it at
@@ -122,7 +124,7 @@ impl UnitMaker {
                 format!("AegisVM microVM {}", plan.handle).into(),
             ),
             ("Slice", units::slice(&plan.handle).into()),
-            ("ExecStart", command(&unit, &[&plan.program])?),
+            ("ExecStart", command(&unit.name(), &[&plan.program])?),
             ("Type", "notify".into()),
             ("NotifyAccess", "main".into()),
             // aegis-vmm has a deadline for the boot and says why it was missed.
@@ -141,8 +143,13 @@ impl UnitMaker {
         properties.extend(self.restart_delay(VM_MAX_DELAY, VM_FIXED_DELAY));
         properties.extend(log_fields(&unit, None, &plan.log));
         properties.extend(limits(&plan.limits));
-        properties.extend(credential(&unit, plan.credentials.as_deref())?);
-        properties.extend(self.common(&unit, Profile::Vm, &plan.confinement, &[&plan.program])?);
+        properties.extend(credential(&unit.name(), plan.credentials.as_deref())?);
+        properties.extend(self.common(
+            &unit.name(),
+            Profile::Vm,
+            &plan.confinement,
+            &[&plan.program],
+        )?);
         Ok(properties)
     }
 
@@ -160,7 +167,7 @@ impl UnitMaker {
         let mut properties = vec![
             ("Description", description.into()),
             ("Slice", units::slice(&plan.handle).into()),
-            ("ExecStart", command(&unit, &[&program])?),
+            ("ExecStart", command(&unit.name(), &[&program])?),
             (
                 "Type",
                 match plan.readiness {
@@ -190,7 +197,7 @@ impl UnitMaker {
         if !self.grows_delays() {
             let mut ended = plan.ended.clone();
             ended.arguments.extend(back_off(plan));
-            properties.push(("ExecStopPost", command(&unit, &[&ended])?));
+            properties.push(("ExecStopPost", command(&unit.name(), &[&ended])?));
         }
         let longest = plan.restart_max_delay;
         // The shim waits where the delay cannot grow, so the manager need not.
@@ -203,9 +210,14 @@ impl UnitMaker {
         properties.extend(self.restart_delay(longest, fixed));
         properties.extend(log_fields(&unit, Some(&plan.daemon), &plan.log));
         properties.extend(limits(&plan.limits));
-        properties.extend(credential(&unit, plan.credentials.as_deref())?);
+        properties.extend(credential(&unit.name(), plan.credentials.as_deref())?);
         let programs = [&plan.program, &plan.ended];
-        properties.extend(self.common(&unit, Profile::Daemon, &plan.confinement, &programs)?);
+        properties.extend(self.common(
+            &unit.name(),
+            Profile::Daemon,
+            &plan.confinement,
+            &programs,
+        )?);
         Ok(properties)
     }
 
@@ -244,7 +256,7 @@ impl UnitMaker {
                 format!("API of AegisVM instance {}", plan.handle).into(),
             ),
             ("Slice", units::slice(&plan.handle).into()),
-            ("ExecStart", command(&unit, &[&plan.program])?),
+            ("ExecStart", command(&unit.name(), &[&plan.program])?),
             ("Type", "exec".into()),
             ("TimeoutStopUSec", micros(DOOR_STOP_TIMEOUT).into()),
             ("SyslogIdentifier", "aegis-door".into()),
@@ -253,11 +265,37 @@ impl UnitMaker {
         properties.extend(self.restart_delay(VM_MAX_DELAY, VM_FIXED_DELAY));
         properties.extend(log_fields(&unit, None, &LogFields::default()));
         properties.extend(self.common(
-            &unit,
+            &unit.name(),
             Profile::Daemon,
             &plan.confinement,
             &[&plan.program],
         )?);
+        Ok(properties)
+    }
+
+    /// The service of a helper.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Word`] where the program cannot be passed on unharmed.
+    pub(super) fn helper(
+        &self,
+        unit: &str,
+        plan: HelperPlan,
+    ) -> Result<Vec<Property>, SupervisorError> {
+        let mut properties = vec![
+            ("Description", plan.description.into()),
+            ("Slice", units::ROOT_SLICE.into()),
+            ("ExecStart", command(unit, &[&plan.program])?),
+            ("Type", "exec".into()),
+            ("TimeoutStopUSec", micros(HELPER_STOP_TIMEOUT).into()),
+            // What went wrong is told to aegisd and in the journal.
+            ("CollectMode", "inactive-or-failed".into()),
+            ("OOMPolicy", "kill".into()),
+        ];
+        let profile = Profile::Daemon;
+        properties.extend(self.common(unit, profile, &plan.confinement, &[&plan.program])?);
+        let input = zbus::Fd::from(plan.input);
+        properties.push(("StandardInputFileDescriptor", Variant::Fd(input)));
         Ok(properties)
     }
 
@@ -286,7 +324,7 @@ impl UnitMaker {
 
     fn common(
         &self,
-        unit: &UnitId,
+        unit: &str,
         profile: Profile,
         confinement: &Confinement,
         programs: &[&Program],
@@ -350,7 +388,7 @@ fn restart_steps(longest: Duration) -> u32 {
 
 /// The one credential of a unit (systemd.exec(5), `LoadCredential=`): nothing of it
 /// stands in the unit, and it is asked for at each start.
-fn credential(unit: &UnitId, socket: Option<&Path>) -> Result<Vec<Property>, SupervisorError> {
+fn credential(unit: &str, socket: Option<&Path>) -> Result<Vec<Property>, SupervisorError> {
     let Some(socket) = socket else {
         return Ok(Vec::new());
     };
@@ -407,7 +445,7 @@ fn log_fields(unit: &UnitId, daemon: Option<&str>, log: &LogFields) -> Vec<Prope
 }
 
 /// Command lines as `a(sasb)`: path, argv, whether a failure is ignored.
-fn command(unit: &UnitId, programs: &[&Program]) -> Result<Variant<'static>, SupervisorError> {
+fn command(unit: &str, programs: &[&Program]) -> Result<Variant<'static>, SupervisorError> {
     let mut lines = Vec::new();
     for program in programs {
         let path = program.path.display().to_string();
@@ -416,7 +454,7 @@ fn command(unit: &UnitId, programs: &[&Program]) -> Result<Variant<'static>, Sup
             .collect();
         if let Some(word) = argv.iter().find(|word| !is_plain(word)) {
             return Err(SupervisorError::Word {
-                unit: unit.name(),
+                unit: unit.to_owned(),
                 word: word.clone(),
             });
         }
@@ -431,12 +469,12 @@ fn is_plain(word: &str) -> bool {
 }
 
 /// Whether a path can be bound.
-fn check_path(unit: &UnitId, path: &Path) -> Result<(), SupervisorError> {
+fn check_path(unit: &str, path: &Path) -> Result<(), SupervisorError> {
     if is_plain_path(path) {
         return Ok(());
     }
     Err(SupervisorError::Word {
-        unit: unit.name(),
+        unit: unit.to_owned(),
         word: path.display().to_string(),
     })
 }
@@ -458,13 +496,13 @@ mod tests {
 
     #[test]
     fn words_that_do_not_survive_a_reload_are_refused() {
-        let unit = UnitId::vm(&"web".parse().unwrap());
+        let unit = "aegis-vm-web.service";
         for word in ["a b", "$x", "it's", "a;b", "%h", ""] {
             let program = Program {
                 path: "/usr/bin/x".into(),
                 arguments: vec![word.to_owned()],
             };
-            let refused = command(&unit, &[&program]);
+            let refused = command(unit, &[&program]);
             assert!(
                 matches!(refused, Err(SupervisorError::Word { .. })),
                 "{word:?}"

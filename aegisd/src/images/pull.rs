@@ -1,0 +1,150 @@
+//! Bringing one image here: the conversation with the program that does it, which
+//! runs as a unit of its own ([`aegis_image::protocol`]).
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aegis_core::fault::Symbol;
+use aegis_core::secret::SecretText;
+use aegis_core::units;
+use aegis_image::name::ImageName;
+use aegis_image::protocol::{LONGEST_LINE, Order, Progress, Pull, Report, Stage, send_first};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use super::ImageError;
+use crate::instance::Shared;
+use crate::jobs::Reporter;
+use crate::supervisor::HelperPlan;
+use crate::supervisor::plan::{Confinement, Program, Reach};
+
+/// The program that pulls.
+const PROGRAM: &str = "aegis-image";
+
+/// What a pull takes beside the name.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// How to get at the image ([`Pull::access`]).
+    pub access: Option<SecretText>,
+    /// The open file or folder of a local image.
+    pub source: Option<OwnedFd>,
+    /// Do without a sandbox.
+    pub insecure: bool,
+}
+
+/// Brings an image here and shows it.
+///
+/// # Errors
+/// What the program says, or why it did not run.
+pub async fn pull(
+    shared: &Arc<Shared>,
+    name: &ImageName,
+    given: Given,
+    reporter: &Reporter,
+) -> Result<(), ImageError> {
+    reporter.says(&format!("pulling {}", name.short()));
+    let number = RandomState::new().build_hasher().finish() & 0xffff_ffff_ffff;
+    let unit = units::pull(number);
+    let (ours, theirs) = UnixStream::pair().map_err(ImageError::Pass)?;
+    let store = shared.images.plain().to_owned();
+    let order = Order::Pull(Box::new(Pull {
+        store: store.clone(),
+        name: name.to_string(),
+        access: given.access,
+    }));
+    send_first(&ours, &order, given.source.as_ref()).map_err(ImageError::Pass)?;
+    drop((order, given.source));
+    let plan = HelperPlan {
+        name: unit.clone(),
+        description: "AegisVM pull of an image".to_owned(),
+        program: Program {
+            path: shared.host.program(PROGRAM),
+            arguments: Vec::new(),
+        },
+        input: theirs.into(),
+        confinement: confinement(store, given.insecure),
+    };
+    shared.supervisor.help(plan).await?;
+    let followed = follow(ours, &unit, reporter).await;
+    let images = shared.images.clone();
+    crate::instance::blocking(move || images.show()).await;
+    followed
+}
+
+fn confinement(store: PathBuf, insecure: bool) -> Confinement {
+    match insecure {
+        true => Confinement::Waived,
+        false => Confinement::Reach(Reach {
+            writable: vec![store],
+            ..Reach::default()
+        }),
+    }
+}
+
+/// Hears the program to its end.
+async fn follow(socket: UnixStream, unit: &str, reporter: &Reporter) -> Result<(), ImageError> {
+    socket.set_nonblocking(true).map_err(ImageError::Pass)?;
+    let socket = tokio::net::UnixStream::from_std(socket).map_err(ImageError::Pass)?;
+    let (reader, mut writer) = socket.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut cancelled = false;
+    let mut line = Vec::new();
+    loop {
+        let mut limited = (&mut reader).take(LONGEST_LINE as u64);
+        let read = tokio::select! {
+            read = limited.read_until(b'\n', &mut line) => read.map_err(ImageError::Pass)?,
+            () = reporter.cancelled(), if !cancelled => {
+                cancelled = true;
+                // A program that is gone has been heard to its end below.
+                let mut order = serde_json::to_vec(&Order::Cancel).map_err(ImageError::Garbled)?;
+                order.push(b'\n');
+                drop(writer.write_all(&order).await);
+                continue;
+            }
+        };
+        if read == 0 {
+            return Err(match cancelled {
+                true => ImageError::Cancelled,
+                false => ImageError::Silent(format!("{unit}.service")),
+            });
+        }
+        match serde_json::from_slice(&line).map_err(ImageError::Garbled)? {
+            Report::Progress(progress) => show(&progress, reporter),
+            Report::Done(_) => return Ok(()),
+            Report::Failed(fault) if fault.symbol == Symbol::Cancelled => {
+                return Err(ImageError::Cancelled);
+            }
+            Report::Failed(fault) => return Err(ImageError::Failed(fault)),
+        }
+        line.clear();
+    }
+}
+
+fn show(progress: &Progress, reporter: &Reporter) {
+    let layers = &progress.layers;
+    let here = layers
+        .iter()
+        .filter(|layer| layer.stage == Stage::Here)
+        .count();
+    // Loading a layer and turning it into a file system count as a half each.
+    let share = |layer: &aegis_image::protocol::LayerProgress| {
+        #[expect(clippy::cast_precision_loss, reason = "a bar needs no more")]
+        let part = layer.done.min(layer.total) as f64 / layer.total.max(1) as f64;
+        match layer.stage {
+            Stage::Waiting => 0.0,
+            Stage::Pulling => part / 2.0,
+            Stage::Converting => 0.5 + part / 2.0,
+            Stage::Here => 1.0,
+        }
+    };
+    #[expect(clippy::cast_precision_loss, reason = "there are few layers")]
+    let fraction = layers.iter().map(share).sum::<f64>() / layers.len().max(1) as f64;
+    let parts = layers.iter().map(|layer| {
+        let word = layer.stage.word().to_owned();
+        (layer.id.clone(), word, layer.done, layer.total)
+    });
+    let words = format!("{here} of {} layers are here", layers.len());
+    reporter.is_at(fraction, words, parts.collect());
+}
