@@ -3,8 +3,11 @@
 //! Properties are never cached: a cache would call aegisd, and so start it, from
 //! commands that must not.
 
+use std::collections::BTreeMap;
+
 use aegis_bus::connect;
 use aegis_bus::dict::Dict;
+use aegis_bus::image::ImageView;
 use aegis_bus::instance::{InstanceProxy, InstanceView};
 use aegis_bus::kit::KitView;
 use aegis_bus::manager::ManagerProxy;
@@ -140,6 +143,28 @@ impl Client {
         let mut views = views.collect::<Result<Vec<_>, _>>()?;
         views.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
         Ok(views)
+    }
+
+    /// All images, by name, those without one last.
+    pub(crate) async fn images(&self) -> Result<Vec<ImageView>, Failure> {
+        let objects = self.objects(names::IMAGE, "list the images").await?;
+        let views = objects.into_iter().map(ImageView::from_properties);
+        let mut views = views.collect::<Result<Vec<_>, _>>()?;
+        views.sort_by(|a, b| {
+            let order =
+                |view: &ImageView| (view.names.is_empty(), view.names.clone(), view.id.clone());
+            order(a).cmp(&order(b))
+        });
+        Ok(views)
+    }
+
+    /// The handles of the instances of each image, by its identity.
+    pub(crate) async fn image_users(&self) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for view in self.instances().await? {
+            users.entry(view.image_id).or_default().push(view.handle);
+        }
+        Ok(users)
     }
 
     async fn objects(&self, interface: &str, what: &str) -> Result<Vec<Dict>, Failure> {

@@ -13,6 +13,7 @@ mod down;
 mod events;
 mod everyday;
 mod exec;
+mod image;
 mod instance;
 mod kill;
 mod kit;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Instance(instance::Command),
     #[command(flatten)]
     Everyday(everyday::Command),
+    #[command(subcommand)]
+    Image(image::Command),
     #[command(subcommand)]
     Kit(kit::Command),
     #[command(subcommand)]
@@ -62,6 +65,7 @@ impl Command {
             Self::Run(args) => run::execute(context, args).await,
             Self::Instance(command) => command.execute(context).await,
             Self::Everyday(command) => command.execute(context).await,
+            Self::Image(command) => command.execute(context).await,
             Self::Kit(command) => command.execute(context).await,
             Self::Secret(command) => command.execute(context).await,
             Self::Status(args) => status::execute(context, args).await,

@@ -97,6 +97,8 @@ pub(crate) enum Failure {
     NoDaemon { handle: String, daemon: String },
     #[error(transparent)]
     Spec(SpecError),
+    #[error(transparent)]
+    ImageName(aegis_image::name::NameError),
     #[error("cannot open '{path}'")]
     Open {
         path: PathBuf,
@@ -249,6 +251,7 @@ impl Failure {
                 | Self::Spec(_)
                 | Self::Path { .. }
                 | Self::Open { .. }
+                | Self::ImageName(_)
                 | Self::Mode(_)
                 | Self::NoTerminal
                 | Self::CopyUsage(_)
@@ -306,6 +309,7 @@ impl Failure {
             | Self::Spec(_)
             | Self::Path { .. }
             | Self::Open { .. }
+            | Self::ImageName(_)
             | Self::Mode(_)
             | Self::NoTerminal => "InvalidArgument",
             Self::Copy { .. } | Self::CopyInGuest { .. } => "CopyFailed",

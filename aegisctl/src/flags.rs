@@ -11,11 +11,12 @@ use aegis_bus::manager::SpecRequest;
 use aegis_core::control::TerminalSize;
 use aegis_core::port::PortMapping;
 use aegis_core::spec::{Accel, Workspace};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::Context;
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::images;
 use crate::session::{DetachKeys, Terminal, USUAL_DETACH_KEYS, Wiring};
 
 pub(crate) use resources::{LabelFlags, LimitChanges, LimitFlags};
@@ -35,6 +36,69 @@ pub(crate) struct ProcessFlags {
     /// Run as this user of the guest
     #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
     pub(crate) user: Option<String>,
+}
+
+/// What the guest boots.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ImageFlags {
+    /// Boot this image: a name as docker pull takes it, oci:DIR, oci-archive:FILE or
+    /// docker-archive:FILE; an empty one is the built-in base image
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// Run this in place of the image's entry point; '' for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Pull the image when it is not here, always (a tag may have moved), or never
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pub(crate) pull: PullPolicy,
+    #[command(flatten)]
+    pub(crate) registry: RegistryFlags,
+    /// Whether programs may write to the root: rw or ro
+    #[arg(long, value_name = "ro|rw", default_value = "rw")]
+    rootfs: RootFs,
+}
+
+/// How registries are talked to.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RegistryFlags {
+    /// Do not check the certificate of this registry, and let it speak plain HTTP
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<String>,
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullPolicy {
+    /// When it is not here.
+    #[default]
+    Missing,
+    /// Each time, since a tag may have moved.
+    Always,
+    /// Never: it is here, or that is an error.
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum RootFs {
+    #[default]
+    Rw,
+    Ro,
+}
+
+impl ImageFlags {
+    /// Puts them into a spec.
+    pub(crate) fn apply(&self, spec: &mut SpecRequest) -> Result<(), Failure> {
+        spec.image = self.image.as_deref().map(images::full_name).transpose()?;
+        spec.entrypoint = self
+            .entrypoint
+            .clone()
+            .map(|program| match program.as_str() {
+                "" => Vec::new(),
+                _ => vec![program],
+            });
+        spec.read_only = self.rootfs == RootFs::Ro;
+        Ok(())
+    }
 }
 
 /// What the machine is made of.
@@ -61,7 +125,7 @@ pub(crate) struct MachineFlags {
     limits: LimitFlags,
     /// Run without the sandbox where the host forbids it
     #[arg(long)]
-    insecure: bool,
+    pub(crate) insecure: bool,
 }
 
 /// How our streams are connected to a command in the guest.
@@ -146,6 +210,7 @@ impl ProcessFlags {
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             tty,
+            of_image: false,
         };
         let mut dict = options.to_dict();
         environment.pass(&mut dict)?;

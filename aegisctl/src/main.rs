@@ -15,6 +15,7 @@ mod failure;
 mod flags;
 #[cfg(test)]
 mod generated;
+mod images;
 mod job;
 mod listing;
 mod session;

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
+mod bytes;
 mod lines;
 mod progress;
 mod table;
 mod template;
 mod time;
 
+pub(crate) use bytes::bytes;
 pub(crate) use lines::Lines;
 pub(crate) use progress::Progress;
 pub(crate) use table::Table;

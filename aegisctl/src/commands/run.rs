@@ -23,7 +23,8 @@ use crate::cli::Context;
 use crate::client::Client;
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::flags::{MachineFlags, ProcessFlags, StreamFlags};
+use crate::flags::{ImageFlags, MachineFlags, ProcessFlags, StreamFlags};
+use crate::images::Wanted;
 use crate::job::{self, JobWatch};
 use crate::session::{self, Carried, Session, Signals};
 use crate::ui::Progress;
@@ -43,30 +44,34 @@ pub(crate) struct Args {
     #[command(flatten)]
     process: ProcessFlags,
     #[command(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
     streams: StreamFlags,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments; without one the image's own
+    #[arg(last = true, required_unless_present = "image", value_name = "COMMAND")]
     command: Vec<String>,
 }
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
     let wiring = args.streams.wiring()?;
-    let (options, exec) = args.process.exec_options(context, wiring.size()).await?;
+    let (options, mut exec) = args.process.exec_options(context, wiring.size()).await?;
+    exec.insert("of-image".to_owned(), true.into());
     // In the spec too, so that what no guest could take is refused before there is one.
-    let spec = SpecRequest {
+    let mut spec = SpecRequest {
         ephemeral: true,
         env: options.env.clone(),
         workdir: options.workdir.clone(),
         user: options.user.clone(),
         ..args.machine.to_spec()?
     };
+    args.image.apply(&mut spec)?;
     let mut signals = Signals::catch()?;
     let progress = context.ui.progress("Starting a microVM");
     let mut machine = tokio::select! {
         biased;
         // aegisd deletes what it made for a caller that leaves the bus.
         signal = signals.next_end() => return Ok(exit_code::of_signal(signal as i32)),
-        machine = progress.during(Machine::create(context, &spec)) => machine?,
+        machine = progress.during(Box::pin(Machine::obtain(context, &args, &spec, &progress))) => machine?,
     };
     let opened = tokio::select! {
         biased;
@@ -105,8 +110,32 @@ struct Machine {
 }
 
 impl Machine {
-    async fn create(context: &Context, spec: &SpecRequest) -> Result<Self, Failure> {
+    /// Makes it, with its image pulled first where that has to be.
+    async fn obtain(
+        context: &Context,
+        args: &Args,
+        spec: &SpecRequest,
+        progress: &Progress,
+    ) -> Result<Self, Failure> {
         let client = context.aegisd().await?;
+        let wanted = Wanted {
+            context,
+            client: &client,
+            flags: &args.image,
+            spec,
+            insecure: args.machine.insecure,
+        };
+        wanted.pull_first(progress).await?;
+        match Self::create(client.clone(), spec).await {
+            Err(failure) if wanted.can_pull(&failure) => {
+                wanted.pull(progress).await?;
+                Self::create(client.clone(), spec).await
+            }
+            made => made,
+        }
+    }
+
+    async fn create(client: Client, spec: &SpecRequest) -> Result<Self, Failure> {
         let removed = async {
             client
                 .object_manager()

@@ -19,7 +19,7 @@ use crate::exit_code;
 use crate::failure::Failure;
 use crate::listing::{FilterFlags, FormatFlags, Listing};
 use crate::session::Signals;
-use crate::ui::{Table, Tone, Ui};
+use crate::ui::{Table, Tone, Ui, bytes};
 
 /// Between the two readings from which a CPU percentage of now follows.
 const SAMPLE: Duration = Duration::from_millis(500);
@@ -300,17 +300,6 @@ fn note_missing(ui: Ui, rows: &[Row]) {
     }
 }
 
-fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let mut tenths = u128::from(bytes) * 10 / 1024;
-    let mut unit = 0;
-    while tenths >= 10240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use aegis_bus::instance::UnitUsage;
@@ -356,13 +345,5 @@ mod tests {
         );
         let row = Row::new("web", &usage(5, None, Some(1024)), None);
         assert_eq!(row.memory_percent(), Some(25.0));
-    }
-
-    #[test]
-    fn bytes_have_units() {
-        assert_eq!(bytes(0), "0.0 KiB");
-        assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(bytes(805_306_368), "768.0 MiB");
-        assert_eq!(bytes(1 << 44), "16.0 TiB");
     }
 }

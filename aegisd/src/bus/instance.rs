@@ -147,6 +147,10 @@ impl InstanceObject {
         let options = ExecOptions::from_dict(options).map_err(refused)?;
         let instance = self.instance()?;
         let secrets = instance.secrets(&options.secrets, &values).await;
+        let argv = match options.of_image {
+            true => instance.words_of_image(argv),
+            false => argv,
+        };
         let request = options.into_request(argv);
         let descriptors = instance.exec(request, secrets.map_err(failed)?).await;
         session(descriptors.map_err(failed)?)
@@ -226,6 +230,11 @@ impl InstanceObject {
     #[zbus(property(emits_changed_signal = "const"))]
     fn image(&self) -> String {
         self.looks.get().image.clone()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn image_id(&self) -> String {
+        self.looks.get().image_id.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

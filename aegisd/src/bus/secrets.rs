@@ -74,7 +74,7 @@ pub(super) async fn passed_values(dict: &mut Dict) -> Result<SecretEnv, BusFault
 pub(super) async fn passed_access(
     descriptor: std::os::fd::OwnedFd,
 ) -> Result<SecretText, BusFault> {
-    let text = passed::value(descriptor).await;
+    let text = passed::document(descriptor).await;
     text.map_err(|error| secrets_failed(error.into()))
 }
 

@@ -11,8 +11,9 @@ use aegis_core::fault::Symbol;
 use aegis_core::secret::SecretText;
 use aegis_core::units;
 use aegis_image::name::ImageName;
-use aegis_image::protocol::{LONGEST_LINE, Order, Progress, Pull, Report, Stage, send_first};
+use aegis_image::protocol::{LONGEST_LINE, Order, Progress, Pull, Report, Stage, send_source};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use zeroize::Zeroizing;
 
 use super::ImageError;
 use crate::instance::Shared;
@@ -54,8 +55,8 @@ pub async fn pull(
         name: name.to_string(),
         access: given.access,
     }));
-    send_first(&ours, &order, given.source.as_ref()).map_err(ImageError::Pass)?;
-    drop((order, given.source));
+    send_source(&ours, given.source.as_ref()).map_err(ImageError::Pass)?;
+    drop(given.source);
     let plan = HelperPlan {
         name: unit.clone(),
         description: "AegisVM pull of an image".to_owned(),
@@ -67,7 +68,7 @@ pub async fn pull(
         confinement: confinement(store, given.insecure),
     };
     shared.supervisor.help(plan).await?;
-    let followed = follow(ours, &unit, reporter).await;
+    let followed = follow(ours, &order, &unit, reporter).await;
     let images = shared.images.clone();
     crate::instance::blocking(move || images.show()).await;
     followed
@@ -84,10 +85,17 @@ fn confinement(store: PathBuf, insecure: bool) -> Confinement {
 }
 
 /// Hears the program to its end.
-async fn follow(socket: UnixStream, unit: &str, reporter: &Reporter) -> Result<(), ImageError> {
+async fn follow(
+    socket: UnixStream,
+    order: &Order,
+    unit: &str,
+    reporter: &Reporter,
+) -> Result<(), ImageError> {
     socket.set_nonblocking(true).map_err(ImageError::Pass)?;
     let socket = tokio::net::UnixStream::from_std(socket).map_err(ImageError::Pass)?;
     let (reader, mut writer) = socket.into_split();
+    // A program that is gone has been heard to its end below.
+    drop(writer.write_all(&line_of(order)?).await);
     let mut reader = BufReader::new(reader);
     let mut cancelled = false;
     let mut line = Vec::new();
@@ -97,10 +105,7 @@ async fn follow(socket: UnixStream, unit: &str, reporter: &Reporter) -> Result<(
             read = limited.read_until(b'\n', &mut line) => read.map_err(ImageError::Pass)?,
             () = reporter.cancelled(), if !cancelled => {
                 cancelled = true;
-                // A program that is gone has been heard to its end below.
-                let mut order = serde_json::to_vec(&Order::Cancel).map_err(ImageError::Garbled)?;
-                order.push(b'\n');
-                drop(writer.write_all(&order).await);
+                drop(writer.write_all(&line_of(&Order::Cancel)?).await);
                 continue;
             }
         };
@@ -120,6 +125,13 @@ async fn follow(socket: UnixStream, unit: &str, reporter: &Reporter) -> Result<(
         }
         line.clear();
     }
+}
+
+/// Holds credentials, so it is overwritten afterwards.
+fn line_of(order: &Order) -> Result<Zeroizing<Vec<u8>>, ImageError> {
+    let mut line = Zeroizing::new(serde_json::to_vec(order).map_err(ImageError::Garbled)?);
+    line.push(b'\n');
+    Ok(line)
 }
 
 fn show(progress: &Progress, reporter: &Reporter) {

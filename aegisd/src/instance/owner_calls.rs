@@ -100,6 +100,11 @@ impl Instance {
         change(&self.control_socket(), call).await
     }
 
+    /// The command that these words are of the instance's image.
+    pub fn words_of_image(&self, words: Vec<String>) -> Vec<String> {
+        self.record.borrow().spec.command_of(&words)
+    }
+
     /// Runs a command in the guest, waking the VM if need be. Returns stdin,
     /// stdout, stderr and control; nothing of the session passes aegisd. May be asked
     /// for while the VM is being made.

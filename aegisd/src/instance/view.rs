@@ -84,6 +84,11 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         kit_installed: sources.kit_installed,
         notes: sources.notes.to_vec(),
         image: spec.image.clone(),
+        image_id: spec
+            .pinned
+            .as_ref()
+            .map(|image| image.id.clone())
+            .unwrap_or_default(),
         command: spec.full_command(),
         memory_mib: spec.memory_mib,
         cpus: spec.cpus,

@@ -18,6 +18,9 @@ use crate::instance::blocking;
 /// How long a client may take to write what it passed the end of.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest document in bytes: credentials, and certificates of many authorities.
+const MAX_DOCUMENT: usize = 4 << 20;
+
 /// Why what was passed cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PassedError {
@@ -44,6 +47,16 @@ pub async fn value(descriptor: OwnedFd) -> Result<SecretText, PassedError> {
     // One newline more than a value.
     let bytes = read(descriptor, MAX_VALUE + 2).await?;
     Ok(SecretText::read(bytes.to_vec())?)
+}
+
+/// Text that is no variable's value, e.g. a document with credentials.
+///
+/// # Errors
+/// See [`PassedError`].
+pub async fn document(descriptor: OwnedFd) -> Result<SecretText, PassedError> {
+    let bytes = read(descriptor, MAX_DOCUMENT).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::Encoding)?;
+    Ok(text.to_owned().into())
 }
 
 /// Variables and their values, as a JSON object.

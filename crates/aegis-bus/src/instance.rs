@@ -114,6 +114,9 @@ pub trait Instance {
     /// Empty means the built-in base image.
     #[zbus(property(emits_changed_signal = "const"))]
     fn image(&self) -> zbus::Result<String>;
+    /// The identity of the image it was made of; empty for the built-in one.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn image_id(&self) -> zbus::Result<String>;
     #[zbus(property(emits_changed_signal = "const"))]
     fn command(&self) -> zbus::Result<Vec<String>>;
     /// In MiB.
@@ -304,6 +307,9 @@ pub struct ExecOptions {
     pub user: Option<String>,
     /// Run it on a terminal of this size.
     pub tty: Option<TerminalSize>,
+    /// The words follow the image's entry point, and where there are none its own
+    /// command is run (docker-run(1)).
+    pub of_image: bool,
 }
 
 impl ExecOptions {
@@ -317,6 +323,9 @@ impl ExecOptions {
         put_some(&mut dict, "workdir", self.workdir.as_deref());
         put_some(&mut dict, "user", self.user.as_deref());
         put_some(&mut dict, "tty", self.tty.map(size_to_wire));
+        if self.of_image {
+            put(&mut dict, "of-image", true);
+        }
         dict
     }
 
@@ -332,6 +341,7 @@ impl ExecOptions {
             workdir: reader.take("workdir")?,
             user: reader.take("user")?,
             tty: reader.take_pair("tty")?.map(size_from_wire),
+            of_image: reader.take("of-image")?.unwrap_or_default(),
         };
         reader.finish()?;
         Ok(options)
@@ -361,6 +371,7 @@ mod tests {
             workdir: Some("/".into()),
             user: Some("nobody".into()),
             tty: Some(TerminalSize { rows: 24, cols: 80 }),
+            of_image: true,
         };
         assert_eq!(ExecOptions::from_dict(options.to_dict()).unwrap(), options);
         assert!(ExecOptions::default().to_dict().is_empty());

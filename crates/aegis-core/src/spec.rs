@@ -238,14 +238,17 @@ impl InstanceSpec {
     /// The command with what the image has to say of it; empty means none. The one of
     /// an ephemeral instance comes with its exec.
     pub fn full_command(&self) -> Vec<String> {
+        match self.ephemeral {
+            true => Vec::new(),
+            false => self.command_of(&self.command),
+        }
+    }
+
+    /// The command that these words are on top of the image.
+    pub fn command_of(&self, words: &[String]) -> Vec<String> {
         match &self.pinned {
-            _ if self.ephemeral => Vec::new(),
-            None => [
-                self.entrypoint.as_deref().unwrap_or_default(),
-                &self.command,
-            ]
-            .concat(),
-            Some(image) => image.command(self.entrypoint.as_deref(), &self.command),
+            None => [self.entrypoint.as_deref().unwrap_or_default(), words].concat(),
+            Some(image) => image.command(self.entrypoint.as_deref(), words),
         }
     }
 

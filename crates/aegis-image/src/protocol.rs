@@ -2,7 +2,8 @@
 //! socket pair, which is the program's standard input.
 //!
 //! ```text
-//!  aegisd ──Order──► aegis-image        with the open file or folder of a local image
+//!  aegisd ──byte───► aegis-image        with the open file or folder of a local image
+//!         ──Order──►
 //!         ◄─Report── …                  progress, then the end
 //!         ──Cancel─►                    or the connection's end, which cancels nothing
 //! ```
@@ -26,12 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::Image;
 
-/// The longest line, in bytes: an image's configuration is the most that is in one.
+/// The longest line, in bytes: the certificates of many authorities, or what an image
+/// says about itself.
 pub const LONGEST_LINE: usize = 8 << 20;
-
-/// The longest order, in bytes: less than an empty socket takes (unix(7), socket(7)
-/// `SO_SNDBUF`).
-const LONGEST_ORDER: usize = 64 << 10;
 
 /// What aegisd asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,20 +64,12 @@ pub enum Report {
     Failed(Fault),
 }
 
-/// Sends the first order with what it is about, before anything else is said. It
-/// fits into an empty socket, so this waits for nothing.
+/// Sends what a pull is about, before anything else is said; `None` where it is about
+/// a registry. One byte goes with it, so this waits for nothing.
 ///
 /// # Errors
-/// The order is too long or the other side is gone.
-pub fn send_first(socket: &UnixStream, order: &Order, open: Option<&OwnedFd>) -> io::Result<()> {
-    let mut line = serde_json::to_vec(order)?;
-    line.push(b'\n');
-    if line.len() > LONGEST_ORDER {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the order is too long",
-        ));
-    }
+/// The other side is gone.
+pub fn send_source(socket: &UnixStream, open: Option<&OwnedFd>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let rights = open.map(|open| [open.as_fd()]);
@@ -87,44 +77,31 @@ pub fn send_first(socket: &UnixStream, order: &Order, open: Option<&OwnedFd>) ->
         // There is room for one.
         ancillary.push(SendAncillaryMessage::ScmRights(rights));
     }
-    let parts = [IoSlice::new(&line)];
-    let sent = sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
-    if sent < line.len() {
-        return Err(io::ErrorKind::WriteZero.into());
-    }
+    let parts = [IoSlice::new(b"\n")];
+    sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// Receives the first order and what came with it.
+/// Receives what a pull is about.
 ///
 /// # Errors
-/// The other side is gone, or said something else.
-pub fn receive_first(socket: &UnixStream) -> io::Result<(Order, Option<OwnedFd>)> {
-    let mut line = Vec::new();
-    let mut open = None;
-    while line.last() != Some(&b'\n') {
-        if line.len() > LONGEST_ORDER {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the order is too long",
-            ));
-        }
-        let mut chunk = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(&mut chunk)];
-        let received = recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                open = rights.last().or(open);
-            }
-        }
-        if received.bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        line.extend_from_slice(&chunk[..received.bytes]);
+/// The other side is gone.
+pub fn receive_source(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let received = recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok((serde_json::from_slice(&line)?, open))
+    let mut open = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut rights) = message {
+            open = rights.next();
+        }
+    }
+    Ok(open)
 }
 
 /// How far a pull is.
@@ -179,31 +156,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_travels_with_its_file() {
+    fn a_source_travels_open() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
         rustix::io::write(&file, b"layers").unwrap();
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
-        let order = Order::Pull(Box::new(Pull {
-            store: "/store".into(),
-            name: "oci:./x".into(),
-            access: None,
-        }));
-        send_first(&ours, &order, Some(&file.into())).unwrap();
-        let (order, open) = receive_first(&theirs).unwrap();
-        assert!(matches!(order, Order::Pull(pull) if pull.name == "oci:./x"));
+        send_source(&ours, Some(&file.into())).unwrap();
+        let open = receive_source(&theirs).unwrap();
         let mut text = String::new();
         std::fs::File::from(open.unwrap())
             .read_to_string(&mut text)
             .unwrap();
         assert_eq!(text, "layers");
+        send_source(&ours, None).unwrap();
+        assert!(receive_source(&theirs).unwrap().is_none());
     }
 
     #[test]
     fn a_side_that_is_gone_is_an_error() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
-        assert!(receive_first(&theirs).is_err());
-        assert!(send_first(&theirs, &Order::Cancel, None).is_err());
+        assert!(receive_source(&theirs).is_err());
+        assert!(send_source(&theirs, None).is_err());
     }
 }

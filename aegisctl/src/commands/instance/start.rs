@@ -21,7 +21,8 @@ use crate::commands::attach;
 use crate::environment::Environment;
 use crate::exit_code;
 use crate::failure::{Difference, Failure};
-use crate::flags::{DetachFlags, MachineFlags, ProcessFlags};
+use crate::flags::{DetachFlags, ImageFlags, MachineFlags, ProcessFlags, parse_memory};
+use crate::images::Wanted;
 use crate::job::{self, JobWatch};
 use crate::session::{Session, Signals, Terminal, Wiring};
 use crate::ui::{Progress, clean};
@@ -40,9 +41,11 @@ pub(crate) struct Args {
     /// Make it from this kit; explicit flags win over the kit's defaults
     #[arg(long)]
     kit: Option<String>,
-    /// Boot this image; an empty one is the built-in base image
-    #[arg(long, value_name = "IMAGE")]
-    image: Option<String>,
+    #[command(flatten)]
+    image: ImageFlags,
+    /// Most that the guest may write to its disk: a number of MiB, or with suffix
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    disk: Option<u32>,
     /// Let the guest do more than use its own VM, or less than its kit says; a list
     /// has commas
     #[arg(long = "capability", value_name = "NAME=VALUE", value_parser = capabilities::parse)]
@@ -182,9 +185,9 @@ impl Args {
 
     fn spec(&self, environment: &Environment) -> Result<SpecRequest, Failure> {
         let command = (!self.command.is_empty()).then(|| self.command.clone());
-        Ok(SpecRequest {
+        let mut spec = SpecRequest {
             kit: self.kit.clone(),
-            image: self.image.clone(),
+            disk_mib: self.disk,
             capabilities: self.capabilities.iter().cloned().collect(),
             terminal: command.is_some().then_some(!self.no_terminal),
             command,
@@ -194,7 +197,9 @@ impl Args {
             workdir: self.process.workdir.clone(),
             user: self.process.user.clone(),
             ..self.machine.to_spec()?
-        })
+        };
+        self.image.apply(&mut spec)?;
+        Ok(spec)
     }
 }
 
@@ -227,9 +232,22 @@ async fn start(
             (instance, started, session)
         }
         None => {
-            let mut spec = spec.to_dict();
-            environment.pass(&mut spec)?;
-            create(&client, name, &spec, progress, wiring).await?
+            let wanted = Wanted {
+                context,
+                client: &client,
+                flags: &args.image,
+                spec: &spec,
+                insecure: args.machine.insecure,
+            };
+            wanted.pull_first(progress).await?;
+            let created = create(&client, name, &spec, environment, progress, wiring).await;
+            match created {
+                Err(failure) if wanted.can_pull(&failure) => {
+                    wanted.pull(progress).await?;
+                    create(&client, name, &spec, environment, progress, wiring).await?
+                }
+                created => created?,
+            }
         }
     };
     Ok(Launch {
@@ -343,7 +361,8 @@ async fn start_existing(
 async fn create(
     client: &Client,
     name: &str,
-    spec: &Dict,
+    spec: &SpecRequest,
+    environment: &Environment,
     progress: &Progress,
     wiring: Option<&Wiring>,
 ) -> Result<(InstanceProxy<'static>, Started, Option<Session>), Failure> {
@@ -351,11 +370,13 @@ async fn create(
         "" => "make an instance".to_owned(),
         name => format!("make the instance '{name}'"),
     };
+    let mut spec = spec.to_dict();
+    environment.pass(&mut spec)?;
     let mut watch = JobWatch::start(client).await?;
     let created = client
         .manager()
         .await?
-        .create_instance(name, spec, &CreateOptions::default().to_dict())
+        .create_instance(name, &spec, &CreateOptions::default().to_dict())
         .await;
     let (path, job) = created.map_err(Failure::call(what.as_str()))?;
     let instance = client.instance_at(path).await?;

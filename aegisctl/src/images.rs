@@ -1,0 +1,142 @@
+//! Pulling images: what of the user's surroundings goes to aegisd, and when.
+
+use std::fs::File;
+use std::path::Path;
+
+use aegis_bus::image::PullOptions;
+use aegis_bus::manager::SpecRequest;
+use aegis_core::fault::Symbol;
+use aegis_image::name::ImageName;
+
+use crate::cli::Context;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::flags::{ImageFlags, PullPolicy, RegistryFlags};
+use crate::job;
+use crate::ui::Progress;
+
+/// An image by its whole name, since aegisd is in another folder than the user. An
+/// empty one is the built-in one; the beginning of a digest stays as it is.
+pub(crate) fn full_name(text: &str) -> Result<String, Failure> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    match parse(text) {
+        Ok(name) => Ok(name.to_string()),
+        Err(_) if text.len() >= 6 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            Ok(text.to_owned())
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn parse(text: &str) -> Result<ImageName, Failure> {
+    let name: ImageName = text.parse().map_err(Failure::ImageName)?;
+    let folder = std::env::current_dir().map_err(|source| Failure::Open {
+        path: ".".into(),
+        source,
+    })?;
+    Ok(name.absolute(&folder))
+}
+
+/// Brings an image here by its whole name.
+pub(crate) async fn pull(
+    client: &Client,
+    text: &str,
+    registry: &RegistryFlags,
+    insecure: bool,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let name = parse(text)?;
+    progress.say(&format!("Pulling {}", name.short()));
+    let manager = client.manager().await?;
+    let what = format!("pull {}", name.short());
+    let pulled = job::perform(client, &what, progress, async || {
+        let options = options(&name, registry, insecure)
+            .map_err(|error| zbus::Error::Failure(error.to_string()))?;
+        manager
+            .pull_image(&name.to_string(), &options.to_dict()?)
+            .await
+    });
+    pulled.await.map(drop)
+}
+
+fn options(
+    name: &ImageName,
+    _registry: &RegistryFlags,
+    insecure: bool,
+) -> Result<PullOptions, Failure> {
+    Ok(PullOptions {
+        access: None,
+        source: place(name).map(open).transpose()?.map(Into::into),
+        insecure,
+    })
+}
+
+/// The folder or file of an image that is in no registry.
+fn place(name: &ImageName) -> Option<&Path> {
+    match name {
+        ImageName::Registry(_) => None,
+        ImageName::Layout(name) | ImageName::OciArchive(name) | ImageName::DockerArchive(name) => {
+            Some(&name.path)
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|source| Failure::Open {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The image of an instance that is to be made.
+pub(crate) struct Wanted<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) client: &'a Client,
+    pub(crate) flags: &'a ImageFlags,
+    pub(crate) spec: &'a SpecRequest,
+    pub(crate) insecure: bool,
+}
+
+impl Wanted<'_> {
+    /// Pulls the image where it shall be pulled each time.
+    pub(crate) async fn pull_first(&self, progress: &Progress) -> Result<(), Failure> {
+        match self.flags.pull {
+            PullPolicy::Always => self.pull(progress).await,
+            PullPolicy::Missing | PullPolicy::Never => Ok(()),
+        }
+    }
+
+    /// Whether an instance could not be made for want of an image that may be pulled.
+    pub(crate) fn can_pull(&self, failure: &Failure) -> bool {
+        self.flags.pull == PullPolicy::Missing && failure.is(Symbol::ImageUnavailable)
+    }
+
+    /// Pulls the image, which may be the kit's.
+    pub(crate) async fn pull(&self, progress: &Progress) -> Result<(), Failure> {
+        let name = match (&self.spec.image, &self.spec.kit) {
+            (Some(image), _) => image.clone(),
+            (None, Some(kit)) => {
+                let kits = self.client.kits().await?;
+                let kit = kits.into_iter().find(|found| found.name == *kit);
+                kit.map(|kit| kit.image).unwrap_or_default()
+            }
+            (None, None) => String::new(),
+        };
+        if name.is_empty() {
+            return Ok(());
+        }
+        let pulled = pull(
+            self.client,
+            &name,
+            &self.flags.registry,
+            self.insecure,
+            progress,
+        );
+        pulled.await?;
+        let short = parse(&name).map_or(name.clone(), |name| name.short());
+        self.context.ui.note(&format!("pulled {short}"));
+        Ok(())
+    }
+}
