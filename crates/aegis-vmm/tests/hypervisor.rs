@@ -26,8 +26,8 @@ use aegis_vmm::hypervisor::kernel::KernelKind;
 use aegis_vmm::hypervisor::probe::{ProbeError, Trial};
 use aegis_vmm::hypervisor::qemu::{Qemu, QemuMachine};
 use aegis_vmm::hypervisor::{
-    DiskImage, DiskPlan, DiskSerial, EndCause, GuestKernel, Hypervisor, LaunchError, Machine, MachinePlan,
-    MachineType, ShareKind, SharePlan,
+    DiskImage, DiskPlan, DiskSerial, EndCause, GuestKernel, Hypervisor, LaunchError, Machine,
+    MachinePlan, MachineType, ShareKind, SharePlan,
 };
 use tempfile::TempDir;
 

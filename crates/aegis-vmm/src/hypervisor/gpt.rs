@@ -132,10 +132,7 @@ mod tests {
         assert_eq!((number(header, 24, 8), number(header, 32, 8)), (at, other));
         let entries = as_bytes(number(header, 72, 8));
         let entries = &disk[entries..entries + MAX_PARTITIONS * ENTRY];
-        assert_eq!(
-            number(header, 88, 4),
-            u64::from(crc32fast::hash(entries))
-        );
+        assert_eq!(number(header, 88, 4), u64::from(crc32fast::hash(entries)));
         entries.chunks(ENTRY).collect()
     }
 
@@ -162,7 +159,11 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), lengths.len());
             let unused = &entries[lengths.len()..];
-            assert!(unused.iter().all(|entry| entry.iter().all(|byte| *byte == 0)));
+            assert!(
+                unused
+                    .iter()
+                    .all(|entry| entry.iter().all(|byte| *byte == 0))
+            );
         }
     }
 }

@@ -224,7 +224,10 @@ mod tests {
             };
             let mut piece = vec![0; length];
             let mut read = 0;
-            while let count @ 1.. = file.read_at(&mut piece[read..], from + read as u64).unwrap() {
+            while let count @ 1.. = file
+                .read_at(&mut piece[read..], from + read as u64)
+                .unwrap()
+            {
                 read += count;
             }
             assert!(length - read < 512, "more than a sector is missing: {line}");

@@ -31,8 +31,8 @@ use super::process::{Child, Exit, ExitStatus};
 use super::qmp::{Command, Greeting, Qmp, Shutdown};
 use super::tsc::Measurement;
 use super::{
-    DiskImage, EndCause, Hypervisor, LaunchError, MAX_DISKS, Machine, MachineEnd, MachineError, MachineFacts,
-    MachinePlan,
+    DiskImage, EndCause, Hypervisor, LaunchError, MAX_DISKS, Machine, MachineEnd, MachineError,
+    MachineFacts, MachinePlan,
 };
 use crate::jail::{Access, Confinement, JailError, Program, View};
 use crate::share::{Share, ShareError};

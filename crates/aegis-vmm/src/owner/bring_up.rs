@@ -35,8 +35,8 @@ use crate::guest;
 use crate::hypervisor::kernel::KernelKind;
 use crate::hypervisor::layers::{LayerDisk, LayersError};
 use crate::hypervisor::{
-    DiskImage, DiskPlan, DiskSerial, GuestKernel, Hypervisor, LaunchError, Machine, MachineEnd, MachinePlan,
-    SharePlan,
+    DiskImage, DiskPlan, DiskSerial, GuestKernel, Hypervisor, LaunchError, Machine, MachineEnd,
+    MachinePlan, SharePlan,
 };
 use crate::inject::{self, InjectError};
 use crate::status::StatusDoor;
