@@ -309,6 +309,8 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         cpus: spec.cpus,
         accel: spec.accel,
         guest_dir: names.plain(&host.guest_dir),
+        layers: Vec::new(),
+        read_only_root: false,
         disk: (!spec.ephemeral).then_some(disk),
         inject: spec.inject.clone(),
         workspace: spec
@@ -316,6 +318,7 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
             .as_ref()
             .map(|workspace| names.plain(&workspace_path(host, workspace))),
         command: spec.full_command(),
+        stop_signal: image.stop_signal,
         terminal: spec.terminal,
         restart: spec.restart,
         env,

@@ -27,6 +27,14 @@ pub struct VmSpec {
     pub accel: Accel,
     /// Where kernel, initramfs and base image lie.
     pub guest_dir: PathBuf,
+    /// The image: a SquashFS file for each of its layers, the lowest first. Without
+    /// any the root is the built-in base image.
+    #[serde(default)]
+    pub layers: Vec<PathBuf>,
+    /// No program can write to the root. /run, /tmp, /var/tmp and /dev/shm are memory
+    /// then, and `disk` is not used.
+    #[serde(default)]
+    pub read_only_root: bool,
     /// The writable layer; `None` means memory (ephemeral instances).
     pub disk: Option<Disk>,
     /// Programs of the host that are added to the image's `/usr/bin`.
@@ -35,6 +43,11 @@ pub struct VmSpec {
     /// The host folder shown at `/workspace`.
     pub workspace: Option<PathBuf>,
     pub command: Vec<String>,
+    /// The Linux signal, 1 to 64, that asks the command to end when the guest is
+    /// stopped (STOPSIGNAL of an image). `None` means SIGTERM, which every other
+    /// process gets.
+    #[serde(default)]
+    pub stop_signal: Option<i32>,
     /// The command runs on a terminal that clients attach to.
     #[serde(default)]
     pub terminal: bool,
@@ -68,6 +81,11 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
+    /// The disk that takes what is written to the root, if there is one.
+    pub fn root_disk(&self) -> Option<&Disk> {
+        self.disk.as_ref().filter(|_| !self.read_only_root)
+    }
+
     /// The environment of whatever runs in the guest, secrets included.
     pub fn full_env(&self) -> BTreeMap<String, String> {
         let mut env = self.env.clone();

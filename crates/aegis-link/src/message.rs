@@ -255,6 +255,9 @@ pub struct Boot {
     pub time_ns: u64,
     /// The root file system.
     pub root: Root,
+    /// A directory of the root that is made if it is missing, absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
     /// A folder of the host, if one is shared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
@@ -268,10 +271,17 @@ pub struct Boot {
 /// order in which the kernel finds them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// Serials of the read-only layers, the lowest first.
+    /// Serials of disks with read-only layers, the lowest first.
     pub layers: Vec<String>,
+    /// The first of these disks holds so many layers as its partitions 1, 2, ...,
+    /// the lowest first; without a number the whole disk is one layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
     /// Where writes go.
     pub upper: Upper,
+    /// No program can write to the root; /run, /tmp and /var/tmp are memory.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
 }
 
 /// Where writes to the root go.
@@ -326,6 +336,10 @@ pub struct Program {
     /// `name`, `uid`, `name:group` or `uid:gid`; without one root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Linux signal number, 1..=64, that asks it to end when the guest is stopped;
+    /// without one SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<i32>,
 }
 
 /// A program to run with its stdio on the link.
@@ -498,6 +512,14 @@ fn processes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Process>,
     let mut processes = Vec::<Process>::deserialize(deserializer)?;
     processes.truncate(MAX_PROCESSES);
     Ok(processes)
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

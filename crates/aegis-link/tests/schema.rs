@@ -18,6 +18,7 @@ fn program() -> Program {
         env: BTreeMap::from([("NAME".into(), "value".into())]),
         workdir: Some("/workspace".into()),
         user: Some("nobody:nogroup".into()),
+        stop_signal: Some(3),
     }
 }
 
@@ -28,8 +29,11 @@ fn boot(upper: Upper, kind: ShareKind) -> Call {
         time_ns: 1_700_000_000_000_000_000,
         root: Root {
             layers: vec!["base".into()],
+            partitions: Some(40),
             upper,
+            read_only: true,
         },
+        workdir: Some("/srv/app".into()),
         share: Some(Share {
             kind,
             tag: "workspace".into(),

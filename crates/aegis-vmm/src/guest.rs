@@ -26,7 +26,7 @@ const PULSE_INTERVAL: Duration = Duration::from_secs(30);
 /// on a loaded host miss several seconds while they are well.
 const PULSE_PATIENCE: Duration = Duration::from_secs(15);
 
-/// The read-only layers, the lowest first.
+/// The disks with read-only layers, the lowest first.
 fn layers(spec: &VmSpec) -> Vec<String> {
     let mut layers = vec![DiskSerial::Base];
     if !spec.inject.is_empty() {
@@ -43,13 +43,17 @@ pub fn boot_order(spec: &VmSpec, hello: &Hello, share: Option<hypervisor::ShareK
         time_ns: now_ns(),
         root: Root {
             layers: layers(spec),
-            upper: match spec.disk {
+            partitions: (!spec.layers.is_empty())
+                .then(|| u32::try_from(spec.layers.len()).unwrap_or(u32::MAX)),
+            read_only: spec.read_only_root,
+            upper: match spec.root_disk() {
                 Some(_) => Upper::Disk {
                     serial: DiskSerial::Upper.to_string(),
                 },
                 None => Upper::Tmpfs,
             },
         },
+        workdir: spec.workdir.clone(),
         share: share.map(|kind| Share {
             kind: match kind {
                 hypervisor::ShareKind::Virtiofs => ShareKind::Virtiofs,
@@ -71,6 +75,7 @@ pub fn command(spec: &VmSpec) -> Option<Program> {
         env: spec.full_env(),
         workdir: spec.workdir.clone(),
         user: spec.user.clone(),
+        stop_signal: spec.stop_signal,
     })
 }
 
@@ -91,6 +96,7 @@ pub fn program(spec: &VmSpec, request: ExecRequest) -> (Program, Option<TtySize>
         env,
         workdir: request.workdir.or_else(|| spec.workdir.clone()),
         user: request.user.or_else(|| spec.user.clone()),
+        stop_signal: None,
     };
     (program, request.tty.map(tty_size))
 }

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | [`qemu`] | the order of a launch and the running QEMU |
 //! | [`argv`] | QEMU's command line: machine, devices, descriptors |
+//! | [`layers`], [`gpt`] | the layers of an image as one disk with partitions |
 //! | [`cmdline`], [`tsc`] | the guest kernel's command line and the clock it names |
 //! | [`kernel`] | which kernel: the project's own or a distribution's |
 //! | [`accel`], [`probe`] | which accelerator: the cache and the trial start |
@@ -31,7 +32,9 @@ pub mod binary;
 pub mod cmdline;
 pub mod error;
 pub mod fake;
+pub mod gpt;
 pub mod kernel;
+pub mod layers;
 pub mod probe;
 pub mod process;
 pub mod qemu;
@@ -78,19 +81,27 @@ pub struct MachinePlan {
 /// Most disks of a guest: the slot budget of [`argv`].
 pub const MAX_DISKS: usize = 3;
 
-/// A disk image in raw format.
-#[derive(Clone, Debug)]
+/// A disk.
+#[derive(Debug)]
 pub struct DiskPlan {
-    pub path: PathBuf,
-    pub read_only: bool,
+    pub image: DiskImage,
     /// How the guest finds it, under `/sys/block/*/serial`.
     pub serial: DiskSerial,
+}
+
+/// What is on a disk.
+#[derive(Debug)]
+pub enum DiskImage {
+    /// A file in raw format.
+    Raw { path: PathBuf, read_only: bool },
+    /// Read-only partitions.
+    Layers(layers::LayerDisk),
 }
 
 /// The serial number of a virtio disk, a fixed name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskSerial {
-    /// The read-only base image.
+    /// The read-only base image, or the layers of another one as partitions.
     Base,
     /// The programs of a kit, read-only, above the base image.
     Kit,

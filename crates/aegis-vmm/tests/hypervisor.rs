@@ -26,8 +26,8 @@ use aegis_vmm::hypervisor::kernel::KernelKind;
 use aegis_vmm::hypervisor::probe::{ProbeError, Trial};
 use aegis_vmm::hypervisor::qemu::{Qemu, QemuMachine};
 use aegis_vmm::hypervisor::{
-    DiskPlan, DiskSerial, EndCause, GuestKernel, Hypervisor, LaunchError, Machine, MachinePlan,
-    MachineType, ShareKind, SharePlan,
+    DiskImage, DiskPlan, DiskSerial, EndCause, GuestKernel, Hypervisor, LaunchError, Machine,
+    MachinePlan, MachineType, ShareKind, SharePlan,
 };
 use tempfile::TempDir;
 
@@ -127,8 +127,10 @@ async fn a_guest_boots_and_its_reset_is_its_end() {
         fs::write(bench.path(name), [content, &[0; 8192]].concat()).unwrap();
     }
     let disk = |name, serial, read_only| DiskPlan {
-        path: bench.path(name),
-        read_only,
+        image: DiskImage::Raw {
+            path: bench.path(name),
+            read_only,
+        },
         serial,
     };
     plan.disks = vec![
@@ -298,8 +300,10 @@ async fn a_disk_that_is_missing_and_a_qemu_that_refuses_are_told() {
     let (mut plan, _link, _console) = bench.plan();
     let path = bench.path("nodisk");
     plan.disks = vec![DiskPlan {
-        path,
-        read_only: true,
+        image: DiskImage::Raw {
+            path,
+            read_only: true,
+        },
         serial: DiskSerial::Base,
     }];
     let error = refused(plan).await;

@@ -1,4 +1,4 @@
-//! Turning a `Boot` message into a running root: clock, name, layers, share.
+//! Turning a `Boot` message into a running root: clock, name, layers, places, share.
 //!
 //! Done step by step and synchronously; a step that fails ends it with a fault
 //! that names the step. Nothing is undone: a guest that cannot boot is ended by
@@ -7,10 +7,9 @@
 use std::error::Error;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use aegis_link::message::{Boot, Fault, Symbol};
+use aegis_link::message::{Boot, Fault, Root, Symbol};
 use nix::mount::{MsFlags, mount};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
@@ -18,8 +17,12 @@ use nix::unistd::sethostname;
 
 use crate::network;
 
+mod memory;
+mod places;
 mod root;
 mod share;
+
+use places::{Keep, Obstacle, PlaceError, Places};
 
 /// Why the guest is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,10 @@ pub(crate) enum BootError {
     },
     #[error("Cannot assemble the root file system")]
     Root(#[source] root::RootError),
+    #[error("Cannot make the root of the image ready")]
+    Place(#[source] PlaceError),
+    #[error("Cannot make a directory of the root memory")]
+    Memory(#[source] memory::MemoryError),
     #[error("Cannot mount the shared folder")]
     Share(#[source] share::ShareError),
     #[error("Cannot make {path}")]
@@ -56,8 +63,12 @@ impl BootError {
     /// The failure as the host is told of it, with all causes in one line.
     pub(crate) fn fault(&self) -> Fault {
         let symbol = match self {
-            BootError::Root(root::RootError::NoDisk { .. }) => Symbol::BootDeviceMissing,
-            BootError::Root(_) | BootError::Mount { .. } => Symbol::BootMountFailed,
+            BootError::Root(
+                root::RootError::NoDisk { .. } | root::RootError::NoPartition { .. },
+            ) => Symbol::BootDeviceMissing,
+            BootError::Root(_) | BootError::Memory(_) | BootError::Mount { .. } => {
+                Symbol::BootMountFailed
+            }
             BootError::Share(_) => Symbol::BootShareFailed,
             _ => Symbol::BootFailed,
         };
@@ -80,14 +91,61 @@ pub(crate) fn boot(boot: &Boot) -> Result<Option<File>, BootError> {
         name: boot.hostname.clone(),
         source,
     })?;
-    let upper = root::assemble(&boot.root).map_err(BootError::Root)?;
+    let root = root::assemble(&boot.root).map_err(BootError::Root)?;
+    prepare(boot)?;
+    if boot.root.read_only {
+        root.seal().map_err(BootError::Root)?;
+    }
+    let places = Places::of(Path::new(root::ROOT)).map_err(BootError::Place)?;
+    for path in memory_of(&boot.root) {
+        memory::mount_memory(&places, path).map_err(BootError::Memory)?;
+    }
+    drop(places);
+    let upper = root.switch().map_err(BootError::Root)?;
     mount_more()?;
     network::loopback_up().map_err(BootError::Loopback)?;
-    name_files(&boot.hostname)?;
     if let Some(share) = &boot.share {
         share::mount_share(share).map_err(BootError::Share)?;
     }
     Ok(upper)
+}
+
+/// Directories of a root that are memory.
+fn memory_of(root: &Root) -> &'static [&'static str] {
+    if root.read_only {
+        &["/run", "/tmp", "/var/tmp"]
+    } else {
+        &["/run"]
+    }
+}
+
+/// Gives the root what it lacks, while it can be written to and nothing is mounted
+/// in it.
+fn prepare(boot: &Boot) -> Result<(), BootError> {
+    let places = Places::of(Path::new(root::ROOT)).map_err(BootError::Place)?;
+    for name in ["dev", "proc", "sys"] {
+        places.own_directory(name).map_err(BootError::Place)?;
+    }
+    for (path, mode) in [("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)] {
+        if path == "/tmp" || memory_of(&boot.root).contains(&path) {
+            let made = places.directory(path, mode, Obstacle::Replaced);
+            made.map_err(BootError::Place)?;
+        }
+    }
+    name_files(&places, &boot.hostname).map_err(BootError::Place)?;
+    if let Some(share) = &boot.share {
+        share::make_place(share, &places).map_err(BootError::Share)?;
+    }
+    match &boot.workdir {
+        Some(path) if path.starts_with('/') => {
+            match places.directory(path, 0o755, Obstacle::Kept) {
+                // The program that starts there tells what is wrong with it.
+                Ok(_) | Err(PlaceError::Taken { .. }) => Ok(()),
+                Err(error) => Err(BootError::Place(error)),
+            }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Sets the wall clock, in nanoseconds since the Unix epoch.
@@ -108,7 +166,6 @@ fn mount_more() -> Result<(), BootError> {
             "gid=5,mode=620,ptmxmode=666",
         ),
         ("tmpfs", "/dev/shm", PRIVATE, "mode=1777"),
-        ("tmpfs", "/run", PRIVATE, "mode=755"),
         (
             "cgroup2",
             "/sys/fs/cgroup",
@@ -136,38 +193,17 @@ fn mount_more() -> Result<(), BootError> {
             _ => {}
         }
     }
-    if !Path::new("/tmp").exists() {
-        let path = "/tmp";
-        fs::create_dir(path)
-            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o1777)))
-            .map_err(|source| BootError::File { path, source })?;
-    }
     Ok(())
 }
 
 /// Writes the files about names that an image leaves to its runtime. One that
-/// the image has stays, but for the host name.
-fn name_files(hostname: &str) -> Result<(), BootError> {
+/// the image has filled stays, but for the host name.
+fn name_files(places: &Places, hostname: &str) -> Result<(), PlaceError> {
     let hosts = format!(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
     );
-    let directory = "/etc";
-    fs::create_dir_all(directory).map_err(|source| BootError::File {
-        path: directory,
-        source,
-    })?;
-    for (path, text, replace) in [
-        ("/etc/hostname", format!("{hostname}\n"), true),
-        ("/etc/hosts", hosts, false),
-        (
-            "/etc/resolv.conf",
-            "# This guest has no name server.\n".to_owned(),
-            false,
-        ),
-    ] {
-        if replace || !Path::new(path).exists() {
-            fs::write(path, text).map_err(|source| BootError::File { path, source })?;
-        }
-    }
-    Ok(())
+    let resolver = "# This guest has no name server.\n";
+    places.file("/etc", "hostname", &format!("{hostname}\n"), Keep::Same)?;
+    places.file("/etc", "hosts", &hosts, Keep::Filled)?;
+    places.file("/etc", "resolv.conf", resolver, Keep::Filled)
 }

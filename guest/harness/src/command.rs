@@ -42,7 +42,7 @@ fn start(
         )
     })?;
     let pid = process::start(prepared, streams)?;
-    let end = reaper.end_of(pid);
+    let end = reaper.end_of(pid, program.stop_signal);
     link.send_event(Event::CommandStarted {
         pid: pid.as_raw().cast_unsigned(),
     });

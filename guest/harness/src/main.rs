@@ -7,7 +7,7 @@
 //!   early     /proc, /sys, /dev; modules, if the kernel needs some
 //!   port      the virtio port of the link                  ── until here without a runtime
 //!   hello     who we are; wait for Boot
-//!   boot      clock, name, root of layers, share, switch   ── a fault names what failed
+//!   boot      clock, name, root of layers, switch, share   ── a fault names what failed
 //!   serve     the command, exec sessions, connections
 //!   stop      SIGTERM, grace, SIGKILL, sync, read-only, reset
 //! ```

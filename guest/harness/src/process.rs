@@ -205,11 +205,16 @@ pub(crate) fn start(prepared: Prepared, streams: Streams) -> Result<Pid, Fault> 
     Ok(Pid::from_raw(pid))
 }
 
-/// Sends a signal to a process group. The numbers beyond nix's are the real-time
-/// signals, which programs use as well.
+/// Sends a signal to a process group.
 pub(crate) fn signal_group(leader: i32, signal: i32) -> io::Result<()> {
+    send_signal(-leader, signal)
+}
+
+/// Sends a signal to what kill(2) means by the number. The signals beyond nix's are
+/// the real-time ones, which programs use as well.
+pub(crate) fn send_signal(to: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill(2) takes two numbers and touches no memory of ours.
-    match unsafe { libc::kill(-leader, signal) } {
+    match unsafe { libc::kill(to, signal) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -9,13 +9,15 @@ use std::path::Path;
 use aegis_link::message::{MAX_PROCESS_COMMAND, MAX_PROCESSES, Process};
 use nix::unistd::{SysconfVar, sysconf};
 
+use crate::users;
+
 /// Kernel threads, whose parent is kthreadd, are the kernel's business.
 const KTHREADD: u32 = 2;
 
 /// Every process but the kernel's own threads, by number; the first
 /// [`MAX_PROCESSES`] of them. One that ends meanwhile is left out.
 pub(crate) fn list(root: &Path, uptime_ms: u64) -> Vec<Process> {
-    let users = users(&fs::read_to_string("/etc/passwd").unwrap_or_default());
+    let users = users(&users::read(users::PASSWD).unwrap_or_default());
     let ticks = figure(SysconfVar::CLK_TCK, 100);
     let page_kib = figure(SysconfVar::PAGE_SIZE, 4096) / 1024;
     let mut pids: Vec<u32> = fs::read_dir(root)

@@ -14,8 +14,15 @@ use tokio::sync::{Notify, oneshot};
 /// Collects the ends of processes. All clones are the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct Reaper {
-    waiting: Arc<Mutex<HashMap<Pid, oneshot::Sender<ProcessEnd>>>>,
+    waiting: Arc<Mutex<HashMap<Pid, Waiting>>>,
     no_child_left: Arc<Notify>,
+}
+
+/// Someone waits for the end of a program.
+#[derive(Debug)]
+struct Waiting {
+    ended: oneshot::Sender<ProcessEnd>,
+    stop_signal: Option<i32>,
 }
 
 impl Reaper {
@@ -38,12 +45,27 @@ impl Reaper {
         Ok(reaper)
     }
 
-    /// The end of a process. To be called right after starting it, before any
-    /// await: statuses are collected on the same thread, so none is missed.
-    pub(crate) fn end_of(&self, pid: Pid) -> oneshot::Receiver<ProcessEnd> {
-        let (sender, receiver) = oneshot::channel();
-        self.lock().insert(pid, sender);
+    /// The end of a process, which at a stop is asked for by a signal of its own if
+    /// it has one. To be called right after starting it, before any await: statuses
+    /// are collected on the same thread, so none is missed.
+    pub(crate) fn end_of(
+        &self,
+        pid: Pid,
+        stop_signal: Option<i32>,
+    ) -> oneshot::Receiver<ProcessEnd> {
+        let (ended, receiver) = oneshot::channel();
+        self.lock().insert(pid, Waiting { ended, stop_signal });
         receiver
+    }
+
+    /// Processes that are asked to end by a signal of their own. Their numbers are
+    /// theirs until the next await.
+    pub(crate) fn stop_signals(&self) -> Vec<(Pid, i32)> {
+        let waiting = self.lock();
+        let own = waiting
+            .iter()
+            .map(|(pid, of)| Some((*pid, of.stop_signal?)));
+        own.flatten().collect()
     }
 
     /// Resolves once no process but the kernel's and ours is left.
@@ -78,12 +100,12 @@ impl Reaper {
             };
             if let Some(waiting) = self.lock().remove(&pid) {
                 // Nobody may be interested any more.
-                waiting.send(end).ok();
+                waiting.ended.send(end).ok();
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, oneshot::Sender<ProcessEnd>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

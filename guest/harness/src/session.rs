@@ -110,7 +110,7 @@ impl Sessions {
             None => pipes().map_err(failed)?,
         };
         let pid = process::start(prepared, inside)?;
-        let end = self.reaper.end_of(pid);
+        let end = self.reaper.end_of(pid, exec.program.stop_signal);
         self.lock().insert(
             exec.session,
             Session {

@@ -1,14 +1,19 @@
 //! Users and groups of the guest, read from its own files: a static program
 //! has no NSS, and the guest's libc is not ours.
 
-use std::fs;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 
 use aegis_link::message::{Fault, Symbol};
 use nix::unistd::{Gid, Uid};
 
-/// Most bytes of /etc/passwd and /etc/group that are read.
-const MAX_FILE: usize = 4 * 1024 * 1024;
+/// The users of the guest (passwd(5)).
+pub(crate) const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// Most bytes of one of these files that are read.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// Who a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,22 +31,35 @@ pub(crate) struct Identity {
 /// Resolves `name`, `uid`, `name:group` or `uid:gid` in the running root;
 /// nothing means root.
 pub(crate) fn resolve(user: Option<&str>) -> Result<Identity, Fault> {
-    let read = |path| match fs::read(path) {
-        Ok(mut bytes) => {
-            bytes.truncate(MAX_FILE);
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(Fault::new(
-            Symbol::UserNotFound,
-            format!("cannot read {path}: {error}"),
-        )),
+    let read = |path| {
+        read(path).map_err(|error| {
+            let message = format!("cannot read {path}: {error}");
+            Fault::new(Symbol::UserNotFound, message)
+        })
     };
-    lookup(
-        user.unwrap_or("0"),
-        &read("/etc/passwd")?,
-        &read("/etc/group")?,
-    )
+    lookup(user.unwrap_or("0"), &read(PASSWD)?, &read(GROUP)?)
+}
+
+/// The beginning of a file of users or groups. A path where there is none, or
+/// something that is not a file, tells of nobody: such a device may have no end.
+pub(crate) fn read(path: &str) -> io::Result<String> {
+    let nonblocking = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let file = match nonblocking {
+        Ok(file) if file.metadata()?.is_file() => file,
+        Ok(_) => return Ok(String::new()),
+        Err(error) => {
+            return match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENXIO) => Ok(String::new()),
+                _ => Err(error),
+            };
+        }
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The same on the text of the files (passwd(5), group(5)). A number needs no
@@ -168,6 +186,14 @@ mod tests {
             lookup("0", "", "").map(|root| root.shell),
             Ok("/bin/sh".to_owned())
         );
+    }
+
+    #[test]
+    fn what_is_not_a_file_tells_of_nobody() {
+        for path in ["/dev/zero", "/etc", "/etc/passwd/none", "/no/such"] {
+            assert_eq!(read(path).unwrap(), "", "{path}");
+        }
+        assert!(read("/etc/passwd").unwrap().contains("root"));
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! | slot | device | method |
 //! |---|---|---|
 //! | 1 | virtio-serial, the link | [`Invocation::link`] |
-//! | 2 | virtio-blk `base`, read-only | [`Invocation::disk`] |
+//! | 2 | virtio-blk `base`, read-only: the base image | [`Invocation::disk`] |
+//! |   | or up to 128 layers of an image as its partitions | [`Invocation::layers`] |
 //! | 3 | virtio-blk `upper` | [`Invocation::disk`] |
 //! | 4 | the share: virtiofs or 9p | [`Invocation::share`] |
 //! | 5 | virtio-rng | [`Invocation::entropy`] |
@@ -22,11 +23,13 @@
 //! and gets the same devices in their PCI form.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use aegis_core::spec::Accel;
 
+use super::layers::{Extents, LayerDisk};
 use super::{DiskSerial, MachineType, SHARE_TAG};
 use crate::jail::FIRST_DESCRIPTOR;
 use crate::share::Carrier;
@@ -168,6 +171,33 @@ impl Invocation {
         self.device("virtio-blk", &format!(",drive={serial},serial={serial}"));
     }
 
+    /// The layers of an image, read-only, as partitions of one disk.
+    ///
+    /// # Errors
+    /// There is no memory for the description of the disk.
+    pub fn layers(&mut self, disk: LayerDisk, serial: DiskSerial) -> io::Result<()> {
+        let Extents {
+            frame,
+            layers,
+            plan,
+        } = disk.extents()?;
+        let frame = self.pass_set(frame.into());
+        let layers: Vec<String> = layers
+            .into_iter()
+            .map(|layer| self.pass_set(layer.into()))
+            .collect();
+        let description = self.pass_set(plan.describe(&frame, &layers)?.into());
+        self.add(
+            "-blockdev",
+            Some(&format!(
+                "driver=vmdk,node-name={serial},read-only=on,\
+                 file.driver=file,file.filename={description}"
+            )),
+        );
+        self.device("virtio-blk", &format!(",drive={serial},serial={serial}"));
+        Ok(())
+    }
+
     /// The shared folder.
     pub fn share(&mut self, carrier: Carrier) {
         match carrier {
@@ -217,7 +247,7 @@ impl Invocation {
 
     /// Passes a descriptor on and says which number it will have.
     fn pass(&mut self, descriptor: OwnedFd) -> RawFd {
-        // The count is small: one descriptor per device.
+        // The count is small: one descriptor per device or layer.
         let index = RawFd::try_from(self.descriptors.len()).unwrap_or(RawFd::MAX);
         self.descriptors.push(descriptor);
         FIRST_DESCRIPTOR + index
@@ -309,6 +339,41 @@ mod tests {
             values(&invocation, "-device")
                 .iter()
                 .all(|device| !device.contains("-pci"))
+        );
+    }
+
+    #[test]
+    fn the_layers_of_an_image_are_one_device_and_a_description_of_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["low", "top"].map(|name| dir.path().join(name));
+        for path in &paths {
+            std::fs::write(path, vec![1; 5000]).unwrap();
+        }
+        let mut invocation = Invocation::new(&board(MachineType::Microvm));
+        invocation
+            .layers(LayerDisk::open(&paths).unwrap(), DiskSerial::Base)
+            .unwrap();
+        assert_eq!(
+            values(&invocation, "-blockdev"),
+            ["driver=vmdk,node-name=base,read-only=on,file.driver=file,file.filename=/dev/fdset/6"]
+        );
+        assert_eq!(
+            values(&invocation, "-device"),
+            ["virtio-blk-device,drive=base,serial=base"]
+        );
+        let description = invocation.descriptors.pop().unwrap();
+        let text = io::read_to_string(File::from(description)).unwrap();
+        let extents: Vec<&str> = text.lines().filter(|line| line.contains("FLAT")).collect();
+        assert_eq!(
+            extents,
+            [
+                "RW 40 FLAT \"/dev/fdset/3\" 0",
+                "RW 10 FLAT \"/dev/fdset/4\" 0",
+                "RW 6 FLAT \"/dev/fdset/3\" 40",
+                "RW 10 FLAT \"/dev/fdset/5\" 0",
+                "RW 6 FLAT \"/dev/fdset/3\" 40",
+                "RW 33 FLAT \"/dev/fdset/3\" 48",
+            ]
         );
     }
 

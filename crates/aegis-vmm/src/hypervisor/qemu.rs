@@ -31,8 +31,8 @@ use super::process::{Child, Exit, ExitStatus};
 use super::qmp::{Command, Greeting, Qmp, Shutdown};
 use super::tsc::Measurement;
 use super::{
-    EndCause, Hypervisor, LaunchError, MAX_DISKS, Machine, MachineEnd, MachineError, MachineFacts,
-    MachinePlan,
+    DiskImage, EndCause, Hypervisor, LaunchError, MAX_DISKS, Machine, MachineEnd, MachineError,
+    MachineFacts, MachinePlan,
 };
 use crate::jail::{Access, Confinement, JailError, Program, View};
 use crate::share::{Share, ShareError};
@@ -198,15 +198,16 @@ impl Prepared {
         invocation.console(plan.console);
         invocation.link(plan.link);
         for disk in plan.disks {
-            let image = File::options()
-                .read(true)
-                .write(!disk.read_only)
-                .open(&disk.path);
-            let image = image.map_err(|source| LaunchError::Disk {
-                path: disk.path,
-                source,
-            })?;
-            invocation.disk(image, disk.serial, disk.read_only);
+            match disk.image {
+                DiskImage::Raw { path, read_only } => {
+                    let image = File::options().read(true).write(!read_only).open(&path);
+                    let image = image.map_err(|source| LaunchError::Disk { path, source })?;
+                    invocation.disk(image, disk.serial, read_only);
+                }
+                DiskImage::Layers(layers) => invocation
+                    .layers(layers, disk.serial)
+                    .map_err(LaunchError::Descriptor)?,
+            }
         }
         let server = share.and_then(|share| {
             invocation.share(share.carrier);

@@ -33,9 +33,10 @@ use crate::console::{self, ConsoleTail};
 use crate::disk::{self, DiskError};
 use crate::guest;
 use crate::hypervisor::kernel::KernelKind;
+use crate::hypervisor::layers::{LayerDisk, LayersError};
 use crate::hypervisor::{
-    DiskPlan, DiskSerial, GuestKernel, Hypervisor, LaunchError, Machine, MachineEnd, MachinePlan,
-    SharePlan,
+    DiskImage, DiskPlan, DiskSerial, GuestKernel, Hypervisor, LaunchError, Machine, MachineEnd,
+    MachinePlan, SharePlan,
 };
 use crate::inject::{self, InjectError};
 use crate::status::StatusDoor;
@@ -57,6 +58,8 @@ pub enum StartError {
     Secrets(Fault),
     #[error("the base image {} is missing", .0.display())]
     NoBaseImage(PathBuf),
+    #[error("cannot use the layers of the image")]
+    Layers(#[from] LayersError),
     #[error("cannot make the disk of the instance")]
     Disk(#[source] DiskError),
     #[error("cannot add the kit's programs to the image")]
@@ -102,6 +105,7 @@ impl From<StartError> for Fault {
             StartError::Launch(error) => error.into(),
             StartError::Disk(error) => error.into(),
             StartError::Inject(error) => error.into(),
+            StartError::Layers(error) => error.into(),
             StartError::Boot(error) => guest::call_fault(&error),
             StartError::NoBaseImage(_) => Fault::from_error(Symbol::GuestFilesMissing, &error)
                 .with_hint("install the guest files again"),
@@ -155,7 +159,8 @@ fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
 struct Planned {
     spec: Arc<VmSpec>,
     kernel: GuestKernel,
-    base: PathBuf,
+    /// The lowest of the root's disks.
+    base: DiskImage,
 }
 
 impl Planned {
@@ -164,36 +169,39 @@ impl Planned {
             return Err(StartError::Secrets(fault.clone()));
         }
         let kernel = GuestKernel::find(&spec.guest_dir).map_err(StartError::Launch)?;
-        let base = spec.guest_dir.join("base.squashfs");
-        if !base.is_file() {
-            return Err(StartError::NoBaseImage(base));
-        }
+        let base = if spec.layers.is_empty() {
+            let path = spec.guest_dir.join("base.squashfs");
+            if !path.is_file() {
+                return Err(StartError::NoBaseImage(path));
+            }
+            DiskImage::Raw {
+                path,
+                read_only: true,
+            }
+        } else {
+            DiskImage::Layers(LayerDisk::open(&spec.layers)?)
+        };
         Ok(Self { spec, kernel, base })
     }
 
     async fn hold(self) -> Result<Held, StartError> {
         let Self { spec, kernel, base } = self;
         let mut disks = vec![DiskPlan {
-            path: base,
-            read_only: true,
+            image: base,
             serial: DiskSerial::Base,
         }];
+        let raw = |path, read_only, serial| DiskPlan {
+            image: DiskImage::Raw { path, read_only },
+            serial,
+        };
         if let Some(path) = inject::ensure(&spec.dir, &spec.inject).await? {
-            disks.push(DiskPlan {
-                path,
-                read_only: true,
-                serial: DiskSerial::Kit,
-            });
+            disks.push(raw(path, true, DiskSerial::Kit));
         }
-        if let Some(disk) = &spec.disk {
+        if let Some(disk) = spec.root_disk() {
             let made = disk::ensure(disk);
             let made = async { made.await.map_err(StartError::Disk) };
             around_async("vm.disk", resource("disk"), made).await?;
-            disks.push(DiskPlan {
-                path: disk.path.clone(),
-                read_only: false,
-                serial: DiskSerial::Upper,
-            });
+            disks.push(raw(disk.path.clone(), false, DiskSerial::Upper));
         }
         let scratch = tempfile::Builder::new()
             .prefix("aegis-vmm-")

@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) credential: Credential,
     /// So many launches fail before one succeeds.
     pub(crate) failures: u32,
+    /// Files of the image.
+    pub(crate) layers: Vec<std::path::PathBuf>,
 }
 
 impl World {
@@ -84,10 +86,13 @@ impl World {
             cpus: 1,
             accel: Accel::Tcg,
             guest_dir,
+            layers: plan.layers,
+            read_only_root: false,
             disk: None,
             inject: Vec::new(),
             workspace: None,
             command: plan.command,
+            stop_signal: None,
             terminal: plan.terminal,
             restart: plan.restart,
             env: [("FROM".to_owned(), "spec".to_owned())].into(),

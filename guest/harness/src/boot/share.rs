@@ -1,10 +1,9 @@
 //! The folder the host shares.
 
-use std::fs;
-use std::io;
-
 use aegis_link::message::{Share, ShareKind};
 use nix::mount::{MsFlags, mount};
+
+use super::places::{Obstacle, PlaceError, Places};
 
 /// Bytes of one 9p message: the largest that the virtio transport of Linux
 /// takes is 500 KiB (net/9p/trans_virtio.c), and larger is faster.
@@ -15,12 +14,8 @@ const NINE_P_OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=512000,access=
 pub(crate) enum ShareError {
     #[error("{target:?} is not an absolute path")]
     Target { target: String },
-    #[error("Cannot make {target}")]
-    Directory {
-        target: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error("Cannot make the place of the folder")]
+    Place(#[source] PlaceError),
     #[error("Cannot mount the {kind} device {tag:?} at {target}")]
     Mount {
         kind: &'static str,
@@ -31,18 +26,22 @@ pub(crate) enum ShareError {
     },
 }
 
-/// Mounts the folder in the running root.
-pub(crate) fn mount_share(share: &Share) -> Result<(), ShareError> {
-    let target = share.target.as_str();
-    if !target.starts_with('/') {
+/// Makes the directory that the folder is mounted on.
+pub(super) fn make_place(share: &Share, places: &Places) -> Result<(), ShareError> {
+    if !share.target.starts_with('/') {
         return Err(ShareError::Target {
-            target: target.to_owned(),
+            target: share.target.clone(),
         });
     }
-    fs::create_dir_all(target).map_err(|source| ShareError::Directory {
-        target: target.to_owned(),
-        source,
-    })?;
+    places
+        .directory(&share.target, 0o755, Obstacle::Kept)
+        .map(drop)
+        .map_err(ShareError::Place)
+}
+
+/// Mounts the folder in the running root.
+pub(super) fn mount_share(share: &Share) -> Result<(), ShareError> {
+    let target = share.target.as_str();
     let (kind, options) = match share.kind {
         ShareKind::Virtiofs => ("virtiofs", ""),
         ShareKind::NineP => ("9p", NINE_P_OPTIONS),

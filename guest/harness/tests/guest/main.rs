@@ -149,6 +149,7 @@ async fn programs_start_as_asked_or_say_why_not() -> Result<()> {
         .into(),
         env: BTreeMap::from([("X".to_owned(), "a b".to_owned())]),
         workdir: Some("/tmp".to_owned()),
+        stop_signal: None,
         user: Some("nobody".to_owned()),
     };
     let (stdout, stderr, end) = run(&guest, program.clone()).await?;

@@ -194,6 +194,8 @@ impl Guest {
             time_ns: u64::try_from(since.as_nanos()).unwrap_or(0),
             root: Root {
                 layers: vec!["base".to_owned()],
+                partitions: None,
+                read_only: false,
                 upper: match hardware.disk {
                     Some(_) => Upper::Disk {
                         serial: "upper".to_owned(),
@@ -201,6 +203,7 @@ impl Guest {
                     None => Upper::Tmpfs,
                 },
             },
+            workdir: None,
             share: hardware.folder.as_ref().map(|_| Share {
                 kind: aegis_link::message::ShareKind::NineP,
                 tag: "workspace".to_owned(),
