@@ -8,3 +8,6 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`layer`] | one blob as one read-only file system |
+
+pub mod layer;
