@@ -3,11 +3,11 @@
 //! ```text
 //!          pass 1                                    pass 2
 //!  blob ──unpack──► tar ──► tree           blob ──unpack──► tar ─┐
-//!                    └──► diff ID, limits  tree ───────────────► emit ──► sqfstar ──► SquashFS
+//!                    └──► diff ID, limits  tree ───────────────► emit ──► mksquashfs ──► SquashFS
 //! ```
 //!
 //! Nothing is unpacked onto the host's file system: what a layer means is decided
-//! in memory, and sqfstar gets a tar stream that says it without a doubt. So no
+//! in memory, and mksquashfs gets a tar stream that says it without a doubt. So no
 //! name, link or device of an image can reach the host, and no privilege is needed
 //! for owners, devices and attributes. Nothing is written before pass 1 has seen
 //! the whole layer and found it good.
@@ -31,10 +31,11 @@
 
 mod emit;
 mod header;
+mod mksquashfs;
 mod path;
 mod reader;
 mod sparse;
-mod sqfstar;
+mod superblock;
 mod tree;
 mod unpack;
 
@@ -47,8 +48,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use oci_spec::image::{Digest, DigestAlgorithm};
 
 use emit::EmitError;
+use mksquashfs::Mksquashfs;
 use reader::Reader;
-use sqfstar::Sqfstar;
 use tree::Tree;
 use unpack::{Hasher, Unpacked};
 
@@ -64,7 +65,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 128 GiB and two million entries: several times the largest layers in use,
     /// those of machine learning. An entry costs some hundred bytes here and about
-    /// a kilobyte in sqfstar, so a layer of nothing but entries ends at 2 GiB.
+    /// a kilobyte in mksquashfs, so a layer of nothing but entries ends at 2 GiB.
     fn default() -> Self {
         Self {
             unpacked: 128 << 30,
@@ -116,7 +117,7 @@ pub struct Layer {
     /// Bytes of the SquashFS.
     pub size: u64,
     /// The layer hides all layers below it. Overlayfs looks for no such mark on a
-    /// layer's root, and sqfstar could not make one.
+    /// layer's root, and mksquashfs could not make one.
     pub opaque: bool,
 }
 
@@ -163,7 +164,7 @@ pub enum LayerError {
     Digest(#[source] oci_spec::OciSpecError),
     #[error("the layer {path} changed while it was read", path = path.display())]
     Changed { path: PathBuf },
-    #[error("sqfstar, which makes file systems of layers, is not installed")]
+    #[error("mksquashfs, which makes file systems of layers, is not installed")]
     NoTool,
     #[error("no space is left for {path}", path = path.display())]
     NoSpace { path: PathBuf },
@@ -173,13 +174,13 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot make {path}: sqfstar ended with {status}: {last_words}", path = path.display())]
+    #[error("cannot make {path}: mksquashfs ended with {status}: {last_words}", path = path.display())]
     Tool {
         path: PathBuf,
         status: ExitStatus,
         last_words: String,
     },
-    #[error("sqfstar left something out of {path}: {last_words}", path = path.display())]
+    #[error("mksquashfs left something out of {path}: {last_words}", path = path.display())]
     Incomplete { path: PathBuf, last_words: String },
     #[error("interrupted")]
     Cancelled,
@@ -229,9 +230,8 @@ fn read_and_make(job: &Convert<'_>) -> Result<Layer, LayerError> {
     // Of this process alone, and for sure not a file or link that was there.
     File::create_new(job.to).map_err(LayerError::make(job.to))?;
     let made = make(job, &tree, &blob, size).and_then(|()| {
-        let file = File::open(job.to).map_err(LayerError::make(job.to))?;
-        file.sync_all().map_err(LayerError::make(job.to))?;
-        Ok(file.metadata().map_err(LayerError::make(job.to))?.len())
+        let meta = fs::metadata(job.to).map_err(LayerError::make(job.to))?;
+        Ok(meta.len())
     });
     if made.is_err() {
         // The first failure tells more than this one's would.
@@ -269,25 +269,24 @@ fn survey(job: &Convert<'_>, blob: &File) -> Result<(Tree, u64, Hasher), LayerEr
     Ok((tree, unpacked, reader.into_input().into_hasher()))
 }
 
-/// Pass 2: the tree and the files' content, through sqfstar.
+/// Pass 2: the tree and the files' content, through mksquashfs.
 fn make(job: &Convert<'_>, tree: &Tree, blob: &File, size: u64) -> Result<(), LayerError> {
     let unpacked = Unpacked::open(blob, size, job.progress, job.cancelled);
     let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
     let mut reader = Reader::new(unpacked, job.blob, job.limits);
-    let mut sqfstar = Sqfstar::start(job.to, tree.root(), job.cancelled)?;
-    let emitted = emit::emit(tree, &mut reader, &mut sqfstar);
-    match emitted {
-        Ok(inodes) => sqfstar.finish(Some(inodes)),
+    let mut mksquashfs = Mksquashfs::start(job.to, tree.root(), job.cancelled)?;
+    match emit::emit(tree, &mut reader, &mut mksquashfs) {
+        Ok(inodes) => mksquashfs.finish(Some(inodes)),
         // Why it takes no more, it has said itself.
         Err(EmitError::Output(source)) => {
-            sqfstar.finish(None)?;
+            mksquashfs.finish(None)?;
             Err(LayerError::make(job.to)(source))
         }
         Err(EmitError::Input(error)) => Err(error),
     }
 }
 
-/// Writes the archive that sqfstar would be given for the unpacked archive of a
+/// Writes the archive that mksquashfs would be given for the unpacked archive of a
 /// layer: what [`convert`] does with the bytes of others, without a file or program.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
-//! The program that makes a SquashFS of a tar stream: sqfstar of squashfs-tools 4.5
-//! or later, which Debian 12 and 13 and Homebrew have.
+//! The program that makes a SquashFS of a tar stream: mksquashfs of squashfs-tools
+//! 4.5 or later, which Debian 12 and 13 and Homebrew have. The same program called
+//! sqfstar takes no compression level (4.5.1 mistakes it for the file to write), and
+//! at zstd's default of 15 a layer takes eighteen times as long.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,16 +16,19 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::LayerError;
 use super::tree::Attributes;
+use super::{LayerError, superblock};
 
 /// Where it may be.
-const SQFSTAR: [&str; 4] = [
-    "/usr/bin/sqfstar",
-    "/usr/local/bin/sqfstar",
-    "/opt/homebrew/bin/sqfstar",
-    "/home/linuxbrew/.linuxbrew/bin/sqfstar",
+const MKSQUASHFS: [&str; 4] = [
+    "/usr/bin/mksquashfs",
+    "/usr/local/bin/mksquashfs",
+    "/opt/homebrew/bin/mksquashfs",
+    "/home/linuxbrew/.linuxbrew/bin/mksquashfs",
 ];
+/// How blocks are packed. Inodes and owners are not: they are small, and
+/// [`superblock`] changes one.
+const COMPRESSION: [&str; 5] = ["-comp", "zstd", "-Xcompression-level", "3", "-noI"];
 /// What it may use for blocks under way. By default that is a quarter of the
 /// host's memory.
 const MEMORY: &str = "128M";
@@ -36,40 +41,42 @@ const TICK: u16 = 100;
 /// What it says when a disk or quota is full (write_bytes of its mksquashfs.c, with
 /// glibc's texts of the C locale).
 const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
-/// Where the superblock has its magic and the number of inodes (squashfs_fs.h).
-const MAGIC: &[u8] = b"hsqs";
 
 /// One that runs. It is killed when this is dropped.
-pub(super) struct Sqfstar<'a> {
+pub(super) struct Mksquashfs<'a> {
     child: Child,
     archive: Option<ChildStdin>,
     words: Receiver<String>,
     to: &'a Path,
+    root: &'a Attributes,
     cancelled: &'a AtomicBool,
 }
 
-impl<'a> Sqfstar<'a> {
-    /// Starts it on an empty file that exists. The root's attributes are not in the
-    /// stream: it leaves out an entry for the root.
+impl<'a> Mksquashfs<'a> {
+    /// Starts it on an empty file that exists.
     pub(super) fn start(
         to: &'a Path,
-        root: &Attributes,
+        root: &'a Attributes,
         cancelled: &'a AtomicBool,
     ) -> Result<Self, LayerError> {
-        let tool = SQFSTAR.into_iter().find(|tool| Path::new(tool).exists());
+        let tool = MKSQUASHFS.into_iter().find(|tool| Path::new(tool).exists());
         let tool = tool.ok_or(LayerError::NoTool)?;
         let absolute = std::path::absolute(to).map_err(LayerError::make(to))?;
         let mut child = Command::new(tool)
-            .args(["-quiet", "-no-progress", "-exit-on-error", "-force"])
-            .args(["-comp", "zstd"])
+            .arg("-")
+            .arg(absolute)
+            .args([
+                "-tar",
+                "-noappend",
+                "-quiet",
+                "-no-progress",
+                "-exit-on-error",
+            ])
+            .args(COMPRESSION)
             .args(["-mem", MEMORY])
             // The same layer gives the same bytes.
             .args(["-reproducible", "-mkfs-time", "0"])
-            .args(["-root-mode", &format!("{:o}", root.mode)])
-            .args(["-root-uid", &root.uid.to_string()])
-            .args(["-root-gid", &root.gid.to_string()])
-            .args(["-root-time", &root.mtime.to_string()])
-            .arg(absolute)
+            .args(["-no-exports", "-root-mode", &format!("{:o}", root.mode)])
             .env_clear()
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
@@ -85,19 +92,20 @@ impl<'a> Sqfstar<'a> {
             });
         }
         let archive = child.stdin.take();
-        let sqfstar = Self {
+        let started = Self {
             child,
             archive,
             words,
             to,
+            root,
             cancelled,
         };
-        if let Some(archive) = &sqfstar.archive {
+        if let Some(archive) = &started.archive {
             // So that a disk that hangs does not keep us from being cancelled.
             let flags = FcntlArg::F_SETFL(OFlag::O_NONBLOCK);
             fcntl(archive, flags).map_err(|errno| LayerError::make(to)(errno.into()))?;
         }
-        Ok(sqfstar)
+        Ok(started)
     }
 
     /// Waits until it is done, and checks that nothing is missing: that many inodes
@@ -129,15 +137,17 @@ impl<'a> Sqfstar<'a> {
                 }
             });
         }
-        let made = count_inodes(self.to).map_err(LayerError::make(self.to))?;
-        if inodes.is_some_and(|inodes| made != Some(inodes)) {
+        let image = File::options().read(true).write(true).open(self.to);
+        let image = image.map_err(LayerError::make(self.to))?;
+        let made = superblock::finish(&image, self.root).map_err(LayerError::make(self.to))?;
+        if inodes.is_some_and(|inodes| made != inodes) {
             return Err(LayerError::Incomplete { path, last_words });
         }
-        Ok(())
+        image.sync_all().map_err(LayerError::make(self.to))
     }
 }
 
-impl Drop for Sqfstar<'_> {
+impl Drop for Mksquashfs<'_> {
     fn drop(&mut self) {
         // Both fail only if it has ended and was waited for.
         self.child.kill().ok();
@@ -145,7 +155,7 @@ impl Drop for Sqfstar<'_> {
     }
 }
 
-impl Write for Sqfstar<'_> {
+impl Write for Mksquashfs<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let Some(archive) = &mut self.archive else {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -188,14 +198,4 @@ fn last_words(errors: &mut impl Read) -> String {
     shown
         .map(|c| if c.is_control() { ' ' } else { *c })
         .collect()
-}
-
-fn count_inodes(image: &Path) -> io::Result<Option<u64>> {
-    let mut start = [0; 8];
-    match File::open(image)?.read_exact(&mut start) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        read => read?,
-    }
-    let count = u32::from_le_bytes([start[4], start[5], start[6], start[7]]);
-    Ok(start.starts_with(MAGIC).then_some(u64::from(count)))
 }
