@@ -157,6 +157,7 @@ fn parsers(_: &Arguments) -> Result<Figures> {
         "messages",
         "log_records",
         "console",
+        "layer",
     ] {
         let output = Command::new(&script)
             .args([parser, FUZZING])

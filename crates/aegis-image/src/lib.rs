@@ -8,12 +8,29 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`name`] | names as users type them |
+//! | [`name`] | what users type for an image |
+//! | [`registries`] | `registries.conf`: mirrors, aliases, what is blocked |
+//! | [`auth`] | credentials, logging in and out |
+//! | [`access`] | all that a user's environment says about one image |
+//! | [`environment`] | that environment |
+//! | [`document`] | manifests, indexes, platforms |
+//! | [`source`] | registries, layouts and archives |
+//! | [`error`] | what goes wrong in the modules above |
+//! | [`layer`] | one blob as one read-only file system |
 //! | [`record`] | what is known of an image that is here |
 //! | [`store`] | images, names and layers as files |
 //! | [`protocol`] | what aegisd and the program `aegis-image` say to each other |
 
+pub mod access;
+pub mod auth;
+mod digest;
+pub mod document;
+pub mod environment;
+pub mod error;
+pub mod layer;
 pub mod name;
 pub mod protocol;
 pub mod record;
+pub mod registries;
+pub mod source;
 pub mod store;

@@ -1,0 +1,307 @@
+//! One layer of an image: from its blob to one read-only SquashFS.
+//!
+//! ```text
+//!          pass 1                                    pass 2
+//!  blob ──unpack──► tar ──► tree           blob ──unpack──► tar ─┐
+//!                    └──► diff ID, limits  tree ───────────────► emit ──► mksquashfs ──► SquashFS
+//! ```
+//!
+//! Nothing is unpacked onto the host's file system: what a layer means is decided
+//! in memory, and mksquashfs gets a tar stream that says it without a doubt. So no
+//! name, link or device of an image can reach the host, and no privilege is needed
+//! for owners, devices and attributes. Nothing is written before pass 1 has seen
+//! the whole layer and found it good.
+//!
+//! The result is the layer as `umoci raw unpack` and podman leave it on disk, meant
+//! as a lower layer of overlayfs:
+//!
+//! - Names are cleaned; one that `..` leads out of the layer is refused. Below a
+//!   symbolic link of the same layer they go on where it leads, as in a chroot.
+//! - The last entry of a name wins. A directory over a directory keeps what is in
+//!   it. What stands in the place of a parent gives way to a directory, and a
+//!   missing parent belongs to root, mode 0755.
+//! - Whiteouts hide what is in lower layers, never what is in the same one
+//!   ([OCI image-spec, layer.md](https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#whiteouts)).
+//!   They become what overlayfs knows: device 0:0, `trusted.overlay.opaque`.
+//! - Of extended attributes those remain that SquashFS can hold, but for those of
+//!   overlayfs, with which an image could show files of another layer, and
+//!   `security.selinux`, which belongs to the host.
+//! - Times are whole seconds from 1970 to 2106, which is what SquashFS has; others
+//!   become the nearest.
+
+mod emit;
+mod header;
+mod mksquashfs;
+mod path;
+mod reader;
+mod sparse;
+mod superblock;
+mod tree;
+mod unpack;
+
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use oci_spec::image::{Digest, DigestAlgorithm};
+
+use emit::EmitError;
+use mksquashfs::Mksquashfs;
+use reader::Reader;
+use tree::Tree;
+use unpack::{Hasher, Unpacked};
+
+/// Where a layer must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the unpacked archive, holes of sparse files included.
+    pub unpacked: u64,
+    /// Files, directories, links and whiteouts.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    /// 128 GiB and two million entries: several times the largest layers in use,
+    /// those of machine learning. An entry costs some hundred bytes here and about
+    /// a kilobyte in mksquashfs, so a layer of nothing but entries ends at 2 GiB.
+    fn default() -> Self {
+        Self {
+            unpacked: 128 << 30,
+            entries: 2_000_000,
+        }
+    }
+}
+
+/// A conversion.
+#[derive(Clone, Copy)]
+pub struct Convert<'a> {
+    /// The layer: a tar archive, plain or packed with gzip or zstd.
+    pub blob: &'a Path,
+    /// The SquashFS. It must not exist, and does not if the conversion fails.
+    pub to: &'a Path,
+    /// What the unpacked archive's digest must be.
+    pub diff_id: Option<&'a Digest>,
+    pub limits: Limits,
+    /// Told how much of [`Convert::work`] is done.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+    /// Ends the conversion once it is true.
+    pub cancelled: &'a AtomicBool,
+}
+
+impl std::fmt::Debug for Convert<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Convert")
+            .field("blob", &self.blob)
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Convert<'_> {
+    /// What there is to do for a blob of that size: it is read twice.
+    #[must_use]
+    pub fn work(blob: u64) -> u64 {
+        blob.saturating_mul(2)
+    }
+}
+
+/// A layer that was converted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The digest of the unpacked archive; SHA-256 unless another was expected.
+    pub diff_id: Digest,
+    /// Bytes of the unpacked archive.
+    pub unpacked: u64,
+    /// Bytes of the SquashFS.
+    pub size: u64,
+    /// The layer hides all layers below it. Overlayfs looks for no such mark on a
+    /// layer's root, and mksquashfs could not make one.
+    pub opaque: bool,
+}
+
+/// Why there is no SquashFS of a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error("cannot read the layer {path}", path = path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the layer {path} is no valid tar archive: {what}, at byte {at}", path = path.display())]
+    Malformed {
+        path: PathBuf,
+        what: &'static str,
+        at: u64,
+    },
+    #[error("the layer is larger than {limit} bytes when unpacked")]
+    TooBig { limit: u64 },
+    #[error("the layer has more than {limit} entries")]
+    TooMany { limit: u64 },
+    #[error("the names, links and attributes of the layer are larger than {limit} bytes")]
+    TooMuchMetadata { limit: usize },
+    #[error("the layer has an entry outside of itself: {name:?}")]
+    Outside { name: PathBuf },
+    #[error("the layer has a name or link that is no path: {name:?}")]
+    NoPath { name: PathBuf },
+    #[error("the layer has a longer path than Linux allows: {name:?}")]
+    TooLong { name: PathBuf },
+    #[error("the layer has an entry below too many symbolic links: {name:?}")]
+    Loop { name: PathBuf },
+    #[error("the layer has an entry of the unknown type {kind:#04x}: {name:?}")]
+    UnknownKind { name: PathBuf, kind: u8 },
+    #[error("the layer has {name:?} linked to {target:?}, which is no file in it")]
+    LinkTarget { name: PathBuf, target: PathBuf },
+    #[error("the layer would replace its own root: {name:?}")]
+    Root { name: PathBuf },
+    #[error("the layer is not the one that was asked for: its diff ID is {actual}, not {expected}")]
+    DiffId { expected: Digest, actual: Digest },
+    #[error("the diff ID {digest} is neither of sha256 nor of sha512")]
+    Algorithm { digest: Digest },
+    #[error("cannot tell the layer's diff ID")]
+    Digest(#[source] oci_spec::OciSpecError),
+    #[error("the layer {path} changed while it was read", path = path.display())]
+    Changed { path: PathBuf },
+    #[error("mksquashfs, which makes file systems of layers, is not installed")]
+    NoTool,
+    #[error("no space is left for {path}", path = path.display())]
+    NoSpace { path: PathBuf },
+    #[error("cannot make {path}", path = path.display())]
+    Make {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make {path}: mksquashfs ended with {status}: {last_words}", path = path.display())]
+    Tool {
+        path: PathBuf,
+        status: ExitStatus,
+        last_words: String,
+    },
+    #[error("mksquashfs left something out of {path}: {last_words}", path = path.display())]
+    Incomplete { path: PathBuf, last_words: String },
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl LayerError {
+    fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Read { path, source }
+    }
+
+    fn make(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { path },
+            _ => Self::Make { path, source },
+        }
+    }
+}
+
+/// Makes the SquashFS of a layer. Blocks for as long as that takes.
+///
+/// # Errors
+/// The layer is broken, beyond the limits or not the expected one, or the SquashFS
+/// cannot be written; then there is no file.
+pub fn convert(job: &Convert<'_>) -> Result<Layer, LayerError> {
+    let result = read_and_make(job);
+    // Whatever was under way then fails because of that.
+    if result.is_err() && job.cancelled.load(Ordering::Relaxed) {
+        return Err(LayerError::Cancelled);
+    }
+    result
+}
+
+fn read_and_make(job: &Convert<'_>) -> Result<Layer, LayerError> {
+    let mut blob = File::open(job.blob).map_err(LayerError::read(job.blob))?;
+    let size = blob.metadata().map_err(LayerError::read(job.blob))?.len();
+    let (tree, unpacked, hash) = survey(job, &blob)?;
+    let diff_id = hash.finish().map_err(LayerError::Digest)?;
+    if let Some(expected) = job.diff_id.filter(|expected| **expected != diff_id) {
+        return Err(LayerError::DiffId {
+            expected: expected.clone(),
+            actual: diff_id,
+        });
+    }
+    blob.rewind().map_err(LayerError::read(job.blob))?;
+    // Of this process alone, and for sure not a file or link that was there.
+    File::create_new(job.to).map_err(LayerError::make(job.to))?;
+    let made = make(job, &tree, &blob, size).and_then(|()| {
+        let meta = fs::metadata(job.to).map_err(LayerError::make(job.to))?;
+        Ok(meta.len())
+    });
+    if made.is_err() {
+        // The first failure tells more than this one's would.
+        fs::remove_file(job.to).ok();
+    }
+    let made = made?;
+    (job.progress)(Convert::work(size));
+    Ok(Layer {
+        diff_id,
+        unpacked,
+        size: made,
+        opaque: tree.is_opaque(),
+    })
+}
+
+/// Pass 1: the layer's tree, its unpacked size and the hash of all of it.
+fn survey(job: &Convert<'_>, blob: &File) -> Result<(Tree, u64, Hasher), LayerError> {
+    let hasher = match job.diff_id {
+        Some(digest) if *digest.algorithm() == DigestAlgorithm::Sha512 => Hasher::sha512(),
+        Some(digest) if *digest.algorithm() != DigestAlgorithm::Sha256 => {
+            let digest = digest.clone();
+            return Err(LayerError::Algorithm { digest });
+        }
+        _ => Hasher::sha256(),
+    };
+    let unpacked = Unpacked::open(blob, 0, job.progress, job.cancelled);
+    let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
+    let mut reader = Reader::new(unpacked.hashed(hasher), job.blob, job.limits);
+    let mut tree = Tree::default();
+    while let Some(entry) = reader.next_entry()? {
+        tree.add(entry)?;
+    }
+    reader.read_rest()?;
+    let unpacked = reader.position();
+    Ok((tree, unpacked, reader.into_input().into_hasher()))
+}
+
+/// Pass 2: the tree and the files' content, through mksquashfs.
+fn make(job: &Convert<'_>, tree: &Tree, blob: &File, size: u64) -> Result<(), LayerError> {
+    let unpacked = Unpacked::open(blob, size, job.progress, job.cancelled);
+    let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
+    let mut reader = Reader::new(unpacked, job.blob, job.limits);
+    let mut mksquashfs = Mksquashfs::start(job.to, tree.root(), job.cancelled)?;
+    match emit::emit(tree, &mut reader, &mut mksquashfs) {
+        Ok(inodes) => mksquashfs.finish(Some(inodes)),
+        // Why it takes no more, it has said itself.
+        Err(EmitError::Output(source)) => {
+            mksquashfs.finish(None)?;
+            Err(LayerError::make(job.to)(source))
+        }
+        Err(EmitError::Input(error)) => Err(error),
+    }
+}
+
+/// Writes the archive that mksquashfs would be given for the unpacked archive of a
+/// layer: what [`convert`] does with the bytes of others, without a file or program.
+///
+/// # Errors
+/// As of [`convert`].
+pub fn normalise(archive: &[u8], limits: Limits, output: &mut dyn Write) -> Result<(), LayerError> {
+    let name = Path::new("archive");
+    let mut reader = Reader::new(archive, name, limits);
+    let mut tree = Tree::default();
+    while let Some(entry) = reader.next_entry()? {
+        tree.add(entry)?;
+    }
+    reader.read_rest()?;
+    match emit::emit(&tree, &mut Reader::new(archive, name, limits), output) {
+        Ok(_) => Ok(()),
+        Err(EmitError::Output(source)) => Err(LayerError::make(name)(source)),
+        Err(EmitError::Input(error)) => Err(error),
+    }
+}

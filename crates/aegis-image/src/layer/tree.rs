@@ -1,0 +1,450 @@
+//! What a layer holds once all of its entries were applied, one after the other.
+
+use std::collections::BTreeMap;
+
+use super::LayerError;
+use super::path::{LONGEST_PATH, clean, owned};
+use super::reader::{Entry, Kind};
+
+/// Most bytes of names, links and attributes, over all entries: twice what a layer
+/// with as many entries as [`super::Limits`] allows has of usual ones.
+const METADATA: usize = 256 << 20;
+/// How many parts of paths one entry's parents may be, those in symbolic links
+/// included; a path of Linux has at most half as many.
+const STEPS: usize = 4096;
+/// How many symbolic links may be on the way to an entry, as in the resolvers of
+/// umoci and runc; Linux has 40.
+const LINKS: usize = 255;
+
+/// What marks whiteouts (image-spec, layer.md, and AUFS, where they are from).
+const WHITEOUT: &[u8] = b".wh.";
+const WHITEOUT_META: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+pub(super) type DirId = usize;
+pub(super) type InodeId = usize;
+pub(super) type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What all files have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attributes {
+    pub(super) mode: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: u32,
+    /// Rare, so that they cost one word where there are none.
+    pub(super) xattrs: Option<Box<Xattrs>>,
+}
+
+/// What is at a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Node {
+    Dir(DirId),
+    Inode(InodeId),
+}
+
+/// A name in a directory: what is there, and whether it hides what is below.
+#[derive(Debug, Default)]
+pub(super) struct Child {
+    pub(super) node: Option<Node>,
+    pub(super) whiteout: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Dir {
+    pub(super) parent: DirId,
+    pub(super) name: Box<[u8]>,
+    /// Of its whole path.
+    path_length: usize,
+    pub(super) attributes: Attributes,
+    pub(super) opaque: bool,
+    pub(super) children: BTreeMap<Box<[u8]>, Child>,
+}
+
+/// Anything but a directory; hard links are several names of one.
+#[derive(Debug)]
+pub(super) struct Inode {
+    pub(super) kind: InodeKind,
+    pub(super) attributes: Attributes,
+    names: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum InodeKind {
+    /// The content is in the archive, at the entry of that ordinal.
+    File {
+        ordinal: u64,
+        size: u64,
+    },
+    Symlink(Box<[u8]>),
+    Char(u32, u32),
+    Block(u32, u32),
+    Fifo,
+}
+
+#[derive(Debug)]
+pub(super) struct Tree {
+    dirs: Vec<Dir>,
+    inodes: Vec<Inode>,
+    metadata: usize,
+}
+
+/// The root's place among the directories.
+pub(super) const ROOT: DirId = 0;
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            dirs: vec![Dir::implied(ROOT, &[], 0)],
+            inodes: Vec::new(),
+            metadata: 0,
+        }
+    }
+}
+
+impl Dir {
+    /// One that no entry describes.
+    fn implied(parent: DirId, name: &[u8], path_length: usize) -> Self {
+        Self {
+            parent,
+            name: name.into(),
+            path_length,
+            attributes: Attributes {
+                mode: 0o755,
+                ..Attributes::default()
+            },
+            opaque: false,
+            children: BTreeMap::new(),
+        }
+    }
+}
+
+impl Tree {
+    pub(super) fn root(&self) -> &Attributes {
+        &self.dirs[ROOT].attributes
+    }
+
+    /// Whether the root hides the layers below.
+    pub(super) fn is_opaque(&self) -> bool {
+        self.dirs[ROOT].opaque
+    }
+
+    pub(super) fn dir(&self, id: DirId) -> &Dir {
+        &self.dirs[id]
+    }
+
+    pub(super) fn inode(&self, id: InodeId) -> &Inode {
+        &self.inodes[id]
+    }
+
+    pub(super) fn inodes(&self) -> &[Inode] {
+        &self.inodes
+    }
+
+    /// The path of a name in a directory.
+    pub(super) fn path(&self, mut dir: DirId, name: &[u8]) -> Vec<u8> {
+        let mut parts = vec![name];
+        while dir != ROOT {
+            parts.push(&self.dirs[dir].name);
+            dir = self.dirs[dir].parent;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
+    /// Applies the next entry.
+    ///
+    /// # Errors
+    /// It means nothing, or nothing good.
+    pub(super) fn add(&mut self, entry: Entry) -> Result<(), LayerError> {
+        self.metadata += entry.name.len() + entry.link.len();
+        let attributes = entry.xattrs.iter();
+        self.metadata += attributes
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>();
+        if self.metadata > METADATA {
+            return Err(LayerError::TooMuchMetadata { limit: METADATA });
+        }
+        let name = entry.name.clone();
+        let parts = clean(&name)?;
+        let Some((base, parents)) = parts.split_last() else {
+            return self.add_root(entry);
+        };
+        if parents.iter().any(|part| part.starts_with(WHITEOUT_META)) {
+            return Ok(());
+        }
+        if base.starts_with(WHITEOUT_META) {
+            if *base == OPAQUE {
+                let dir = self.make_parents(parents, &name)?;
+                self.dirs[dir].opaque = true;
+            }
+            return Ok(());
+        }
+        if let Some(hidden) = base.strip_prefix(WHITEOUT) {
+            if matches!(hidden, b"" | b"." | b"..") {
+                return Err(LayerError::NoPath { name: owned(&name) });
+            }
+            let dir = self.make_parents(parents, &name)?;
+            self.child(dir, hidden, &name)?.whiteout = true;
+            return Ok(());
+        }
+        match entry.kind {
+            Kind::Dir => {
+                let dir = self.make_parents(parents, &name)?;
+                let dir = self.enter(dir, base, &name)?;
+                self.dirs[dir].attributes = attributes_of(entry);
+            }
+            Kind::HardLink => {
+                let inode = self.linked(&entry)?;
+                // Before its other name may go.
+                self.inodes[inode].names += 1;
+                self.put(parents, base, Node::Inode(inode), &name)?;
+            }
+            _ => {
+                let kind = inode_kind(&entry)?;
+                self.inodes.push(Inode {
+                    kind,
+                    attributes: attributes_of(entry),
+                    names: 1,
+                });
+                let inode = Node::Inode(self.inodes.len() - 1);
+                self.put(parents, base, inode, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_root(&mut self, entry: Entry) -> Result<(), LayerError> {
+        if entry.kind != Kind::Dir {
+            return Err(LayerError::Root {
+                name: owned(&entry.name),
+            });
+        }
+        self.dirs[ROOT].attributes = attributes_of(entry);
+        Ok(())
+    }
+
+    /// What a hard link leads to. The last part is not followed, as link(2) does
+    /// not.
+    fn linked(&self, entry: &Entry) -> Result<InodeId, LayerError> {
+        let parts = clean(&entry.link)?;
+        let found = match parts.split_last() {
+            Some((base, parents)) => self.find_parents(parents, &entry.name)?.and_then(|dir| {
+                let child = self.dirs[dir].children.get(*base);
+                child.and_then(|child| child.node)
+            }),
+            None => None,
+        };
+        match found {
+            Some(Node::Inode(inode)) => Ok(inode),
+            Some(Node::Dir(_)) | None => Err(LayerError::LinkTarget {
+                name: owned(&entry.name),
+                target: owned(&entry.link),
+            }),
+        }
+    }
+
+    /// Puts something at a name, in the place of what was there.
+    fn put(
+        &mut self,
+        parents: &[&[u8]],
+        base: &[u8],
+        node: Node,
+        name: &[u8],
+    ) -> Result<(), LayerError> {
+        let dir = self.make_parents(parents, name)?;
+        let before = self.child(dir, base, name)?.node.replace(node);
+        self.release(before);
+        Ok(())
+    }
+
+    /// The name in a directory, made if it is missing.
+    fn child(&mut self, dir: DirId, base: &[u8], name: &[u8]) -> Result<&mut Child, LayerError> {
+        let dir = &mut self.dirs[dir];
+        if dir.path_length + 1 + base.len() > LONGEST_PATH {
+            return Err(LayerError::TooLong { name: owned(name) });
+        }
+        Ok(dir.children.entry(base.into()).or_default())
+    }
+
+    /// The directory at a name, made if there is something else or nothing.
+    fn enter(&mut self, dir: DirId, base: &[u8], name: &[u8]) -> Result<DirId, LayerError> {
+        let path_length = self.dirs[dir].path_length + 1 + base.len();
+        let made = self.dirs.len();
+        let child = self.child(dir, base, name)?;
+        if let Some(Node::Dir(there)) = child.node {
+            return Ok(there);
+        }
+        let before = child.node.replace(Node::Dir(made));
+        self.dirs.push(Dir::implied(dir, base, path_length));
+        self.release(before);
+        Ok(made)
+    }
+
+    /// Forgets one name of something, and all that is below it.
+    fn release(&mut self, node: Option<Node>) {
+        let mut gone = Vec::from_iter(node);
+        while let Some(node) = gone.pop() {
+            match node {
+                Node::Dir(dir) => {
+                    let children = std::mem::take(&mut self.dirs[dir].children);
+                    gone.extend(children.into_values().filter_map(|child| child.node));
+                }
+                Node::Inode(inode) => self.inodes[inode].names -= 1,
+            }
+        }
+    }
+
+    /// The directory in which an entry goes.
+    fn make_parents(&mut self, parts: &[&[u8]], name: &[u8]) -> Result<DirId, LayerError> {
+        let mut walk = Walk::new(parts, name);
+        while let Some(part) = walk.next()? {
+            if self.step(&mut walk, &part)? == Step::Missing {
+                walk.dir = self.enter(walk.dir, &part, name)?;
+            }
+        }
+        Ok(walk.dir)
+    }
+
+    /// As [`Self::make_parents`], but `None` where something would have to be made.
+    fn find_parents(&self, parts: &[&[u8]], name: &[u8]) -> Result<Option<DirId>, LayerError> {
+        let mut walk = Walk::new(parts, name);
+        while let Some(part) = walk.next()? {
+            if self.step(&mut walk, &part)? == Step::Missing {
+                return Ok(None);
+            }
+        }
+        Ok(Some(walk.dir))
+    }
+
+    /// Goes on by one part, as the kernel does in a process whose root the layer is.
+    fn step(&self, walk: &mut Walk<'_>, part: &[u8]) -> Result<Step, LayerError> {
+        let dir = &self.dirs[walk.dir];
+        match part {
+            b"" | b"." => {}
+            b".." => walk.dir = dir.parent,
+            part => match dir.children.get(part).and_then(|child| child.node) {
+                Some(Node::Dir(next)) => walk.dir = next,
+                Some(Node::Inode(inode)) => match &self.inodes[inode].kind {
+                    InodeKind::Symlink(target) => walk.follow(target)?,
+                    _ => return Ok(Step::Missing),
+                },
+                None => return Ok(Step::Missing),
+            },
+        }
+        Ok(Step::Done)
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Step {
+    Done,
+    /// There is no directory.
+    Missing,
+}
+
+/// A way from the root through directories and symbolic links.
+struct Walk<'a> {
+    dir: DirId,
+    /// The parts to go, the next one last.
+    parts: Vec<Vec<u8>>,
+    steps: usize,
+    links: usize,
+    name: &'a [u8],
+}
+
+impl<'a> Walk<'a> {
+    fn new(parts: &[&[u8]], name: &'a [u8]) -> Self {
+        Self {
+            dir: ROOT,
+            parts: parts.iter().rev().map(|part| part.to_vec()).collect(),
+            steps: 0,
+            links: 0,
+            name,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Vec<u8>>, LayerError> {
+        self.steps += 1;
+        if self.steps > STEPS {
+            return Err(self.endless());
+        }
+        Ok(self.parts.pop())
+    }
+
+    fn follow(&mut self, target: &[u8]) -> Result<(), LayerError> {
+        self.links += 1;
+        if self.links > LINKS {
+            return Err(self.endless());
+        }
+        if target.starts_with(b"/") {
+            self.dir = ROOT;
+        }
+        let parts = target.rsplit(|byte| *byte == b'/');
+        self.parts.extend(parts.map(<[u8]>::to_vec));
+        Ok(())
+    }
+
+    fn endless(&self) -> LayerError {
+        LayerError::Loop {
+            name: owned(self.name),
+        }
+    }
+}
+
+fn inode_kind(entry: &Entry) -> Result<InodeKind, LayerError> {
+    let name = || owned(&entry.name);
+    let (major, minor) = entry.device;
+    Ok(match entry.kind {
+        Kind::Symlink if entry.link.is_empty() || entry.link.contains(&0) => {
+            return Err(LayerError::NoPath { name: name() });
+        }
+        Kind::Symlink if entry.link.len() > LONGEST_PATH => {
+            return Err(LayerError::TooLong { name: name() });
+        }
+        Kind::Symlink => InodeKind::Symlink(entry.link.as_slice().into()),
+        Kind::File => InodeKind::File {
+            ordinal: entry.ordinal,
+            size: entry.size,
+        },
+        Kind::Char => InodeKind::Char(major, minor),
+        Kind::Block => InodeKind::Block(major, minor),
+        Kind::Fifo => InodeKind::Fifo,
+        Kind::Unknown(kind) => return Err(LayerError::UnknownKind { name: name(), kind }),
+        // Those are no inodes of their own.
+        Kind::Dir | Kind::HardLink => {
+            return Err(LayerError::UnknownKind {
+                name: name(),
+                kind: 0,
+            });
+        }
+    })
+}
+
+fn attributes_of(entry: Entry) -> Attributes {
+    let holds_user_xattrs = matches!(entry.kind, Kind::File | Kind::Dir);
+    let mut xattrs = entry.xattrs;
+    xattrs.retain(|name, _| is_kept(name, holds_user_xattrs));
+    Attributes {
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: u32::try_from(entry.mtime.max(0)).unwrap_or(u32::MAX),
+        xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs)),
+    }
+}
+
+/// Whether SquashFS can hold an extended attribute, and the image may give it.
+fn is_kept(name: &[u8], holds_user_xattrs: bool) -> bool {
+    if let Some(rest) = name.strip_prefix(b"trusted.") {
+        return !rest.is_empty() && !rest.starts_with(b"overlay.");
+    }
+    if let Some(rest) = name.strip_prefix(b"user.") {
+        // The others hold none (xattr(7)).
+        return holds_user_xattrs && !rest.is_empty() && !rest.starts_with(b"overlay.");
+    }
+    match name.strip_prefix(b"security.") {
+        Some(rest) => !rest.is_empty() && rest != b"selinux",
+        None => false,
+    }
+}
