@@ -57,6 +57,22 @@ symbols! {
     KitBroken,
     /// The image is not there or is not one this version can run.
     ImageUnavailable,
+    /// The text is not the name of an image.
+    ImageName,
+    /// The registry, folder or file has no such image.
+    ImageNotFound,
+    /// The registry gives the image to nobody, or not to this user.
+    ImageUnauthorized,
+    /// The image is not made for this processor.
+    ImagePlatform,
+    /// What came is not what the image's digests and sizes promise.
+    ImageCorrupt,
+    /// The image is of a kind that this version cannot run.
+    ImageUnsupported,
+    /// The image registry does not answer, or with errors only.
+    RegistryUnreachable,
+    /// The image registry takes no more requests for now.
+    RegistryBusy,
     /// The workspace folder is missing or not usable.
     WorkspaceUnavailable,
     /// A port of the instance is taken by somebody else.

@@ -24,8 +24,6 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 /// What docker.io's own images stand below.
 const OFFICIAL: &str = "library";
-/// What a name begins with that is not a registry's.
-const TRANSPORTS: [&str; 3] = ["oci", "oci-archive", "docker-archive"];
 /// The tag of names that have neither tag nor digest.
 const DEFAULT_TAG: &str = "latest";
 /// distribution/reference: `RepositoryNameTotalLengthMax`.
@@ -156,10 +154,7 @@ impl RegistryName {
     fn short(&self) -> String {
         let repository = match self.host.as_str() {
             DEFAULT_REGISTRY => match self.repository.split_once('/') {
-                // 'oci:latest' is a folder.
-                Some((OFFICIAL, name)) if !name.contains('/') && !TRANSPORTS.contains(&name) => {
-                    name.to_owned()
-                }
+                Some((OFFICIAL, name)) if !name.contains('/') => name.to_owned(),
                 _ => self.repository.clone(),
             },
             host => format!("{host}/{}", self.repository),
@@ -237,8 +232,8 @@ fn split_host(name: &str) -> (&str, &str) {
 /// The repository of a name that says no registry, and what comes after it; `None` for
 /// all other names.
 pub(crate) fn split_short(text: &str) -> Option<(&str, &str)> {
-    let begins = text.split_once(':').map(|(transport, _)| transport);
-    let short = begins.is_none_or(|begins| begins != "docker" && !TRANSPORTS.contains(&begins));
+    let local = ["oci:", "oci-archive:", "docker-archive:", "docker://"];
+    let short = !local.iter().any(|transport| text.starts_with(transport));
     let end = text.find(['@', ':']).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let no_host = !rest.contains('/') && std::ptr::eq(split_host(name).1, name);
