@@ -32,10 +32,11 @@ pub struct Image {
 pub struct Layer {
     /// The digest of its tar stream (OCI image-spec config.md, `rootfs.diff_ids`).
     pub diff_id: Digest,
-    /// Bytes of that stream.
-    pub unpacked: u64,
     /// Bytes that it takes here.
     pub size: u64,
+    /// It hides all layers below it.
+    #[serde(default)]
+    pub opaque: bool,
 }
 
 /// What an image says about its programs (OCI image-spec config.md, `config`).
@@ -69,14 +70,12 @@ impl Image {
     /// What an instance keeps of it.
     pub fn pin(&self) -> PinnedImage {
         let config = &self.config;
+        let lowest = self.layers.iter().rposition(|layer| layer.opaque);
+        let seen = &self.layers[lowest.unwrap_or(0)..];
         let variables = config.variables();
         PinnedImage {
             id: self.id.to_string(),
-            layers: self
-                .layers
-                .iter()
-                .map(|layer| layer.diff_id.to_string())
-                .collect(),
+layers: seen.iter().map(|layer| layer.diff_id.to_string()).collect(),
             env: variables
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),

@@ -3,6 +3,7 @@
 //! ```text
 //!  ROOT/
 //!   layers/DIGEST.squashfs   one for each layer, read-only, shared by all images
+//!   layers/DIGEST.opaque     beside one that hides all layers below it
 //!   images/DIGEST.json       one for each image, by its identity
 //!   names/DIGEST.json        one for each name; DIGEST is that of the name
 //!   work/                    what is under way, and the locks
@@ -166,17 +167,34 @@ impl Store {
         options.open(path).map_err(failed("make", path))
     }
 
+    /// Whether a layer that is here hides all layers below it.
+    pub fn is_opaque(&self, diff_id: &Digest) -> bool {
+        self.opaque_mark(diff_id).exists()
+    }
+
+    fn opaque_mark(&self, diff_id: &Digest) -> PathBuf {
+        self.layers().join(format!("{}.opaque", plain(diff_id)))
+    }
+
     /// Gives a finished layer its name. `file` lies in a [`Work`] folder; the layer's
-    /// lock is held.
+    /// lock is held. `opaque`: it hides all layers below it.
     ///
     /// # Errors
     /// What the system says; the file stays where it is.
-    pub fn add_layer(&self, file: &Path, diff_id: &Digest) -> Result<(), StoreError> {
+    pub fn add_layer(
+        &self,
+        file: &Path,
+        diff_id: &Digest,
+        opaque: bool,
+    ) -> Result<(), StoreError> {
         let place = self.layer(diff_id);
         let named = step("store.add-layer", || {
             let opened = File::open(file)?;
             opened.set_permissions(fs::Permissions::from_mode(0o400))?;
             opened.sync_all()?;
+            if opaque {
+                File::create(self.opaque_mark(diff_id))?;
+            }
             fs::rename(file, &place)?;
             File::open(self.layers())?.sync_all()
         });
@@ -330,6 +348,7 @@ impl Store {
         }
         for layer in &prunable.layers {
             self.remove(&self.layer(layer))?;
+            self.remove(&self.opaque_mark(layer))?;
         }
         Ok(prunable)
     }

@@ -19,14 +19,14 @@ fn add(store: &Store, diff_id: &Digest) {
     let file = work.path().join("layer");
     fs::write(&file, vec![1; 5000]).unwrap();
     let _lock = store.lock_layer(diff_id).unwrap();
-    store.add_layer(&file, diff_id).unwrap();
+    store.add_layer(&file, diff_id, false).unwrap();
 }
 
 fn image(id: char, layers: &[char]) -> Image {
     let layers = layers.iter().map(|digit| Layer {
         diff_id: digest(*digit),
-        unpacked: 1,
         size: 1,
+        opaque: false,
     });
     Image {
         id: digest(id),

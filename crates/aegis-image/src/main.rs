@@ -1,0 +1,133 @@
+//! `aegis-image`: pulls one image for aegisd and ends. Its standard input is a socket
+//! ([`aegis_image::protocol`]); it runs as a unit of its own, which may write to the
+//! store and use the network and sees nothing else of the user's.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aegis_core::fault::{Fault, Symbol};
+use aegis_image::access::Access;
+use aegis_image::environment::Environment;
+use aegis_image::name::ImageName;
+use aegis_image::protocol::{LONGEST_LINE, Order, Progress, Pull, Report, receive_source};
+use aegis_image::pull::{self, Cancel};
+use aegis_image::record::Image;
+use aegis_image::store::Store;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+/// Between two reports of progress.
+const REPORTS: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = runtime.and_then(|runtime| {
+        let served = runtime.block_on(serve());
+        // Threads that wait for a lock or a tool are not waited for.
+        runtime.shutdown_background();
+        served
+    });
+    match served {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // The unit's standard error is the journal.
+            #[expect(clippy::print_stderr, reason = "nobody else is there to be told")]
+            {
+                eprintln!("aegis-image: cannot talk to aegisd: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the image is here now.
+async fn serve() -> io::Result<bool> {
+    let socket = UnixStream::from(io::stdin().as_fd_owned()?);
+    let open = receive_source(&socket)?;
+    socket.set_nonblocking(true)?;
+    let (reader, mut writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
+    let mut orders = Orders(BufReader::new(reader));
+    let Some(Order::Pull(order)) = orders.next().await? else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let (sender, progress) = watch::channel(Progress::default());
+    let cancel = Cancel::default();
+    let pulling = obey(*order, open, sender, &cancel);
+    tokio::pin!(pulling);
+    let mut listens = true;
+    let mut reports = tokio::time::interval(REPORTS);
+    let pulled = loop {
+        tokio::select! {
+            pulled = &mut pulling => break pulled,
+            order = orders.next(), if listens => match order {
+                Ok(Some(Order::Cancel)) => cancel.cancel(),
+                // An aegisd that is gone wants the image all the same.
+                Ok(_) | Err(_) => listens = false,
+            },
+            _ = reports.tick(), if progress.has_changed().unwrap_or_default() => {
+                let shown = progress.clone().borrow_and_update().clone();
+                say(&mut writer, &Report::Progress(shown)).await;
+            }
+        }
+    };
+    let done = pulled.is_ok();
+    let report = match pulled {
+        Ok(image) => Report::Done(Box::new(image)),
+        Err(fault) => Report::Failed(fault),
+    };
+    say(&mut writer, &report).await;
+    Ok(done)
+}
+
+async fn obey(
+    order: Pull,
+    open: Option<OwnedFd>,
+    progress: watch::Sender<Progress>,
+    cancel: &Cancel,
+) -> Result<Image, Fault> {
+    let store = Store::at(order.store);
+    let wanted: ImageName = order.name.parse().map_err(|error| {
+        Fault::from_error(Symbol::InvalidArgument, &error)
+    })?;
+    let access = match order.access {
+        Some(text) => serde_json::from_str(text.reveal()).map_err(|_| {
+            // The text is not repeated: it holds credentials.
+            Fault::new(Symbol::InvalidArgument, "the access to the image is not understood")
+        })?,
+        None => Access::of_environment(&wanted, &Environment::of_process(), &[])?,
+    };
+    pull::pull(&store, &wanted, open, &access, progress, cancel)
+        .await
+        .map_err(Fault::from)
+}
+
+/// Tells aegisd, if it is still there.
+async fn say(writer: &mut OwnedWriteHalf, report: &Report) {
+    let Ok(mut line) = serde_json::to_vec(report) else {
+        return;
+    };
+    line.push(b'\n');
+    writer.write_all(&line).await.ok();
+}
+
+/// What aegisd says.
+struct Orders(BufReader<OwnedReadHalf>);
+
+impl Orders {
+    async fn next(&mut self) -> io::Result<Option<Order>> {
+        let mut line = Zeroizing::new(Vec::new());
+        let mut limited = (&mut self.0).take(LONGEST_LINE as u64);
+        if limited.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&line)?))
+    }
+}

@@ -1,0 +1,403 @@
+//! One pull: from a name to an image in the store.
+//!
+//! ```text
+//!  find ──► room? ──► for each layer that is not here: load ──► convert ──► add ──► publish
+//! ```
+//!
+//! Layers are loaded side by side and converted one by one. Whoever comes to a layer
+//! that another pull makes waits for it and finds it here. Everything under way lies in
+//! a folder of the pull's own, which goes with it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aegis_core::fault::{Fault, Symbol};
+use oci_spec::image::{Descriptor, Digest};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::access::Access;
+use crate::document::{self, Platform};
+use crate::error::SourceError;
+use crate::layer::{self, Convert, LayerError, Limits};
+use crate::name::ImageName;
+use crate::protocol::{LayerProgress, Progress, Stage};
+use crate::record::{Config, Image, Layer, Name};
+use crate::source::{Found, Source};
+use crate::store::{Store, StoreError, Work};
+
+/// Layers that are loaded at a time, as Docker's daemon does
+/// (`max-concurrent-downloads`).
+const LOADS: usize = 3;
+
+/// Times an image is looked at whose layers were pruned before it was published.
+const TRIES: u32 = 3;
+
+/// Why an image is not here.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("the layer {id} of the image cannot be used")]
+    Layer {
+        id: String,
+        #[source]
+        source: LayerError,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot use {path}", path = path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the image needs about {} MiB and {path} has {} MiB free",
+        .needed >> 20, .free >> 20, path = path.display()
+    )]
+    NoRoom {
+        path: PathBuf,
+        needed: u64,
+        free: u64,
+    },
+    #[error("the pull was cancelled")]
+    Cancelled,
+    #[error("a part of the pull failed: {0}")]
+    Lost(tokio::task::JoinError),
+}
+
+impl From<PullError> for Fault {
+    fn from(error: PullError) -> Self {
+        let fault = |symbol| Fault::from_error(symbol, &error);
+        let full = |fault: Fault| {
+            fault.with_hint("make room: aegisctl image prune, or delete instances")
+        };
+        match error {
+            PullError::Source(error) => error.into(),
+            PullError::NoRoom { .. }
+            | PullError::Store(StoreError::Full { .. })
+            | PullError::Layer {
+                source: LayerError::NoSpace { .. },
+                ..
+            } => full(fault(Symbol::NoSpace)),
+            PullError::File { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                full(fault(Symbol::NoSpace))
+            }
+            PullError::Layer {
+                source: LayerError::NoTool,
+                ..
+            } => fault(Symbol::Unsupported).with_hint("install the package squashfs-tools"),
+            PullError::Layer {
+                source: LayerError::Cancelled,
+                ..
+            }
+            | PullError::Cancelled => fault(Symbol::Cancelled),
+            PullError::Layer {
+                source:
+                    LayerError::Read { .. }
+                    | LayerError::Make { .. }
+                    | LayerError::Tool { .. }
+                    | LayerError::Incomplete { .. }
+                    | LayerError::Changed { .. },
+                ..
+            }
+            | PullError::Store(_)
+            | PullError::File { .. }
+            | PullError::Lost(_) => fault(Symbol::Internal),
+            PullError::Layer { .. } => fault(Symbol::ImageCorrupt),
+        }
+    }
+}
+
+/// Ends a pull early.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>, Arc<tokio::sync::Notify>);
+
+impl Cancel {
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.notify_waiters();
+    }
+
+    async fn wanted(&self) {
+        let notified = self.1.notified();
+        if !self.0.load(Ordering::Relaxed) {
+            notified.await;
+        }
+    }
+}
+
+/// Brings the image of a name into the store. `progress` is told how far it is.
+///
+/// # Errors
+/// Why it is not there; the store is then as it was, but for layers that are whole.
+pub async fn pull(
+    store: &Store,
+    name: &ImageName,
+    access: &Access,
+    progress: watch::Sender<Progress>,
+    cancel: &Cancel,
+) -> Result<Image, PullError> {
+    store.prepare()?;
+    let pulled = async {
+        let source = Arc::new(Source::open(name, access).await?);
+        let found = source.find(&Platform::host()).await?;
+        let board = Board::new(&found, progress);
+        for tries_left in (0..TRIES).rev() {
+            match attempt(store, name, &source, &found, &board, cancel).await {
+                Err(PullError::Store(StoreError::LayerGone(_))) if tries_left > 0 => {}
+                outcome => return outcome,
+            }
+        }
+        Err(PullError::Cancelled)
+    };
+    tokio::select! {
+        biased;
+        () = cancel.wanted() => Err(PullError::Cancelled),
+        pulled = pulled => pulled,
+    }
+}
+
+async fn attempt(
+    store: &Store,
+    name: &ImageName,
+    source: &Arc<Source>,
+    found: &Found,
+    board: &Board,
+    cancel: &Cancel,
+) -> Result<Image, PullError> {
+    let diff_ids = diff_ids(found)?;
+    check_room(store, found, &diff_ids)?;
+    let maker = Arc::new(Maker {
+        store: store.clone(),
+        source: source.clone(),
+        work: store.work()?,
+        board: board.clone(),
+        loads: Semaphore::new(LOADS),
+        conversions: Semaphore::new(1),
+        cancelled: cancel.0.clone(),
+    });
+    let mut tasks = JoinSet::new();
+    for (number, (blob, diff_id)) in found.layers.iter().zip(&diff_ids).enumerate() {
+        let (maker, blob, diff_id) = (maker.clone(), blob.clone(), diff_id.clone());
+        tasks.spawn(async move { (number, maker.make(number, &blob, &diff_id).await) });
+    }
+    let mut layers: Vec<Option<Layer>> = vec![None; diff_ids.len()];
+    // The first failure drops the others, and their folder with them.
+    while let Some(ended) = tasks.join_next().await {
+        let (number, made) = ended.map_err(PullError::Lost)?;
+        layers[number] = Some(made?);
+    }
+    let image = image(found, layers.into_iter().flatten().collect());
+    let name = Name {
+        name: name.to_string(),
+        image: image.id.clone(),
+        pulled_us: now_us(),
+    };
+    store.publish(&image, Some(&name))?;
+    Ok(image)
+}
+
+/// What the layers of one pull are made with.
+struct Maker {
+    store: Store,
+    source: Arc<Source>,
+    work: Work,
+    board: Board,
+    loads: Semaphore,
+    conversions: Semaphore,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Maker {
+    async fn make(
+        &self,
+        number: usize,
+        blob: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<Layer, PullError> {
+        if let Some(layer) = self.here(number, diff_id) {
+            return Ok(layer);
+        }
+        // Before the lock: who has it goes on without waiting for a permit of others.
+        let load = permit(&self.loads).await;
+        let (store, wanted) = (self.store.clone(), diff_id.clone());
+        let lock = tokio::task::spawn_blocking(move || store.lock_layer(&wanted));
+        let _lock = lock.await.map_err(PullError::Lost)??;
+        if let Some(layer) = self.here(number, diff_id) {
+            return Ok(layer);
+        }
+        let file = self.work.path().join(format!("{number}.blob"));
+        self.load(number, blob, &file).await?;
+        drop(load);
+        let _conversion = permit(&self.conversions).await;
+        let opaque = self.convert(number, blob, diff_id, &file).await?;
+        let size = self.store.layer_size(diff_id).unwrap_or_default();
+        self.board.at(number, Stage::Here, 0, 0);
+        Ok(Layer {
+            diff_id: diff_id.clone(),
+            size,
+            opaque,
+        })
+    }
+
+    fn here(&self, number: usize, diff_id: &Digest) -> Option<Layer> {
+        let size = self.store.layer_size(diff_id)?;
+        self.board.at(number, Stage::Here, 0, 0);
+        Some(Layer {
+            diff_id: diff_id.clone(),
+            size,
+            opaque: self.store.is_opaque(diff_id),
+        })
+    }
+
+    async fn load(&self, number: usize, blob: &Descriptor, file: &Path) -> Result<(), PullError> {
+        let failed = |source| PullError::File {
+            path: file.to_owned(),
+            source,
+        };
+        let mut to = tokio::fs::File::create_new(file).await.map_err(failed)?;
+        let total = blob.size();
+        let mut progress = |done| self.board.at(number, Stage::Pulling, done, total);
+        Ok(self.source.blob(blob, &mut to, &mut progress).await?)
+    }
+
+    /// Makes the layer and adds it; says whether it hides those below.
+    async fn convert(
+        &self,
+        number: usize,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        file: &Path,
+    ) -> Result<bool, PullError> {
+        let made = self.work.path().join(format!("{number}.squashfs"));
+        let (file, diff_id) = (file.to_owned(), diff_id.clone());
+        let (board, cancelled, store) =
+            (self.board.clone(), self.cancelled.clone(), self.store.clone());
+        let work = Convert::work(blob.size());
+        let id = short(blob);
+        let converted = tokio::task::spawn_blocking(move || {
+            let job = Convert {
+                blob: &file,
+                to: &made,
+                diff_id: Some(&diff_id),
+                limits: Limits::default(),
+                progress: &|done| board.at(number, Stage::Converting, done, work),
+                cancelled: &cancelled,
+            };
+            let converted = layer::convert(&job);
+            let layer = converted.map_err(|source| PullError::Layer { id, source })?;
+            store.add_layer(&made, &diff_id, layer.opaque)?;
+            // The blob is not needed any more, and a large image has many.
+            std::fs::remove_file(&file).map_err(|source| PullError::File { path: file, source })?;
+            Ok(layer.opaque)
+        });
+        converted.await.map_err(PullError::Lost)?
+    }
+}
+
+async fn permit(semaphore: &Semaphore) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    // Nobody closes it.
+    semaphore.acquire().await.ok()
+}
+
+/// What is told of a pull.
+#[derive(Clone)]
+struct Board {
+    shown: Arc<Mutex<Progress>>,
+    told: Arc<watch::Sender<Progress>>,
+}
+
+impl Board {
+    fn new(found: &Found, told: watch::Sender<Progress>) -> Self {
+        let layers = found.layers.iter().map(|blob| LayerProgress {
+            id: short(blob),
+            stage: Stage::Waiting,
+            done: 0,
+            total: blob.size(),
+        });
+        let progress = Progress {
+            layers: layers.collect(),
+        };
+        told.send_replace(progress.clone());
+        Self {
+            shown: Arc::new(Mutex::new(progress)),
+            told: Arc::new(told),
+        }
+    }
+
+    fn at(&self, number: usize, stage: Stage, done: u64, total: u64) {
+        let mut shown: MutexGuard<'_, Progress> =
+            self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layer) = shown.layers.get_mut(number) {
+            (layer.stage, layer.done, layer.total) = (stage, done, total);
+        }
+        self.told.send_replace(shown.clone());
+    }
+}
+
+/// The contents of the layers, as the configuration names them.
+fn diff_ids(found: &Found) -> Result<Vec<Digest>, PullError> {
+    let ids = found.config.rootfs().diff_ids().iter();
+    let ids: Result<Vec<Digest>, _> = ids.map(|id| id.parse()).collect();
+    ids.map_err(|_| {
+        PullError::Layer {
+            id: short_digest(&found.manifest_digest),
+            source: LayerError::Malformed {
+                path: "the configuration".into(),
+                what: "a diff ID is no digest",
+                at: 0,
+            },
+        }
+    })
+}
+
+/// A layer is here twice while it is converted: its blob, and the file system, which
+/// is seldom larger.
+fn check_room(store: &Store, found: &Found, diff_ids: &[Digest]) -> Result<(), PullError> {
+    let layers = found.layers.iter().zip(diff_ids);
+    let missing = layers.filter(|(_, diff_id)| store.layer_size(diff_id).is_none());
+    let needed: u64 = missing.map(|(blob, _)| blob.size().saturating_mul(2)).sum();
+    let path = store.layers();
+    let space = rustix::fs::statvfs(&path).map_err(|source| PullError::File {
+        path: path.clone(),
+        source: source.into(),
+    })?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    match needed > free {
+        true => Err(PullError::NoRoom { path, needed, free }),
+        false => Ok(()),
+    }
+}
+
+fn image(found: &Found, layers: Vec<Layer>) -> Image {
+    let config = &found.config;
+    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
+    Image {
+        id: found.manifest.config().digest().clone(),
+        manifest: Some(found.manifest_digest.clone()),
+        platform: document::spell(&os, &architecture, config.variant().as_deref()),
+        created: config.created().clone(),
+        layers,
+        config: Config::of(config),
+    }
+}
+
+fn short(blob: &Descriptor) -> String {
+    short_digest(blob.digest())
+}
+
+fn short_digest(digest: &Digest) -> String {
+    crate::record::short(digest).to_owned()
+}
+
+fn now_us() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
