@@ -157,6 +157,8 @@ fn parsers(_: &Arguments) -> Result<Figures> {
         "messages",
         "log_records",
         "console",
+        "image_documents",
+        "image_names",
     ] {
         let output = Command::new(&script)
             .args([parser, FUZZING])
