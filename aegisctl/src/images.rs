@@ -68,19 +68,9 @@ fn options(
 ) -> Result<PullOptions, Failure> {
     Ok(PullOptions {
         access: None,
-        source: place(name).map(open).transpose()?.map(Into::into),
+        source: name.path().map(open).transpose()?.map(Into::into),
         insecure,
     })
-}
-
-/// The folder or file of an image that is in no registry.
-fn place(name: &ImageName) -> Option<&Path> {
-    match name {
-        ImageName::Registry(_) => None,
-        ImageName::Layout(name) | ImageName::OciArchive(name) | ImageName::DockerArchive(name) => {
-            Some(&name.path)
-        }
-    }
 }
 
 fn open(path: &Path) -> Result<File, Failure> {

@@ -13,10 +13,11 @@ const LONGEST_FILE: usize = 600;
 
 /// Who of ours may depend on whom. What both ends of a wire share knows nothing
 /// of either end, and programs do not know each other.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("aegis-archive", &[]),
     ("aegis-core", &[]),
     ("aegis-fault-points", &[]),
+    ("aegis-image", &["aegis-core"]),
     ("aegis-link", &["aegis-core"]),
     ("aegis-bus", &["aegis-core"]),
     ("aegisd", &["aegis-core", "aegis-bus", "aegis-fault-points"]),

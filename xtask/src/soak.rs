@@ -158,6 +158,8 @@ fn parsers(_: &Arguments) -> Result<Figures> {
         "log_records",
         "console",
         "layer",
+        "image_documents",
+        "image_names",
     ] {
         let output = Command::new(&script)
             .args([parser, FUZZING])

@@ -107,7 +107,7 @@ impl Access {
         let place = Place {
             host: host.to_owned(),
             repository: String::new(),
-            insecure: false,
+            insecure: Registries::of_environment(environment)?.is_insecure(host),
             serves: Serves::All,
         };
         Ok(Self {

@@ -36,7 +36,7 @@ pub enum Document {
     /// An image.
     Manifest(Box<ImageManifest>),
     /// The same image for several platforms.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 /// What an image must be made for: a processor, always under Linux.
@@ -125,8 +125,9 @@ impl Document {
         }
         match outline.kind(content_type)? {
             Kind::Index => {
-                let index = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
-                Ok(Self::Index(index))
+                let index: ImageIndex =
+                    serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
+                Ok(Self::Index(Box::new(index)))
             }
             Kind::Manifest => {
                 let manifest = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
@@ -238,8 +239,9 @@ impl Platform {
     /// The variant as a number; images without one are of the architecture's first,
     /// for arm64 the only one: image-spec, `image-index.md`, "Platform Variants".
     fn level(architecture: &str, variant: Option<&str>) -> Option<u32> {
-        match variant {
-            Some(variant) => variant.strip_prefix('v')?.parse().ok(),
+        match variant.filter(|variant| !variant.is_empty()) {
+            // Arm has versions such as v8.1, of which the first number counts here.
+            Some(variant) => variant.strip_prefix('v')?.split('.').next()?.parse().ok(),
             None => Some(match architecture {
                 "arm64" => 8,
                 "arm" => 7,
@@ -329,9 +331,8 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self, PlatformError> {
         let bad = || PlatformError(text.to_owned());
-        let rest = match text.split_once('/') {
-            Some(("linux", rest)) => rest,
-            _ => return Err(bad()),
+        let Some(("linux", rest)) = text.split_once('/') else {
+            return Err(bad());
         };
         let (architecture, variant) = match rest.split_once('/') {
             Some((architecture, variant)) => (architecture, Some(variant.to_owned())),
@@ -440,7 +441,7 @@ mod tests {
             .collect();
         let text = json!({"schemaVersion": 2, "mediaType": DOCKER_INDEX, "manifests": entries});
         match Document::read(&serde_json::to_vec(&text).unwrap(), None).unwrap() {
-            Document::Index(index) => index,
+            Document::Index(index) => *index,
             Document::Manifest(_) => panic!("an index"),
         }
     }

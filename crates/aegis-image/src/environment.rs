@@ -1,6 +1,7 @@
 //! What a user's environment says: variables, and files below a home and `/etc`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::error::{ConfigError, SourceError};
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// The environment of a user.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
     etc: PathBuf,
@@ -59,6 +60,17 @@ impl Environment {
     /// The system's settings.
     pub(crate) fn etc(&self) -> &Path {
         &self.etc
+    }
+}
+
+/// Variables may hold passwords, as those of proxies do.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.variables.keys().collect();
+        f.debug_struct("Environment")
+            .field("variables", &names)
+            .field("etc", &self.etc)
+            .finish()
     }
 }
 

@@ -77,7 +77,7 @@ pub enum SourceError {
         message: String,
         wait: Option<Duration>,
     },
-    #[error("{place} has no {what}")]
+    #[error("{place} does not have {what}")]
     NotFound { what: String, place: String },
     #[error("{host} does not give {what} to {}", whom(.known))]
     Unauthorized {
@@ -291,6 +291,10 @@ impl SourceError {
             Self::Unreachable { host, source } if is_untrusted(source) => Some(format!(
                 "if you trust it, put the certificate of its CA in /etc/containers/certs.d/{host}/ca.crt"
             )),
+            Self::Client { .. } => Some(
+                "install the package ca-certificates, and check the proxy variables and SSL_CERT_FILE"
+                    .to_owned(),
+            ),
             Self::Unreachable { .. } => {
                 Some("check the name, the network and the proxy variables".to_owned())
             }
@@ -306,7 +310,6 @@ impl SourceError {
             | Self::File { .. }
             | Self::Config { .. }
             | Self::Helper { .. }
-            | Self::Client { .. }
             | Self::NotFound { .. }
             | Self::Login { .. }
             | Self::Platform { .. }

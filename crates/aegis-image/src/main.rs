@@ -3,8 +3,9 @@
 //! store and use the network and sees nothing else of the user's.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
 
 /// Whether the image is here now.
 async fn serve() -> io::Result<bool> {
-    let socket = UnixStream::from(io::stdin().as_fd_owned()?);
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let open = receive_source(&socket)?;
     socket.set_nonblocking(true)?;
     let (reader, mut writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
@@ -97,6 +98,12 @@ async fn obey(
     let wanted: ImageName = order.name.parse().map_err(|error| {
         Fault::from_error(Symbol::InvalidArgument, &error)
     })?;
+    // What was opened for us, by a name of ours: the caller's may be hidden from us.
+    let handed = open.as_ref().map(|open| format!("/proc/self/fd/{}", open.as_raw_fd()));
+    let place = match &handed {
+        Some(path) => wanted.clone().at(Path::new(path)),
+        None => wanted.clone(),
+    };
     let access = match order.access {
         Some(text) => serde_json::from_str(text.reveal()).map_err(|_| {
             // The text is not repeated: it holds credentials.
@@ -104,9 +111,14 @@ async fn obey(
         })?,
         None => Access::of_environment(&wanted, &Environment::of_process(), &[])?,
     };
-    pull::pull(&store, &wanted, open, &access, progress, cancel)
-        .await
-        .map_err(Fault::from)
+    let pulled = pull::pull(&store, &wanted, &place, &access, progress, cancel).await;
+    pulled.map_err(|error| {
+        let mut fault = Fault::from(error);
+        if let (Some(handed), Some(path)) = (&handed, wanted.path()) {
+            fault.message = fault.message.replace(handed, &path.display().to_string());
+        }
+        fault
+    })
 }
 
 /// Tells aegisd, if it is still there.

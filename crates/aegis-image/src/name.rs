@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 /// What docker.io's own images stand below.
 const OFFICIAL: &str = "library";
+/// What a name begins with that is not a registry's.
+const TRANSPORTS: [&str; 3] = ["oci", "oci-archive", "docker-archive"];
 /// The tag of names that have neither tag nor digest.
 const DEFAULT_TAG: &str = "latest";
 /// distribution/reference: `RepositoryNameTotalLengthMax`.
@@ -108,18 +110,37 @@ impl ImageName {
         }
     }
 
+    /// The folder or file, of a name that is in no registry.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Registry(_) => None,
+            Self::Layout(name) | Self::OciArchive(name) | Self::DockerArchive(name) => {
+                Some(&name.path)
+            }
+        }
+    }
+
     /// The name with its path made absolute, for a program in another folder.
     #[must_use]
     pub fn absolute(self, folder: &Path) -> Self {
-        let absolute = |name: LocalName| LocalName {
-            path: folder.join(name.path),
+        match self.path().map(|path| folder.join(path)) {
+            Some(path) => self.at(&path),
+            None => self,
+        }
+    }
+
+    /// The name of the same image in a folder or file at another path.
+    #[must_use]
+    pub fn at(self, path: &Path) -> Self {
+        let at = |name: LocalName| LocalName {
+            path: path.to_owned(),
             tag: name.tag,
         };
         match self {
             Self::Registry(name) => Self::Registry(name),
-            Self::Layout(name) => Self::Layout(absolute(name)),
-            Self::OciArchive(name) => Self::OciArchive(absolute(name)),
-            Self::DockerArchive(name) => Self::DockerArchive(absolute(name)),
+            Self::Layout(name) => Self::Layout(at(name)),
+            Self::OciArchive(name) => Self::OciArchive(at(name)),
+            Self::DockerArchive(name) => Self::DockerArchive(at(name)),
         }
     }
 }
@@ -151,15 +172,21 @@ impl RegistryName {
         self.digest.as_deref().unwrap_or_else(tag)
     }
 
+    /// Without what the defaults add, as far as that still means the same: 'oci:latest'
+    /// is a folder, and 'a.b/c' is in another registry.
     fn short(&self) -> String {
-        let repository = match self.host.as_str() {
-            DEFAULT_REGISTRY => match self.repository.split_once('/') {
-                Some((OFFICIAL, name)) if !name.contains('/') => name.to_owned(),
-                _ => self.repository.clone(),
-            },
-            host => format!("{host}/{}", self.repository),
+        let whole = self.to_string();
+        let without = |prefix: String| whole.strip_prefix(&prefix);
+        let shorter = [
+            without(format!("{DEFAULT_REGISTRY}/{OFFICIAL}/")),
+            without(format!("{DEFAULT_REGISTRY}/")),
+        ];
+        let same = |text: &&str| match text.parse() {
+            Ok(ImageName::Registry(name)) => name == *self,
+            _ => false,
         };
-        self.with_reference(repository)
+        let found = shorter.into_iter().flatten().find(same);
+        found.map(str::to_owned).unwrap_or(whole)
     }
 
     fn with_reference(&self, mut text: String) -> String {
@@ -232,8 +259,9 @@ fn split_host(name: &str) -> (&str, &str) {
 /// The repository of a name that says no registry, and what comes after it; `None` for
 /// all other names.
 pub(crate) fn split_short(text: &str) -> Option<(&str, &str)> {
-    let local = ["oci:", "oci-archive:", "docker-archive:", "docker://"];
-    let short = !local.iter().any(|transport| text.starts_with(transport));
+    let begins = text.split_once(':').map(|(transport, _)| transport);
+    let local = begins.is_some_and(|begins| TRANSPORTS.contains(&begins));
+    let short = !local && !text.starts_with("docker://");
     let end = text.find(['@', ':']).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let no_host = !rest.contains('/') && std::ptr::eq(split_host(name).1, name);
@@ -447,137 +475,4 @@ impl fmt::Display for ImageName {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
-
-    fn parse(text: &str) -> Result<ImageName, NameError> {
-        text.parse()
-    }
-
-    #[test]
-    fn names_become_whole_and_short_again() {
-        let digest = format!("sha256:{HEX}");
-        for (typed, whole, short) in [
-            (
-                "python:3.12-alpine",
-                "docker.io/library/python:3.12-alpine",
-                "python:3.12-alpine",
-            ),
-            ("python", "docker.io/library/python:latest", "python:latest"),
-            (
-                "docker.io/python",
-                "docker.io/library/python:latest",
-                "python:latest",
-            ),
-            ("index.docker.io/a/b", "docker.io/a/b:latest", "a/b:latest"),
-            (
-                "docker://alpine",
-                "docker.io/library/alpine:latest",
-                "alpine:latest",
-            ),
-            ("org/app", "docker.io/org/app:latest", "org/app:latest"),
-            (
-                "library/a/b",
-                "docker.io/library/a/b:latest",
-                "library/a/b:latest",
-            ),
-            (
-                "localhost/app",
-                "localhost/app:latest",
-                "localhost/app:latest",
-            ),
-            (
-                "localhost:5000/app",
-                "localhost:5000/app:latest",
-                "localhost:5000/app:latest",
-            ),
-            (
-                "GHCR.io/org/app:1",
-                "ghcr.io/org/app:1",
-                "ghcr.io/org/app:1",
-            ),
-            ("[::1]:5000/app:1", "[::1]:5000/app:1", "[::1]:5000/app:1"),
-            (
-                "a__b-c--d/e.f",
-                "docker.io/a__b-c--d/e.f:latest",
-                "a__b-c--d/e.f:latest",
-            ),
-            ("oci:/a/b", "oci:/a/b", "oci:/a/b"),
-            ("oci:b:1.2", "oci:b:1.2", "oci:b:1.2"),
-            (
-                "oci-archive:a.tar:",
-                "oci-archive:a.tar",
-                "oci-archive:a.tar",
-            ),
-            (
-                "docker-archive:a.tar:b:1",
-                "docker-archive:a.tar:b:1",
-                "docker-archive:a.tar:b:1",
-            ),
-            (
-                &format!("app@{digest}"),
-                &format!("docker.io/library/app@{digest}"),
-                &format!("app@{digest}"),
-            ),
-            (
-                &format!("h.x/a:1@{digest}"),
-                &format!("h.x/a:1@{digest}"),
-                &format!("h.x/a:1@{digest}"),
-            ),
-        ] {
-            let name = parse(typed).unwrap();
-            assert_eq!(name.to_string(), whole, "{typed}");
-            assert_eq!(name.short(), short, "{typed}");
-            assert_eq!(parse(whole).as_ref(), Ok(&name), "{typed}");
-            assert_eq!(parse(short).as_ref(), Ok(&name), "{typed}");
-            let json = serde_json::to_string(&name).unwrap();
-            assert_eq!(serde_json::from_str::<ImageName>(&json).unwrap(), name);
-        }
-    }
-
-    #[test]
-    fn what_names_no_image_says_why() {
-        let long = format!("{}/a", "a".repeat(MAX_REPOSITORY));
-        for (typed, why) in [
-            ("", "empty"),
-            ("Python", "upper case"),
-            ("Docker/docker", "upper case"),
-            ("a//b", "''"),
-            ("a/", "''"),
-            ("-a", "'-a'"),
-            ("a___b", "'a___b'"),
-            ("a..b", "'a..b'"),
-            ("a b", "'a b'"),
-            ("a/ä", "'ä'"),
-            ("../etc", "not a registry"),
-            ("h.x:/a", "not a registry"),
-            ("h.x:99999/a", "not a registry"),
-            ("h_x.y/a", "not a registry"),
-            ("user@h.x/a", "not a digest"),
-            ("https://h.x/a", "not a registry"),
-            ("a:", "not a tag"),
-            ("a:.b", "not a tag"),
-            ("a@sha256:12", "not a digest"),
-            ("a@md5:0123456789abcdef0123456789abcdef", "not a digest"),
-            (HEX, "is a digest"),
-            (&long, "longer than"),
-            ("oci:", "no path"),
-            ("docker-archive::x", "no path"),
-        ] {
-            let error = parse(typed).unwrap_err().to_string();
-            assert!(error.contains(why), "{typed}: {error}");
-        }
-    }
-
-    #[test]
-    fn paths_become_absolute() {
-        let name = parse("oci:images:1")
-            .unwrap()
-            .absolute(Path::new("/home/a"));
-        assert_eq!(name.to_string(), "oci:/home/a/images:1");
-        let name = parse("alpine").unwrap().absolute(Path::new("/home/a"));
-        assert_eq!(name.short(), "alpine:latest");
-    }
-}
+mod tests;

@@ -131,20 +131,22 @@ impl Cancel {
     }
 }
 
-/// Brings the image of a name into the store. `progress` is told how far it is.
+/// Brings the image of a name into the store. It is read from where `place` says,
+/// which is the name but for an open file or folder. `progress` is told how far it is.
 ///
 /// # Errors
 /// Why it is not there; the store is then as it was, but for layers that are whole.
 pub async fn pull(
     store: &Store,
     name: &ImageName,
+    place: &ImageName,
     access: &Access,
     progress: watch::Sender<Progress>,
     cancel: &Cancel,
 ) -> Result<Image, PullError> {
     store.prepare()?;
     let pulled = async {
-        let source = Arc::new(Source::open(name, access).await?);
+        let source = Arc::new(Source::open(place, access).await?);
         let found = source.find(&Platform::host()).await?;
         let board = Board::new(&found, progress);
         for tries_left in (0..TRIES).rev() {

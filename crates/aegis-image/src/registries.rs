@@ -203,6 +203,12 @@ impl Registries {
         }
     }
 
+    /// Whether a registry as such, not one of its images, is said to be insecure.
+    pub(crate) fn is_insecure(&self, host: &str) -> bool {
+        let mut all = self.registries.values();
+        all.any(|(_, registry)| registry.insecure && registry.location == host)
+    }
+
     /// Where to ask for an image, in order: the mirrors, then its own registry.
     ///
     /// # Errors
@@ -345,6 +351,8 @@ insecure = true
         assert_eq!(places("secrets/a").len(), 3);
         assert_eq!(places("dev.lan:5000/a"), ["dev.lan:5000/a! All"]);
         assert_eq!(places("dev.lan/a"), ["dev.lan/a All"]);
+        let all = conf(CONF).unwrap();
+        assert!(all.is_insecure("dev.lan:5000") && !all.is_insecure("docker.io"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct Source {
 #[derive(Debug)]
 enum Kind {
     Registry(Registry),
-    Local(Local),
+    Local(Box<Local>),
 }
 
 /// An image for one platform.
@@ -90,7 +90,7 @@ impl Source {
         let kind = match name {
             ImageName::Registry(registry) => Kind::Registry(Registry::new(registry, access)?),
             ImageName::Layout(_) | ImageName::OciArchive(_) | ImageName::DockerArchive(_) => {
-                Kind::Local(Local::open(name.clone()).await?)
+                Kind::Local(Box::new(Local::open(name.clone()).await?))
             }
         };
         Ok(Self {

@@ -48,7 +48,7 @@ impl Registry {
         let mut last = self.nowhere();
         for mirrored in self.asked(self.name.digest().is_some()) {
             let fetched = mirrored.remote.manifest(reference).await;
-            match fetched.and_then(|fetched| self.check_root(mirrored, fetched)) {
+            match fetched.and_then(|fetched| self.check_root(mirrored, &fetched)) {
                 Ok(root) => return Ok(root),
                 Err(error) => last = mirrored.fail(error),
             }
@@ -57,7 +57,7 @@ impl Registry {
     }
 
     /// A name's digest is the user's word, the header of a tag's document the registry's.
-    fn check_root(&self, mirrored: &Mirrored, fetched: Fetched) -> Result<Root, SourceError> {
+    fn check_root(&self, mirrored: &Mirrored, fetched: &Fetched) -> Result<Root, SourceError> {
         let corrupt = |source| SourceError::Corrupt {
             what: self.name.to_string(),
             place: mirrored.remote.endpoint.host.clone(),
@@ -140,7 +140,7 @@ impl Registry {
     fn nowhere(&self) -> SourceError {
         SourceError::NotFound {
             what: self.name.to_string(),
-            place: "no registry that may be asked".to_owned(),
+            place: "an access without registries".to_owned(),
         }
     }
 }

@@ -85,7 +85,8 @@ impl Remote {
 
     /// The manifest or index of a tag or digest, not longer than it may be.
     pub(super) async fn manifest(&self, reference: &str) -> Result<Fetched, SourceError> {
-        let what = format!("{}/{reference}", self.endpoint.repository);
+        let mark = if reference.contains(':') { '@' } else { ':' };
+        let what = format!("{}{mark}{reference}", self.endpoint.repository);
         let mut pace = Pace::default();
         loop {
             match self.manifest_once(reference, &what).await {
@@ -220,12 +221,16 @@ impl Remote {
         let mut renewed = false;
         loop {
             let authorization = self.authorization.lock().await.clone();
-            let response = self.send(request, authorization).await?;
+            let response = self.send(request, authorization.as_ref()).await?;
             if response.status() != StatusCode::UNAUTHORIZED || renewed {
                 return self.judge(response, request.what).await;
             }
-            let fresh = token::authorize(self, response.headers(), request.what).await?;
-            *self.authorization.lock().await = Some(fresh);
+            // Of downloads that were refused at once one asks for a token, and the others
+            // wait for it.
+            let mut held = self.authorization.lock().await;
+            if *held == authorization {
+                *held = Some(token::authorize(self, response.headers(), request.what).await?);
+            }
             renewed = true;
         }
     }
@@ -233,12 +238,12 @@ impl Remote {
     async fn send(
         &self,
         request: &Request<'_>,
-        authorization: Option<HeaderValue>,
+        authorization: Option<&HeaderValue>,
     ) -> Result<Response, Failure> {
         let send = |scheme: &str| {
             let url = format!("{scheme}://{}/v2/{}", self.endpoint.address(), request.path);
             let mut builder = self.client.get(url).headers(request.headers.clone());
-            if let Some(authorization) = &authorization {
+            if let Some(authorization) = authorization {
                 builder = builder.header(AUTHORIZATION, authorization.clone());
             }
             builder.send()

@@ -1,10 +1,12 @@
 //! Who asks: passwords, tokens, and where they must not go.
 
+use std::sync::Arc;
+
 use aegis_core::fault::Symbol;
 use aegis_image::auth::Credentials;
 use serde_json::json;
 
-use crate::made::{Made, amd64, failure, fault, load_layer};
+use crate::made::{Made, amd64, failure, fault, layer, load, load_layer};
 use crate::stand_in::{Reply, Request, StandIn};
 
 /// `me:hunter2`.
@@ -59,6 +61,23 @@ async fn a_token_is_fetched_and_renewed() {
     assert_eq!(registry.count("/token"), 1);
     assert!(load_layer(&source, &found).await == made.layer);
     assert_eq!(registry.count("/token"), 2);
+}
+
+#[tokio::test]
+async fn downloads_at_once_share_a_token() {
+    let made = Made::new();
+    let registry = token_registry(made.clone(), 99, |_| true);
+    let source = Arc::new(registry.source_as(password()).await);
+    let downloads: Vec<_> = (0..4)
+        .map(|_| {
+            let (source, layer) = (Arc::clone(&source), layer(&made.layer));
+            tokio::spawn(async move { load(&source, &layer).await.0.is_ok() })
+        })
+        .collect();
+    for download in downloads {
+        assert!(download.await.unwrap());
+    }
+    assert_eq!(registry.count("/token"), 1);
 }
 
 #[tokio::test]

@@ -39,7 +39,8 @@ async fn manifests_that_are_none_are_refused() {
 #[tokio::test]
 async fn a_registrys_own_word_about_a_tag_counts() {
     let made = Made::new();
-    let other = Reply::ok(made.manifest.clone()).with("Docker-Content-Digest", digest(b"other"));
+    let other =
+        Reply::ok(made.manifest.clone()).with("Docker-Content-Digest", digest(b"other").as_ref());
     with_manifest(other, Symbol::ImageCorrupt).await;
     let nonsense = Reply::ok(made.manifest).with("Docker-Content-Digest", "md5:0");
     with_manifest(nonsense, Symbol::ImageCorrupt).await;

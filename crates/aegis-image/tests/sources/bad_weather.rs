@@ -17,7 +17,7 @@ async fn a_busy_registry_is_asked_again_when_it_says() {
         status: 429,
         ..busy
     }
-    .with("Retry-After", 1);
+    .with("Retry-After", "1");
     let registry = StandIn::start(move |request, before| match (request.path(), before) {
         (MANIFEST, 0) => busy.clone(),
         _ => made.serve(request),
@@ -30,7 +30,7 @@ async fn a_busy_registry_is_asked_again_when_it_says() {
 
 #[tokio::test]
 async fn a_wait_that_is_too_long_is_told_to_the_user() {
-    let registry = StandIn::start(|_, _| Reply::of(429).with("Retry-After", 3600));
+    let registry = StandIn::start(|_, _| Reply::of(429).with("Retry-After", "3600"));
     let found = registry.source().await.find(&amd64()).await;
     let message = failure(found, Symbol::RegistryBusy);
     assert!(message.contains("3600 s"), "{message}");
@@ -42,7 +42,7 @@ async fn an_ill_registry_gets_time() {
     let made = Made::new();
     let registry = StandIn::start(move |request, before| match before {
         0 => Reply::of(503),
-        1 => Reply::of(500),
+        1 => made.serve(request).cut_at(10),
         _ => made.serve(request),
     });
     let source = registry.source().await;
@@ -139,7 +139,7 @@ async fn nobody_there_is_told_apart_from_nothing_there() {
         Symbol::ImageNotFound,
     );
     assert!(
-        message.contains("app/1") && message.contains(&registry.host),
+        message.contains("app:1") && message.contains(&registry.host),
         "{message}"
     );
     assert_eq!(registry.count(MANIFEST), 1);

@@ -69,8 +69,8 @@ impl Made {
         let digest = digest(&self.manifest);
         if path == "/v2/app/manifests/1" || path == format!("/v2/app/manifests/{digest}") {
             return Reply::ok(self.manifest.clone())
-                .with("Content-Type", MediaType::ImageManifest)
-                .with("Docker-Content-Digest", digest);
+                .with("Content-Type", MediaType::ImageManifest.as_ref())
+                .with("Docker-Content-Digest", digest.as_ref());
         }
         for bytes in [&self.layer, &self.config] {
             if path == Self::blob_path(bytes) {

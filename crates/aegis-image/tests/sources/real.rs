@@ -175,7 +175,9 @@ async fn an_authority_of_its_own_is_trusted_where_it_is_put() {
         fs::copy(registry.authority(), own.join("ca.crt")).unwrap();
         find(&name, &environment(&etc, &[]), &[]).await.unwrap();
     }
-    find(&name, &plain, &[registry.host.clone()]).await.unwrap();
+    find(&name, &plain, std::slice::from_ref(&registry.host))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
