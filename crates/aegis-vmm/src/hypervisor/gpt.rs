@@ -6,7 +6,7 @@ pub const SECTOR: u64 = 512;
 
 /// Partitions that a table of the size that every reader takes has room for
 /// (UEFI 2.10, 5.3.1: at least 16,384 bytes of entries).
-pub const MAX_PARTITIONS: usize = 128;
+pub const MAX_PARTITIONS: usize = ENTRIES as usize;
 
 /// Each partition begins and ends at a multiple of this: a page of the guest.
 pub const ALIGNMENT: u64 = 4096 / SECTOR;
@@ -18,12 +18,14 @@ pub const HEAD: u64 = (2 + ENTRIES_LENGTH).next_multiple_of(ALIGNMENT);
 /// Sectors behind the last partition: the entries and the header once more.
 pub const TAIL: u64 = ENTRIES_LENGTH + 1;
 
-const ENTRY: usize = 128;
-const ENTRIES_LENGTH: u64 = (MAX_PARTITIONS * ENTRY) as u64 / SECTOR;
+const ENTRIES: u32 = 128;
+const ENTRY_SIZE: u32 = 128;
+const ENTRIES_LENGTH: u64 = (ENTRIES * ENTRY_SIZE) as u64 / SECTOR;
+const ENTRY: usize = ENTRY_SIZE as usize;
 
 /// Where in a header its own checksum stands, and where it ends (5.3.2, table 5.5).
 const HEADER_CHECKSUM: usize = 16;
-const HEADER_SIZE: usize = 92;
+const HEADER_SIZE: u32 = 92;
 
 /// The type "Linux filesystem" of the Discoverable Partitions Specification,
 /// 0FC63DAF-8483-4772-8E79-3D69D8477DE4, as its bytes stand on a disk (5.3.3).
@@ -57,17 +59,17 @@ pub fn table(lengths: &[u64]) -> Table {
         let mut header = vec![0; as_bytes(1)];
         put(&mut header, 0, b"EFI PART");
         put(&mut header, 8, &0x0001_0000_u32.to_le_bytes());
-        put(&mut header, 12, &(HEADER_SIZE as u32).to_le_bytes());
+        put(&mut header, 12, &HEADER_SIZE.to_le_bytes());
         put(&mut header, 24, &own.to_le_bytes());
         put(&mut header, 32, &other.to_le_bytes());
         put(&mut header, 40, &HEAD.to_le_bytes());
         put(&mut header, 48, &(next - 1).to_le_bytes());
         put(&mut header, 56, &guid(0));
         put(&mut header, 72, &entries.to_le_bytes());
-        put(&mut header, 80, &(MAX_PARTITIONS as u32).to_le_bytes());
-        put(&mut header, 84, &(ENTRY as u32).to_le_bytes());
+        put(&mut header, 80, &ENTRIES.to_le_bytes());
+        put(&mut header, 84, &ENTRY_SIZE.to_le_bytes());
         put(&mut header, 88, &checksum.to_le_bytes());
-        let own_checksum = crc32fast::hash(&header[..HEADER_SIZE]);
+        let own_checksum = crc32fast::hash(&header[..HEADER_SIZE as usize]);
         put(&mut header, HEADER_CHECKSUM, &own_checksum.to_le_bytes());
         header
     };
@@ -120,10 +122,10 @@ mod tests {
     }
 
     /// Checks a header as UEFI 2.10, 5.3.2 asks of a reader, and gives the entries.
-    fn checked<'a>(disk: &'a [u8], at: u64, other: u64) -> Vec<&'a [u8]> {
+    fn checked(disk: &[u8], at: u64, other: u64) -> Vec<&[u8]> {
         let header = &disk[as_bytes(at)..as_bytes(at + 1)];
         assert_eq!(&header[..8], b"EFI PART");
-        let mut blank = header[..HEADER_SIZE].to_vec();
+        let mut blank = header[..HEADER_SIZE as usize].to_vec();
         blank[HEADER_CHECKSUM..HEADER_CHECKSUM + 4].fill(0);
         assert_eq!(
             number(header, HEADER_CHECKSUM, 4),

@@ -276,7 +276,7 @@ mod tests {
         let empty = dir.path().join("empty");
         fs::write(&empty, "").unwrap();
         for path in [empty, dir.path().join("gone"), dir.path().to_owned()] {
-            let fault = Fault::from(LayerDisk::open(&[path.clone()]).unwrap_err());
+            let fault = Fault::from(LayerDisk::open(std::slice::from_ref(&path)).unwrap_err());
             assert_eq!(fault.symbol, Symbol::ImageUnavailable);
             assert!(fault.message.contains(path.to_str().unwrap()), "{fault}");
         }

@@ -27,11 +27,15 @@ fn forty_layers_lie_on_each_other_in_their_order() {
         .filter(|path| path.metadata().unwrap().len() % 512 != 0);
     assert!(odd.count() > 20);
     let script = "cat /all; echo; cat /files/* | wc -c; ls /files /anew; \
-                  stat -c '%t:%T %F' /files/3 2>/dev/null || echo hidden";
-    let seen = bench.run(&bench.spec(layers, script));
+                  stat -c '%t:%T %F' /files/3 2>/dev/null || echo hidden; tool; stat -c %a /";
+    let mut spec = bench.spec(layers, script);
+    // A kit's programs lie above the image and leave the root as it is.
+    std::fs::write(bench.path("tool"), "#!/bin/sh\necho of a kit\n").unwrap();
+    spec.inject = vec![bench.path("tool")];
+    let seen = bench.run(&spec);
     let anew: Vec<String> = (20..40).map(|number| number.to_string()).collect();
     let expected = format!(
-        "39\n{}\n/anew:\n{}\n\n/files:\n37\n38\n39\nhidden",
+        "39\n{}\n/anew:\n{}\n\n/files:\n37\n38\n39\nhidden\nof a kit\n755",
         (37 + 38 + 39) * 37,
         anew.join("\n")
     );

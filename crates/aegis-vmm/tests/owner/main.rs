@@ -219,6 +219,22 @@ fn a_failed_start_is_told_kept_and_tried_again() {
 }
 
 #[test]
+fn a_missing_layer_is_named_and_a_failed_start_like_any_other() {
+    let image = tempfile::tempdir().unwrap();
+    let layer = image.path().join("layer");
+    let world = World::new(Plan {
+        layers: vec![layer.clone()],
+        ..Plan::default()
+    });
+    let failed = world.connect().until_state(VmState::Failed);
+    let fault = failed.fault.unwrap();
+    assert_eq!(fault.symbol, Symbol::ImageUnavailable);
+    assert!(fault.message.contains(layer.to_str().unwrap()), "{fault}");
+    std::fs::write(&layer, [1; 512]).unwrap();
+    world.connect().until_state(VmState::Running);
+}
+
+#[test]
 fn clients_of_a_port_are_reset_while_the_vm_cannot_start() {
     let world = World::new(Plan {
         failures: 1000,

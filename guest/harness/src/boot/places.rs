@@ -180,9 +180,8 @@ impl Places {
 
     /// The beginning of a file; nothing if there is none, or something else.
     fn content(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        let found = match self.open(path, OFlag::empty()) {
-            Ok(found) => found,
-            Err(_) => return Ok(None),
+        let Ok(found) = self.open(path, OFlag::empty()) else {
+            return Ok(None);
         };
         // Opening a device or a pipe would do more than look.
         if kind(&fstat(&found)?) != SFlag::S_IFREG {
