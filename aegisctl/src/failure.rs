@@ -97,8 +97,6 @@ pub(crate) enum Failure {
     NoDaemon { handle: String, daemon: String },
     #[error(transparent)]
     Spec(SpecError),
-    #[error(transparent)]
-    ImageName(aegis_image::name::NameError),
     #[error("cannot open '{path}'")]
     Open {
         path: PathBuf,
@@ -251,7 +249,6 @@ impl Failure {
                 | Self::Spec(_)
                 | Self::Path { .. }
                 | Self::Open { .. }
-                | Self::ImageName(_)
                 | Self::Mode(_)
                 | Self::NoTerminal
                 | Self::CopyUsage(_)
@@ -309,7 +306,6 @@ impl Failure {
             | Self::Spec(_)
             | Self::Path { .. }
             | Self::Open { .. }
-            | Self::ImageName(_)
             | Self::Mode(_)
             | Self::NoTerminal => "InvalidArgument",
             Self::Copy { .. } | Self::CopyInGuest { .. } => "CopyFailed",

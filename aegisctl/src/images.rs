@@ -5,11 +5,16 @@ use std::path::Path;
 
 use aegis_bus::image::PullOptions;
 use aegis_bus::manager::SpecRequest;
-use aegis_core::fault::Symbol;
+use aegis_core::fault::{Fault, Symbol};
+use aegis_image::access::Access;
+use aegis_image::environment::Environment;
 use aegis_image::name::ImageName;
+use aegis_image::registries::Registries;
+use zeroize::Zeroizing;
 
 use crate::cli::Context;
 use crate::client::Client;
+use crate::environment::passed;
 use crate::failure::Failure;
 use crate::flags::{ImageFlags, PullPolicy, RegistryFlags};
 use crate::job;
@@ -31,7 +36,9 @@ pub(crate) fn full_name(text: &str) -> Result<String, Failure> {
 }
 
 fn parse(text: &str) -> Result<ImageName, Failure> {
-    let name: ImageName = text.parse().map_err(Failure::ImageName)?;
+    let registries = Registries::of_environment(&Environment::of_process());
+    let name = registries.and_then(|registries| registries.name(text));
+    let name = name.map_err(|error| Failure::Kit(error.into()))?;
     let folder = std::env::current_dir().map_err(|source| Failure::Open {
         path: ".".into(),
         source,
@@ -51,26 +58,37 @@ pub(crate) async fn pull(
     progress.say(&format!("Pulling {}", name.short()));
     let manager = client.manager().await?;
     let what = format!("pull {}", name.short());
+    let access = access(&name, registry)?;
+    let opened = name.path().map(open).transpose()?;
     let pulled = job::perform(client, &what, progress, async || {
-        let options = options(&name, registry, insecure)
-            .map_err(|error| zbus::Error::Failure(error.to_string()))?;
-        manager
-            .pull_image(&name.to_string(), &options.to_dict()?)
-            .await
+        let source = opened.as_ref().map(File::try_clone).transpose()?;
+        let options = PullOptions {
+            access: Some(passed(access.clone()).map_err(broken)?.into()),
+            source: source.map(Into::into),
+            insecure,
+        };
+        let options = options.to_dict()?;
+        manager.pull_image(&name.to_string(), &options).await
     });
     pulled.await.map(drop)
 }
 
-fn options(
-    name: &ImageName,
-    _registry: &RegistryFlags,
-    insecure: bool,
-) -> Result<PullOptions, Failure> {
-    Ok(PullOptions {
-        access: None,
-        source: name.path().map(open).transpose()?.map(Into::into),
-        insecure,
+/// What the surroundings of who asks, who may be another user than aegisd, say about
+/// an image: credentials, proxies, certificates.
+fn access(name: &ImageName, registry: &RegistryFlags) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let environment = Environment::of_process();
+    let access = Access::of_environment(name, &environment, &registry.insecure_registry);
+    let access = access.map_err(|error| Failure::Kit(error.into()))?;
+    let document = serde_json::to_vec(&access).map(Zeroizing::new);
+    document.map_err(|error| {
+        let words = format!("the access to the image has no words: {error}");
+        Failure::Kit(Fault::new(Symbol::Internal, words))
     })
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+fn broken(failure: Failure) -> zbus::Error {
+    zbus::Error::Failure(failure.to_string())
 }
 
 fn open(path: &Path) -> Result<File, Failure> {

@@ -12,7 +12,13 @@ use anyhow::{Context, Result, bail};
 use crate::progress::step;
 
 /// The crates with a program that is installed on the host.
-const PROGRAMS: [&str; 4] = ["aegisd", "aegisctl", "aegis-vmm", "aegis-shim"];
+const PROGRAMS: [&str; 5] = [
+    "aegisd",
+    "aegisctl",
+    "aegis-vmm",
+    "aegis-shim",
+    "aegis-image",
+];
 
 /// Builds the programs of the host.
 pub(crate) fn programs() -> Result<()> {

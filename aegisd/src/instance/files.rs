@@ -14,6 +14,7 @@ use aegis_core::handle::Handle;
 use aegis_core::layout::MAX_SOCKET_PATH;
 use aegis_core::spec::{DEFAULT_DISK_MIB, Workspace};
 use aegis_core::vm_spec::{Disk, VmSpec};
+use aegis_image::store::Store;
 use serde::Serialize;
 
 use super::InstanceError;
@@ -301,6 +302,11 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         size: u64::from(spec.disk_mib.unwrap_or(DEFAULT_DISK_MIB)) << 20,
     };
     let image = spec.pinned.clone().unwrap_or_default();
+    let store = Store::at(host.layout.images());
+    let layers = image.layers.iter().filter_map(|layer| layer.parse().ok());
+    let layers = layers
+        .map(|layer| names.plain(&store.layer(&layer)))
+        .collect();
     let mut env = image.env;
     env.extend(spec.env.clone());
     VmSpec {
@@ -309,8 +315,8 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         cpus: spec.cpus,
         accel: spec.accel,
         guest_dir: names.plain(&host.guest_dir),
-        layers: Vec::new(),
-        read_only_root: false,
+        layers,
+        read_only_root: spec.read_only,
         disk: (!spec.ephemeral).then_some(disk),
         inject: spec.inject.clone(),
         workspace: spec

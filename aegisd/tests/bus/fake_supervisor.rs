@@ -11,7 +11,7 @@ use aegis_core::layout::Mode;
 use aegis_core::units::UnitKind;
 use aegis_core::vm_spec::VmSpec;
 use aegisd::supervisor::error::SupervisorError;
-use aegisd::supervisor::plan::{DaemonPlan, DoorPlan, InstancePlan, Listen};
+use aegisd::supervisor::plan::{DaemonPlan, DoorPlan, HelperPlan, InstancePlan, Listen};
 use aegisd::supervisor::state::{Active, Change, Facts, RunResult, UnitState};
 use aegisd::supervisor::{Capabilities, Limits, Outcome, Supervisor, UnitId, Usage};
 use async_trait::async_trait;
@@ -220,6 +220,11 @@ impl Supervisor for FakeSupervisor {
 
     async fn confinement_obstacle(&self) -> Result<Option<String>, SupervisorError> {
         Ok(None)
+    }
+
+    async fn help(&self, _plan: HelperPlan) -> Result<(), SupervisorError> {
+        // It ends at once, without a word.
+        Ok(())
     }
 
     async fn open(&self, plan: &InstancePlan) -> Result<Outcome, SupervisorError> {

@@ -16,6 +16,7 @@
 //! | [`document`] | manifests, indexes, platforms |
 //! | [`source`] | registries, layouts and archives |
 //! | [`error`] | what goes wrong in the modules above |
+//! | [`pull`] | from a name to an image in the store |
 //! | [`layer`] | one blob as one read-only file system |
 //! | [`record`] | what is known of an image that is here |
 //! | [`store`] | images, names and layers as files |
@@ -30,6 +31,7 @@ pub mod error;
 pub mod layer;
 pub mod name;
 pub mod protocol;
+pub mod pull;
 pub mod record;
 pub mod registries;
 pub mod source;

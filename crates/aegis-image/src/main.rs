@@ -95,11 +95,14 @@ async fn obey(
     cancel: &Cancel,
 ) -> Result<Image, Fault> {
     let store = Store::at(order.store);
-    let wanted: ImageName = order.name.parse().map_err(|error| {
-        Fault::from_error(Symbol::InvalidArgument, &error)
-    })?;
+    let wanted: ImageName = order
+        .name
+        .parse()
+        .map_err(|error| Fault::from_error(Symbol::InvalidArgument, &error))?;
     // What was opened for us, by a name of ours: the caller's may be hidden from us.
-    let handed = open.as_ref().map(|open| format!("/proc/self/fd/{}", open.as_raw_fd()));
+    let handed = open
+        .as_ref()
+        .map(|open| format!("/proc/self/fd/{}", open.as_raw_fd()));
     let place = match &handed {
         Some(path) => wanted.clone().at(Path::new(path)),
         None => wanted.clone(),
@@ -107,7 +110,10 @@ async fn obey(
     let access = match order.access {
         Some(text) => serde_json::from_str(text.reveal()).map_err(|_| {
             // The text is not repeated: it holds credentials.
-            Fault::new(Symbol::InvalidArgument, "the access to the image is not understood")
+            Fault::new(
+                Symbol::InvalidArgument,
+                "the access to the image is not understood",
+            )
         })?,
         None => Access::of_environment(&wanted, &Environment::of_process(), &[])?,
     };

@@ -73,9 +73,8 @@ pub enum PullError {
 impl From<PullError> for Fault {
     fn from(error: PullError) -> Self {
         let fault = |symbol| Fault::from_error(symbol, &error);
-        let full = |fault: Fault| {
-            fault.with_hint("make room: aegisctl image prune, or delete instances")
-        };
+        let full =
+            |fault: Fault| fault.with_hint("make room: aegisctl image prune, or delete instances");
         match error {
             PullError::Source(error) => error.into(),
             PullError::NoRoom { .. }
@@ -278,8 +277,11 @@ impl Maker {
     ) -> Result<bool, PullError> {
         let made = self.work.path().join(format!("{number}.squashfs"));
         let (file, diff_id) = (file.to_owned(), diff_id.clone());
-        let (board, cancelled, store) =
-            (self.board.clone(), self.cancelled.clone(), self.store.clone());
+        let (board, cancelled, store) = (
+            self.board.clone(),
+            self.cancelled.clone(),
+            self.store.clone(),
+        );
         let work = Convert::work(blob.size());
         let id = short(blob);
         let converted = tokio::task::spawn_blocking(move || {
@@ -346,15 +348,13 @@ impl Board {
 fn diff_ids(found: &Found) -> Result<Vec<Digest>, PullError> {
     let ids = found.config.rootfs().diff_ids().iter();
     let ids: Result<Vec<Digest>, _> = ids.map(|id| id.parse()).collect();
-    ids.map_err(|_| {
-        PullError::Layer {
-            id: short_digest(&found.manifest_digest),
-            source: LayerError::Malformed {
-                path: "the configuration".into(),
-                what: "a diff ID is no digest",
-                at: 0,
-            },
-        }
+    ids.map_err(|_| PullError::Layer {
+        id: short_digest(&found.manifest_digest),
+        source: LayerError::Malformed {
+            path: "the configuration".into(),
+            what: "a diff ID is no digest",
+            at: 0,
+        },
     })
 }
 

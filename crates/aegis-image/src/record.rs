@@ -75,7 +75,7 @@ impl Image {
         let variables = config.variables();
         PinnedImage {
             id: self.id.to_string(),
-layers: seen.iter().map(|layer| layer.diff_id.to_string()).collect(),
+            layers: seen.iter().map(|layer| layer.diff_id.to_string()).collect(),
             env: variables
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),

@@ -181,12 +181,7 @@ impl Store {
     ///
     /// # Errors
     /// What the system says; the file stays where it is.
-    pub fn add_layer(
-        &self,
-        file: &Path,
-        diff_id: &Digest,
-        opaque: bool,
-    ) -> Result<(), StoreError> {
+    pub fn add_layer(&self, file: &Path, diff_id: &Digest, opaque: bool) -> Result<(), StoreError> {
         let place = self.layer(diff_id);
         let named = step("store.add-layer", || {
             let opened = File::open(file)?;
