@@ -3,7 +3,7 @@
 
 use aegis_image::layer::{Limits, normalise};
 
-/// The archive of a layer, through to the stream that mksquashfs is given. That
+/// The archive of a layer, through to the stream that sqfstar is given. That
 /// stream must be one that is read again, and of bounded size.
 pub(crate) fn layer(bytes: &[u8]) {
     let limits = Limits {

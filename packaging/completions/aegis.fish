@@ -42,6 +42,7 @@ complete -c aegis -n "__fish_aegis_needs_command" -f -a "stats" -d 'Show what in
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "kill" -d 'Send a signal to the command of instances'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "wait" -d 'Wait until instances are stopped, or as --condition says'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "events" -d 'Show what happens to instances and kits from now on, until Ctrl-C'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "image" -d 'Pull, show and remove images'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "kit" -d 'Show, check, install and remove kits'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "secret" -d 'Keep values that instances use and nobody sees'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
@@ -62,6 +63,14 @@ complete -c aegis -n "__fish_aegis_using_subcommand run" -s e -l env -d 'Set a v
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegis -n "__fish_aegis_using_subcommand run" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -s u -l user -d 'Run as this user of the guest' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l image -d 'Boot this image: a name as docker pull takes it, oci:DIR, oci-archive:FILE or docker-archive:FILE; an empty one is the built-in base image' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l entrypoint -d 'Run this in place of the image\'s entry point; \'\' for none' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l pull -d 'Pull the image when it is not here, always (a tag may have moved), or never' -r -f -a "missing\t'When it is not here'
+always\t'Each time, since a tag may have moved'
+never\t'Never: it is here, or that is an error'"
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l rootfs -d 'Whether programs may write to the root: rw or ro' -r -f -a "rw\t''
+ro\t''"
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l insecure -d 'Run without the sandbox where the host forbids it'
 complete -c aegis -n "__fish_aegis_using_subcommand run" -s t -l tty -d 'Run it on a terminal'
 complete -c aegis -n "__fish_aegis_using_subcommand run" -s i -l interactive -d 'Pass stdin on; this is the default'
@@ -99,7 +108,15 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_see
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -f -a "wait" -d 'Wait until instances are stopped, or as --condition says'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update pause resume disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -f -a "events" -d 'Show what happens to instances and kits from now on, until Ctrl-C'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l kit -d 'Make it from this kit; explicit flags win over the kit\'s defaults' -r
-complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l image -d 'Boot this image; an empty one is the built-in base image' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l image -d 'Boot this image: a name as docker pull takes it, oci:DIR, oci-archive:FILE or docker-archive:FILE; an empty one is the built-in base image' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l entrypoint -d 'Run this in place of the image\'s entry point; \'\' for none' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l pull -d 'Pull the image when it is not here, always (a tag may have moved), or never' -r -f -a "missing\t'When it is not here'
+always\t'Each time, since a tag may have moved'
+never\t'Never: it is here, or that is an error'"
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l rootfs -d 'Whether programs may write to the root: rw or ro' -r -f -a "rw\t''
+ro\t''"
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l disk -d 'Most that the guest may write to its disk: a number of MiB, or with suffix' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l capability -d 'Let the guest do more than use its own VM, or less than its kit says; a list has commas' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l name -d 'Its name; without one AegisVM chooses' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l restart -d 'What follows the end of its command: no, on-failure[:N], always or unless-stopped' -r
@@ -379,6 +396,58 @@ complete -c aegis -n "__fish_aegis_using_subcommand events" -l system -d 'Use th
 complete -c aegis -n "__fish_aegis_using_subcommand events" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand events" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "pull" -d 'Bring an image here, or look up again what its tag means'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "list" -d 'List the images that are here'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "ls" -d 'List the images that are here'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "inspect" -d 'Show everything about an image, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "remove" -d 'Remove an image that no instance uses, or one of its names'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "rm" -d 'Remove an image that no instance uses, or one of its names'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "prune" -d 'Remove the images without a name that no instance uses, and layers that nothing needs'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l insecure -d 'Pull without the sandbox where the host forbids it'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from ls" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from inspect" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from inspect" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from inspect" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from remove" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from remove" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from remove" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from remove" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from rm" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from rm" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from prune" -s a -l all -d 'Those with a name too'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from prune" -l dry-run -d 'Only say what would go'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from prune" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from prune" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'

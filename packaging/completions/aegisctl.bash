@@ -37,6 +37,9 @@ _aegisctl() {
             aegisctl,exec)
                 cmd="aegisctl__subcmd__exec"
                 ;;
+            aegisctl,image)
+                cmd="aegisctl__subcmd__image"
+                ;;
             aegisctl,instance)
                 cmd="aegisctl__subcmd__instance"
                 ;;
@@ -72,6 +75,27 @@ _aegisctl() {
                 ;;
             aegisctl,wait)
                 cmd="aegisctl__subcmd__wait"
+                ;;
+            aegisctl__subcmd__image,inspect)
+                cmd="aegisctl__subcmd__image__subcmd__inspect"
+                ;;
+            aegisctl__subcmd__image,list)
+                cmd="aegisctl__subcmd__image__subcmd__list"
+                ;;
+            aegisctl__subcmd__image,ls)
+                cmd="aegisctl__subcmd__image__subcmd__list"
+                ;;
+            aegisctl__subcmd__image,prune)
+                cmd="aegisctl__subcmd__image__subcmd__prune"
+                ;;
+            aegisctl__subcmd__image,pull)
+                cmd="aegisctl__subcmd__image__subcmd__pull"
+                ;;
+            aegisctl__subcmd__image,remove)
+                cmd="aegisctl__subcmd__image__subcmd__remove"
+                ;;
+            aegisctl__subcmd__image,rm)
+                cmd="aegisctl__subcmd__image__subcmd__remove"
                 ;;
             aegisctl__subcmd__instance,attach)
                 cmd="aegisctl__subcmd__instance__subcmd__attach"
@@ -188,7 +212,7 @@ _aegisctl() {
 
     case "${cmd}" in
         aegisctl)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events kit secret status doctor up down version"
+            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image kit secret status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -344,6 +368,98 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__image)
+            opts="-q -h --system --json --quiet --help pull list ls inspect remove rm prune"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__image__subcmd__inspect)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__image__subcmd__list)
+            opts="-q -h --format --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__image__subcmd__prune)
+            opts="-a -q -h --all --dry-run --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__image__subcmd__pull)
+            opts="-q -h --insecure-registry --insecure --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --insecure-registry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__image__subcmd__remove)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -716,7 +832,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__start)
-            opts="-l -e -w -u -d -q -h --kit --image --capability --name --restart --replace --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --replace --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -727,6 +843,26 @@ _aegisctl() {
                     return 0
                     ;;
                 --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --entrypoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pull)
+                    COMPREPLY=($(compgen -W "missing always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --insecure-registry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rootfs)
+                    COMPREPLY=($(compgen -W "rw ro" -- "${cur}"))
+                    return 0
+                    ;;
+                --disk)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1132,7 +1268,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__run)
-            opts="-l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1204,6 +1340,26 @@ _aegisctl() {
                     ;;
                 -u)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --entrypoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pull)
+                    COMPREPLY=($(compgen -W "missing always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --insecure-registry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rootfs)
+                    COMPREPLY=($(compgen -W "rw ro" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -18,6 +18,7 @@ pub mod inventory;
 pub mod kill_storm;
 pub mod kit;
 pub mod machine;
+pub mod registry;
 pub mod seat;
 pub mod session;
 pub mod skip;

@@ -17,11 +17,22 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("aegis-archive", &[]),
     ("aegis-core", &[]),
     ("aegis-fault-points", &[]),
-    ("aegis-image", &["aegis-core"]),
+    ("aegis-image", &["aegis-core", "aegis-fault-points"]),
     ("aegis-link", &["aegis-core"]),
     ("aegis-bus", &["aegis-core"]),
-    ("aegisd", &["aegis-core", "aegis-bus", "aegis-fault-points"]),
-    ("aegisctl", &["aegis-archive", "aegis-core", "aegis-bus"]),
+    (
+        "aegisd",
+        &[
+            "aegis-core",
+            "aegis-bus",
+            "aegis-fault-points",
+            "aegis-image",
+        ],
+    ),
+    (
+        "aegisctl",
+        &["aegis-archive", "aegis-core", "aegis-bus", "aegis-image"],
+    ),
     (
         "aegis-vmm",
         &["aegis-core", "aegis-link", "aegis-fault-points"],
@@ -48,6 +59,7 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "board",
         "checks",
         "engine",
+        "images",
         "instance",
         "jobs",
         "kits",

@@ -148,7 +148,7 @@ impl InstanceObject {
         let instance = self.instance()?;
         let secrets = instance.secrets(&options.secrets, &values).await;
         let argv = match options.of_image {
-            true => instance.words_of_image(argv),
+            true => instance.words_of_image(&argv),
             false => argv,
         };
         let request = options.into_request(argv);

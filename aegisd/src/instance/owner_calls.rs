@@ -101,8 +101,8 @@ impl Instance {
     }
 
     /// The command that these words are of the instance's image.
-    pub fn words_of_image(&self, words: Vec<String>) -> Vec<String> {
-        self.record.borrow().spec.command_of(&words)
+    pub fn words_of_image(&self, words: &[String]) -> Vec<String> {
+        self.record.borrow().spec.command_of(words)
     }
 
     /// Runs a command in the guest, waking the VM if need be. Returns stdin,

@@ -322,19 +322,15 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_cannot_run_is_refused_by_name() {
+    fn the_image_is_the_users_else_the_kits() {
+        let kit = r#"{"image":{"base":"python:3.12-alpine"}}"#;
+        let of_kit = expand(SpecRequest::default(), Some(kit)).unwrap();
+        assert_eq!(of_kit.image, "python:3.12-alpine");
         let request = SpecRequest {
             image: Some("alpine".into()),
             ..Default::default()
         };
-        let fault = expand(request, None).unwrap_err().fault();
-        assert_eq!(fault.symbol, Symbol::ImageUnavailable);
-        assert!(fault.message.contains("built-in base image"));
-        let kit = r#"{"image":{"base":"python:3.12-alpine"}}"#;
-        let fault = expand(SpecRequest::default(), Some(kit))
-            .unwrap_err()
-            .fault();
-        assert_eq!(fault.symbol, Symbol::ImageUnavailable);
+        assert_eq!(expand(request, Some(kit)).unwrap().image, "alpine");
     }
 
     #[test]

@@ -18,6 +18,7 @@ const HEAD: &str = r#"<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object In
 async fn the_interfaces_are_as_committed() {
     let world = World::new();
     world.install_kit("k");
+    let image = world.add_image('a');
     let client = world.start().await;
     let options = aegis_bus::manager::CreateOptions {
         start: false,
@@ -35,6 +36,7 @@ async fn the_interfaces_are_as_committed() {
         (root, names::SECRETS),
         (instance, names::INSTANCE),
         (names::kit_path("k"), names::KIT),
+        (names::image_path(image.digest()), names::IMAGE),
         (job, names::JOB),
     ] {
         let object = IntrospectableProxy::builder(&client.connection)

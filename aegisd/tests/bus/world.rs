@@ -11,9 +11,12 @@ use aegis_bus::instance::{InstanceProxy, InstanceView};
 use aegis_bus::job::{JobOutcome, JobProxy, JobState};
 use aegis_bus::manager::{CreateOptions, ManagerProxy, SpecRequest};
 use aegis_core::layout::{Layout, Mode, Surroundings};
+use aegis_image::record::{Image, Name};
+use aegis_image::store::Store;
 use aegisd::engine::Engine;
 use aegisd::host::Host;
 use aegisd::registry::Registry;
+use oci_spec::image::Digest;
 use zbus::connection::Builder;
 use zbus::fdo::PropertiesProxy;
 use zbus::{Connection, Guid, OwnedObjectPath};
@@ -71,6 +74,30 @@ impl World {
         let folder = self.root.path().join("home").join(folder);
         let entries = folder.read_dir().into_iter().flatten();
         entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Puts an image without layers into the store; its digest is one digit repeated.
+    pub(crate) fn add_image(&self, digit: char) -> Digest {
+        let store = Store::at(self.host().layout.images());
+        std::fs::create_dir_all(self.host().layout.images()).unwrap();
+        store.prepare().unwrap();
+        let digits = String::from(digit).repeat(64);
+        let id: Digest = format!("sha256:{digits}").parse().unwrap();
+        let image = Image {
+            id: id.clone(),
+            manifest: None,
+            platform: "linux/amd64".to_owned(),
+            created: None,
+            layers: Vec::new(),
+            config: Default::default(),
+        };
+        let name = Name {
+            name: format!("docker.io/library/{digit}:1"),
+            image: id.clone(),
+            pulled_us: 1,
+        };
+        store.publish(&image, Some(&name)).unwrap();
+        id
     }
 
     /// Writes a kit with one daemon.

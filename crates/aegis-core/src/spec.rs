@@ -39,6 +39,10 @@ const NAME_MAX: usize = 255;
 
 /// Everything a user decided about an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent wishes, not a state"
+)]
 pub struct InstanceSpec {
     /// The kit it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,11 +3,11 @@
 //! ```text
 //!          pass 1                                    pass 2
 //!  blob ──unpack──► tar ──► tree           blob ──unpack──► tar ─┐
-//!                    └──► diff ID, limits  tree ───────────────► emit ──► mksquashfs ──► SquashFS
+//!                    └──► diff ID, limits  tree ───────────────► emit ──► sqfstar ──► SquashFS
 //! ```
 //!
 //! Nothing is unpacked onto the host's file system: what a layer means is decided
-//! in memory, and mksquashfs gets a tar stream that says it without a doubt. So no
+//! in memory, and sqfstar gets a tar stream that says it without a doubt. So no
 //! name, link or device of an image can reach the host, and no privilege is needed
 //! for owners, devices and attributes. Nothing is written before pass 1 has seen
 //! the whole layer and found it good.
@@ -31,10 +31,10 @@
 
 mod emit;
 mod header;
-mod mksquashfs;
 mod path;
 mod reader;
 mod sparse;
+mod sqfstar;
 mod superblock;
 mod tree;
 mod unpack;
@@ -48,8 +48,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use oci_spec::image::{Digest, DigestAlgorithm};
 
 use emit::EmitError;
-use mksquashfs::Mksquashfs;
 use reader::Reader;
+use sqfstar::Sqfstar;
 use tree::Tree;
 use unpack::{Hasher, Unpacked};
 
@@ -58,14 +58,14 @@ use unpack::{Hasher, Unpacked};
 pub struct Limits {
     /// Bytes of the unpacked archive, holes of sparse files included.
     pub unpacked: u64,
-    /// Files, directories, links and whiteouts.
+    /// Files, directories, links and whiteouts, parents without an entry included.
     pub entries: u64,
 }
 
 impl Default for Limits {
     /// 128 GiB and two million entries: several times the largest layers in use,
     /// those of machine learning. An entry costs some hundred bytes here and about
-    /// a kilobyte in mksquashfs, so a layer of nothing but entries ends at 2 GiB.
+    /// a kilobyte in sqfstar, so a layer of nothing but entries ends at 2 GiB.
     fn default() -> Self {
         Self {
             unpacked: 128 << 30,
@@ -117,7 +117,7 @@ pub struct Layer {
     /// Bytes of the SquashFS.
     pub size: u64,
     /// The layer hides all layers below it. Overlayfs looks for no such mark on a
-    /// layer's root, and mksquashfs could not make one.
+    /// layer's root, and sqfstar could not make one.
     pub opaque: bool,
 }
 
@@ -140,7 +140,7 @@ pub enum LayerError {
     TooBig { limit: u64 },
     #[error("the layer has more than {limit} entries")]
     TooMany { limit: u64 },
-    #[error("the names, links and attributes of the layer are larger than {limit} bytes")]
+    #[error("the paths, links and attributes of the layer are larger than {limit} bytes")]
     TooMuchMetadata { limit: usize },
     #[error("the layer has an entry outside of itself: {name:?}")]
     Outside { name: PathBuf },
@@ -164,7 +164,7 @@ pub enum LayerError {
     Digest(#[source] oci_spec::OciSpecError),
     #[error("the layer {path} changed while it was read", path = path.display())]
     Changed { path: PathBuf },
-    #[error("mksquashfs, which makes file systems of layers, is not installed")]
+    #[error("sqfstar, which makes file systems of layers, is not installed")]
     NoTool,
     #[error("no space is left for {path}", path = path.display())]
     NoSpace { path: PathBuf },
@@ -174,13 +174,13 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot make {path}: mksquashfs ended with {status}: {last_words}", path = path.display())]
+    #[error("cannot make {path}: sqfstar ended with {status}: {last_words}", path = path.display())]
     Tool {
         path: PathBuf,
         status: ExitStatus,
         last_words: String,
     },
-    #[error("mksquashfs left something out of {path}: {last_words}", path = path.display())]
+    #[error("sqfstar left something out of {path}: {last_words}", path = path.display())]
     Incomplete { path: PathBuf, last_words: String },
     #[error("interrupted")]
     Cancelled,
@@ -260,7 +260,7 @@ fn survey(job: &Convert<'_>, blob: &File) -> Result<(Tree, u64, Hasher), LayerEr
     let unpacked = Unpacked::open(blob, 0, job.progress, job.cancelled);
     let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
     let mut reader = Reader::new(unpacked.hashed(hasher), job.blob, job.limits);
-    let mut tree = Tree::default();
+    let mut tree = Tree::new(job.limits.entries);
     while let Some(entry) = reader.next_entry()? {
         tree.add(entry)?;
     }
@@ -269,24 +269,24 @@ fn survey(job: &Convert<'_>, blob: &File) -> Result<(Tree, u64, Hasher), LayerEr
     Ok((tree, unpacked, reader.into_input().into_hasher()))
 }
 
-/// Pass 2: the tree and the files' content, through mksquashfs.
+/// Pass 2: the tree and the files' content, through sqfstar.
 fn make(job: &Convert<'_>, tree: &Tree, blob: &File, size: u64) -> Result<(), LayerError> {
     let unpacked = Unpacked::open(blob, size, job.progress, job.cancelled);
     let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
     let mut reader = Reader::new(unpacked, job.blob, job.limits);
-    let mut mksquashfs = Mksquashfs::start(job.to, tree.root(), job.cancelled)?;
-    match emit::emit(tree, &mut reader, &mut mksquashfs) {
-        Ok(inodes) => mksquashfs.finish(Some(inodes)),
+    let mut sqfstar = Sqfstar::start(job.to, tree.root(), job.cancelled)?;
+    match emit::emit(tree, &mut reader, &mut sqfstar) {
+        Ok(inodes) => sqfstar.finish(Some(inodes)),
         // Why it takes no more, it has said itself.
         Err(EmitError::Output(source)) => {
-            mksquashfs.finish(None)?;
+            sqfstar.finish(None)?;
             Err(LayerError::make(job.to)(source))
         }
         Err(EmitError::Input(error)) => Err(error),
     }
 }
 
-/// Writes the archive that mksquashfs would be given for the unpacked archive of a
+/// Writes the archive that sqfstar would be given for the unpacked archive of a
 /// layer: what [`convert`] does with the bytes of others, without a file or program.
 ///
 /// # Errors
@@ -294,7 +294,7 @@ fn make(job: &Convert<'_>, tree: &Tree, blob: &File, size: u64) -> Result<(), La
 pub fn normalise(archive: &[u8], limits: Limits, output: &mut dyn Write) -> Result<(), LayerError> {
     let name = Path::new("archive");
     let mut reader = Reader::new(archive, name, limits);
-    let mut tree = Tree::default();
+    let mut tree = Tree::new(limits.entries);
     while let Some(entry) = reader.next_entry()? {
         tree.add(entry)?;
     }

@@ -1,4 +1,4 @@
-//! A tree as a tar stream that mksquashfs 4.5.1 and later read as it is meant.
+//! A tree as a tar stream that sqfstar 4.5.1 and later read as it is meant.
 //!
 //! What its reader (tar.c of squashfs-tools) asks for:
 //!

@@ -1,4 +1,4 @@
-//! What mksquashfs cannot be told: who owns the root, and since when it is as it is.
+//! What sqfstar cannot be told: who owns the root, and since when it is as it is.
 //!
 //! It leaves an entry for the root out of a tar stream, and gives the root to
 //! whoever runs it, as of now. That would be another image each time. So the root's
@@ -23,7 +23,7 @@ const LONG_DIR: u16 = 8;
 
 /// Gives the root its attributes, and returns how many inodes the image has. An
 /// owner who has nothing else in the image is not among its owners; then the root
-/// stays with whoever ran mksquashfs.
+/// stays with whoever ran sqfstar.
 pub(super) fn finish(image: &File, root: &Attributes) -> io::Result<u64> {
     let mut superblock = [0; 96];
     image.read_exact_at(&mut superblock, 0)?;

@@ -6,8 +6,8 @@ use super::LayerError;
 use super::path::{LONGEST_PATH, clean, owned};
 use super::reader::{Entry, Kind};
 
-/// Most bytes of names, links and attributes, over all entries: twice what a layer
-/// with as many entries as [`super::Limits`] allows has of usual ones.
+/// Most bytes of paths, links and attributes. With as many entries as the default of
+/// [`super::Limits`] that is 134 for each, and sqfstar holds all of them.
 const METADATA: usize = 256 << 20;
 /// How many parts of paths one entry's parents may be, those in symbolic links
 /// included; a path of Linux has at most half as many.
@@ -87,20 +87,13 @@ pub(super) struct Tree {
     dirs: Vec<Dir>,
     inodes: Vec<Inode>,
     metadata: usize,
+    /// Most directories and inodes, those that no entry names included: a short
+    /// name can imply thousands.
+    limit: u64,
 }
 
 /// The root's place among the directories.
 pub(super) const ROOT: DirId = 0;
-
-impl Default for Tree {
-    fn default() -> Self {
-        Self {
-            dirs: vec![Dir::implied(ROOT, &[], 0)],
-            inodes: Vec::new(),
-            metadata: 0,
-        }
-    }
-}
 
 impl Dir {
     /// One that no entry describes.
@@ -120,6 +113,15 @@ impl Dir {
 }
 
 impl Tree {
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            dirs: vec![Dir::implied(ROOT, &[], 0)],
+            inodes: Vec::new(),
+            metadata: 0,
+            limit,
+        }
+    }
+
     pub(super) fn root(&self) -> &Attributes {
         &self.dirs[ROOT].attributes
     }
@@ -157,14 +159,23 @@ impl Tree {
     /// # Errors
     /// It means nothing, or nothing good.
     pub(super) fn add(&mut self, entry: Entry) -> Result<(), LayerError> {
-        self.metadata += entry.name.len() + entry.link.len();
         let attributes = entry.xattrs.iter();
+        self.metadata += entry.link.len();
         self.metadata += attributes
             .map(|(name, value)| name.len() + value.len())
             .sum::<usize>();
+        self.apply(entry)?;
         if self.metadata > METADATA {
             return Err(LayerError::TooMuchMetadata { limit: METADATA });
         }
+        // The root is there without any.
+        if (self.dirs.len() + self.inodes.len() - 1) as u64 > self.limit {
+            return Err(LayerError::TooMany { limit: self.limit });
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: Entry) -> Result<(), LayerError> {
         let name = entry.name.clone();
         let parts = clean(&name)?;
         let Some((base, parents)) = parts.split_last() else {
@@ -261,10 +272,14 @@ impl Tree {
     /// The name in a directory, made if it is missing.
     fn child(&mut self, dir: DirId, base: &[u8], name: &[u8]) -> Result<&mut Child, LayerError> {
         let dir = &mut self.dirs[dir];
-        if dir.path_length + 1 + base.len() > LONGEST_PATH {
+        let path_length = dir.path_length + 1 + base.len();
+        if path_length > LONGEST_PATH {
             return Err(LayerError::TooLong { name: owned(name) });
         }
-        Ok(dir.children.entry(base.into()).or_default())
+        Ok(dir.children.entry(base.into()).or_insert_with(|| {
+            self.metadata += path_length;
+            Child::default()
+        }))
     }
 
     /// The directory at a name, made if there is something else or nothing.

@@ -1,4 +1,4 @@
-//! Layers through the real tools: mksquashfs makes them, unsquashfs reads them, and
+//! Layers through the real tools: sqfstar makes them, unsquashfs reads them, and
 //! umoci says what other runtimes make of the same archive.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]

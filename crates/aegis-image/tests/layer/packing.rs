@@ -185,6 +185,18 @@ fn layers_end_at_the_limits() {
     let error = convert_in(dir.path(), &many.file("d", b"").end(), small).unwrap_err();
     assert!(matches!(error, LayerError::TooMany { limit: 3 }));
 
+    let implied = Archive::new().file("a/b/c/d", b"").end();
+    let error = convert_in(dir.path(), &implied, small).unwrap_err();
+    assert!(matches!(error, LayerError::TooMany { limit: 3 }));
+    // Each name is short, and its path is not.
+    let deep = Archive::new().symlink("l", "d/".repeat(1900));
+    let many = (0..80_000).fold(deep, |archive, n| archive.file(format!("l/{n}"), b""));
+    let error = refusal(&gzip(&many.end()));
+    assert!(
+        matches!(error, LayerError::TooMuchMetadata { .. }),
+        "{error:?}"
+    );
+
     // Lies about sizes, which must not be believed.
     let pax = [
         ("GNU.sparse.map", &b"0,0"[..]),

@@ -190,7 +190,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
-    /// mksquashfs takes whatever is given to it, and leaves nothing out.
+    /// sqfstar takes whatever is given to it, and leaves nothing out.
     #[test]
     fn any_good_layer_becomes_a_file_system(entries in prop::collection::vec(entry(), 0..40)) {
         let archive = archive_of(&entries);

@@ -1,0 +1,189 @@
+//! Images made by umoci and skopeo, served by Debian's docker-registry in a machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::instance::DEADLINE;
+use crate::machine::User;
+use crate::seat::Seat;
+use crate::wait::wait_until;
+
+/// Its program, which needs nothing but the C library.
+const PROGRAM: &str = "/usr/bin/docker-registry";
+
+/// An OCI layout on this host, with one image made of layers.
+#[derive(Debug)]
+pub struct Layout {
+    folder: TempDir,
+}
+
+impl Layout {
+    /// An image `layout:v1` whose lowest layer is busybox, with one layer more for each
+    /// script, which runs in the root of the files so far, and with these settings of
+    /// `umoci config`.
+    ///
+    /// # Errors
+    /// umoci fails.
+    pub fn make(scripts: &[&str], config: &str) -> Result<Self> {
+        let folder = tempfile::tempdir().context("making a folder")?;
+        let this = Self { folder };
+        this.shell("umoci init --layout layout && umoci new --image layout:v1")?;
+        let base = "mkdir -p bin dev etc proc sys tmp && cp /bin/busybox bin/ && \
+            for name in $(bin/busybox --list); do ln -sf busybox bin/$name; done && \
+            echo 'root:x:0:0::/root:/bin/sh' >etc/passwd";
+        for script in [base].iter().chain(scripts) {
+            this.shell(&format!(
+                "umoci unpack --image layout:v1 bundle >/dev/null && \
+                 (cd bundle/rootfs && {script}) && \
+                 umoci repack --image layout:v1 bundle >/dev/null && rm -rf bundle"
+            ))?;
+        }
+        this.shell(&format!("umoci config --image layout:v1 {config}"))?;
+        Ok(this)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("layout")
+    }
+
+    fn shell(&self, line: &str) -> Result<()> {
+        shell(self.folder.path(), line)
+    }
+}
+
+/// A registry in a machine, as a unit of the seat's user.
+#[derive(Debug)]
+pub struct Registry<'a> {
+    seat: Seat<'a>,
+    port: u16,
+}
+
+impl<'a> Registry<'a> {
+    /// A registry that has a layout's image under each of these names.
+    ///
+    /// # Errors
+    /// It cannot be filled or does not start.
+    pub fn start(seat: Seat<'a>, port: u16, layout: &Layout, names: &[&str]) -> Result<Self> {
+        let files = Self::fill(layout, names)?;
+        let this = Self { seat, port };
+        let archive = Command::new("tar")
+            .args(["-c", "-C"])
+            .arg(files.path())
+            .arg(".")
+            .output()
+            .context("running tar")?;
+        let unpack = format!(
+            "mkdir -p {0} && tar -x -C {0} --no-same-owner",
+            this.folder()
+        );
+        let machine = seat.machine();
+        machine
+            .run_with_input(seat.user(), &unpack, &archive.stdout)?
+            .success()?;
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}/store}}}}\n\
+             http: {{addr: '127.0.0.1:{port}'}}\n",
+            this.folder()
+        );
+        let path = format!("{}/config.yml", this.folder());
+        machine.write_file(seat.user(), &path, config.as_bytes())?;
+        this.resume()?;
+        Ok(this)
+    }
+
+    /// What comes before the name of an image of it.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn resume(&self) -> Result<()> {
+        let folder = self.folder();
+        let line = format!(
+            "systemd-run --user --quiet --collect --unit registry-{} {folder}/docker-registry serve {folder}/config.yml",
+            self.port
+        );
+        self.seat.run(&line)?.success()?;
+        let asks = format!(
+            "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {}))'",
+            self.port
+        );
+        wait_until(DEADLINE, "the registry to listen", || {
+            Ok(self.seat.run(&asks)?.code() == 0)
+        })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&self) -> Result<()> {
+        let unit = format!("stop registry-{}.service", self.port);
+        self.seat.systemctl(&unit)?.success()?;
+        Ok(())
+    }
+
+    fn folder(&self) -> String {
+        let home = match self.seat.user() {
+            User::Root => "/var/tmp",
+            _ => self.seat.home(),
+        };
+        format!("{home}/registry-{}", self.port)
+    }
+
+    /// The files of a registry that has the image: filled on this host, by a registry
+    /// that listens on a port that the kernel chooses.
+    fn fill(layout: &Layout, names: &[&str]) -> Result<TempDir> {
+        let folder = tempfile::tempdir().context("making a folder")?;
+        fs::copy(PROGRAM, folder.path().join("docker-registry"))
+            .with_context(|| format!("copying {PROGRAM}"))?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .context("finding a free port")?
+            .port();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}/store}}}}\n\
+             http: {{addr: '127.0.0.1:{port}'}}\n",
+            folder.path().display()
+        );
+        fs::write(folder.path().join("config.yml"), config).context("writing config.yml")?;
+        let mut server = Command::new(PROGRAM)
+            .arg("serve")
+            .arg(folder.path().join("config.yml"))
+            .spawn()
+            .context("running docker-registry")?;
+        let from = layout.path();
+        let copied = names.iter().try_for_each(|name| {
+            let copy = format!(
+                "skopeo copy --quiet --retry-times 5 --dest-tls-verify=false \
+                 oci:{}:v1 docker://127.0.0.1:{port}/{name}",
+                from.display()
+            );
+            shell(folder.path(), &copy)
+        });
+        server.kill().context("ending the registry")?;
+        server.wait().context("waiting for the registry")?;
+        copied.map(|()| folder)
+    }
+}
+
+fn shell(folder: &Path, line: &str) -> Result<()> {
+    let output = Command::new("sh")
+        .args(["-ec", line])
+        .current_dir(folder)
+        .output()
+        .context("running sh")?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        bail!("`{line}` failed: {words}");
+    }
+    Ok(())
+}

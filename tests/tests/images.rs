@@ -1,0 +1,135 @@
+//! Images from a real registry, a layout and an archive: pulled, kept, booted, removed.
+
+use aegis_tests::instance::Instance;
+use aegis_tests::machine::{Machine, Systemd};
+use aegis_tests::registry::{Layout, Registry};
+use aegis_tests::seat::Seat;
+use anyhow::Result;
+
+/// Three layers: one takes a file away that the one below it has.
+fn app() -> Result<Layout> {
+    Layout::make(
+        &[
+            "echo two >etc/two; echo gone >etc/gone; echo 'www:x:33:33::/srv:/bin/sh' >>etc/passwd",
+            "rm etc/gone; printf '#!/bin/sh\\necho entry \"$@\"; exec \"$@\"\\n' >entry; chmod 755 entry",
+        ],
+        "--config.entrypoint /entry --config.cmd id --config.env GREETING=hi \
+         --config.workingdir /data/x --config.user www",
+    )
+}
+
+#[test]
+fn an_image_of_a_registry_is_pulled_booted_kept_and_removed() -> Result<()> {
+    life(Systemd::V257, |machine| Seat::alice(machine), 5057)
+}
+
+#[test]
+fn an_image_of_a_registry_has_the_same_life_on_252() -> Result<()> {
+    life(Systemd::V252, |machine| Seat::alice(machine), 5052)
+}
+
+#[test]
+fn an_image_of_a_registry_has_the_same_life_in_system_mode() -> Result<()> {
+    life(Systemd::V257, |machine| Seat::root(machine), 5000)
+}
+
+fn life(systemd: Systemd, seat: impl Fn(&Machine) -> Seat<'_>, port: u16) -> Result<()> {
+    let machine = Machine::temporary(&format!("images-{port}"), systemd)?;
+    let seat = seat(&machine);
+    let registry = Registry::start(Seat::alice(&machine), port, &app()?, &["app:v1", "app:v2"])?;
+    let host = registry.host();
+    let insecure = format!("--insecure-registry {host}");
+
+    // The docker run of it: entry point, command, variables, folder, user.
+    let plain = seat.aegis_ok(&format!("run --image {host}/app:v1 {insecure}"))?;
+    assert_eq!(plain, "entry id\nuid=33(www) gid=33 groups=33");
+    let told = "sh -c 'pwd; echo $GREETING $HOME; cat /etc/two; ls /etc/gone; true'";
+    let told = seat.aegis_ok(&format!("run --image {host}/app:v1 -- {told}"))?;
+    assert!(told.ends_with("/data/x\nhi /srv\ntwo"), "{told}");
+    let bare = seat.aegis_ok(&format!(
+        "run --image {host}/app:v1 --entrypoint '' -- echo bare"
+    ))?;
+    assert_eq!(bare, "bare");
+
+    // From the cache, without the registry.
+    registry.stop()?;
+    seat.aegis_ok(&format!("run --image {host}/app:v1 -- true"))?;
+    let again = seat.aegis(&format!(
+        "run --image {host}/app:v1 --pull always {insecure} -- true"
+    ))?;
+    assert_eq!(again.code(), 125, "{again:?}");
+    assert!(
+        again.error_text().contains("RegistryUnreachable"),
+        "{again:?}"
+    );
+    let absent = seat.aegis(&format!("run --image {host}/app:v3 --pull never -- true"))?;
+    assert!(
+        absent.error_text().contains("ImageUnavailable"),
+        "{absent:?}"
+    );
+    registry.resume()?;
+    let absent = seat.aegis(&format!("image pull {host}/app:v3 {insecure}"))?;
+    assert!(absent.error_text().contains("ImageNotFound"), "{absent:?}");
+
+    // Two names of one image; what an instance uses stays.
+    seat.aegis_ok(&format!("image pull {host}/app:v2 {insecure}"))?;
+    let list = seat.aegis_ok("image list")?;
+    assert_eq!(list.lines().count(), 3, "{list}");
+    let instance = Instance::start(
+        seat,
+        "img",
+        &format!("--image {host}/app:v1 --disk 64M -- sh -c 'while :; do sleep 1; done'"),
+    )?;
+    seat.aegis_ok(&format!("image rm {host}/app:v2"))?;
+    let used = seat.aegis(&format!("image rm {host}/app:v1"))?;
+    assert_eq!(used.code(), 1, "{used:?}");
+    assert!(used.error_text().contains("used by img"), "{used:?}");
+    seat.aegis_ok("image prune --all")?;
+    assert_eq!(instance.exec_ok("cat /etc/two")?, "two");
+    instance.act("stop")?;
+    assert_eq!(instance.exec_ok("cat /etc/two")?, "two");
+    instance.delete()?;
+    seat.aegis_ok("image prune --all")?;
+    let list = seat.aegis_ok("image list --quiet")?;
+    assert_eq!(list, "");
+    let left = seat.run(&format!(
+        "ls {}/.aegis/images/layers /var/lib/aegis/images/layers 2>/dev/null | grep squashfs",
+        seat.home()
+    ))?;
+    assert_eq!(left.text(), "");
+    Ok(())
+}
+
+#[test]
+fn local_images_and_a_root_that_nobody_may_write() -> Result<()> {
+    let machine = Machine::temporary("images-local", Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    let layout = app()?;
+    let archive = std::process::Command::new("tar")
+        .args(["-c", "-C"])
+        .arg(layout.path().join(".."))
+        .arg("layout")
+        .output()?;
+    machine
+        .run_with_input(
+            seat.user(),
+            "mkdir 'my images' && tar -x --no-same-owner -C 'my images'",
+            &archive.stdout,
+        )?
+        .success()?;
+    let layout = "'oci:my images/layout:v1'";
+    let read_only = "sh -c 'echo x >/etc/x; echo y >/tmp/y && cat /tmp/y'";
+    let told = seat.aegis(&format!(
+        "run --image {layout} --rootfs ro -u root -- {read_only}"
+    ))?;
+    assert!(told.text().ends_with('y'), "{told:?}");
+    assert!(
+        told.error_text().contains("Read-only file system"),
+        "{told:?}"
+    );
+    let absent = seat.aegis("run --image oci:nowhere -- true")?;
+    assert!(absent.error_text().contains("nowhere"), "{absent:?}");
+    let odd = seat.aegis("run --image Upper/Case -- true")?;
+    assert!(odd.error_text().contains("upper case"), "{odd:?}");
+    Ok(())
+}
