@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -33,7 +33,7 @@ impl Layout {
         let this = Self { folder };
         this.shell("umoci init --layout layout && umoci new --image layout:v1")?;
         let base = "mkdir -p bin dev etc proc sys tmp && cp /bin/busybox bin/ && \
-            for name in $(bin/busybox --list); do ln -sf busybox bin/$name; done && \
+            for name in $(bin/busybox --list); do ln -s busybox bin/$name || true; done && \
             echo 'root:x:0:0::/root:/bin/sh' >etc/passwd";
         for script in [base].iter().chain(scripts) {
             this.shell(&format!(
@@ -158,6 +158,9 @@ impl<'a> Registry<'a> {
         let mut server = Command::new(PROGRAM)
             .arg("serve")
             .arg(folder.path().join("config.yml"))
+            // It tells of each request.
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .context("running docker-registry")?;
         let from = layout.path();
