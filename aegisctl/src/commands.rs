@@ -17,6 +17,7 @@ mod image;
 mod instance;
 mod kill;
 mod kit;
+mod login;
 mod logs;
 mod run;
 mod secret;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Everyday(everyday::Command),
     #[command(subcommand)]
     Image(image::Command),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
     #[command(subcommand)]
     Kit(kit::Command),
     #[command(subcommand)]
@@ -66,6 +69,8 @@ impl Command {
             Self::Instance(command) => command.execute(context).await,
             Self::Everyday(command) => command.execute(context).await,
             Self::Image(command) => command.execute(context).await,
+            Self::Login(args) => login::log_in(context, args).await,
+            Self::Logout(args) => login::log_out(context, &args),
             Self::Kit(command) => command.execute(context).await,
             Self::Secret(command) => command.execute(context).await,
             Self::Status(args) => status::execute(context, args).await,

@@ -70,7 +70,9 @@ pub(crate) async fn pull(
         let options = options.to_dict()?;
         manager.pull_image(&name.to_string(), &options).await
     });
-    pulled.await.map(drop)
+    let pulled = pulled.await.map(drop);
+    progress.show(Vec::new());
+    pulled
 }
 
 /// What the surroundings of who asks, who may be another user than aegisd, say about

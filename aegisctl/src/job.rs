@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 
 use aegis_bus::error::CallError;
-use aegis_bus::job::{JobOutcome, JobState, JobView};
+use aegis_bus::job::{JobOutcome, JobPart, JobState, JobView};
 use aegis_bus::names;
 use aegis_core::fault::Symbol;
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath};
 
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::ui::Progress;
+use crate::ui::{Bar, Progress};
 
 /// Signals kept while nobody waits. All jobs of aegisd share the watch, so it is
 /// more than one job sends.
@@ -81,7 +81,14 @@ impl JobWatch {
             let message = message.map_err(Failure::call(what))?;
             match read(&message, job) {
                 Some(Event::Ended(outcome)) => return conclude(outcome, what),
-                Some(Event::Says(words)) => progress.say(&words),
+                Some(Event::Says { words, parts }) => {
+                    if let Some(words) = words {
+                        progress.say(&words);
+                    }
+                    if let Some(parts) = parts {
+                        progress.show(parts.into_iter().map(bar).collect());
+                    }
+                }
                 Some(Event::AegisdEnded) => break,
                 None => {}
             }
@@ -119,7 +126,10 @@ pub(crate) async fn perform(
 /// What a signal means to the waiter.
 enum Event {
     Ended(JobOutcome),
-    Says(String),
+    Says {
+        words: Option<String>,
+        parts: Option<Vec<JobPart>>,
+    },
     AegisdEnded,
 }
 
@@ -141,10 +151,23 @@ fn read(message: &Message, job: &OwnedObjectPath) -> Option<Event> {
         "PropertiesChanged" => {
             type Changed = (String, aegis_bus::dict::Dict, Vec<String>);
             let (_, mut changed, _): Changed = message.body().deserialize().ok()?;
-            let words = String::try_from(changed.remove("Status")?).ok()?;
-            Some(Event::Says(words))
+            let words = changed.remove("Status");
+            let parts = changed.remove("Parts");
+            Some(Event::Says {
+                words: words.and_then(|words| String::try_from(words).ok()),
+                parts: parts.and_then(|parts| Vec::try_from(parts).ok()),
+            })
         }
         _ => None,
+    }
+}
+
+fn bar((name, stage, done, total): JobPart) -> Bar {
+    Bar {
+        name,
+        stage,
+        done,
+        total,
     }
 }
 

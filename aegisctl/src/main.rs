@@ -20,6 +20,7 @@ mod job;
 mod listing;
 mod session;
 mod systemd;
+mod typed;
 mod ui;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -18,7 +18,7 @@ mod time;
 
 pub(crate) use bytes::bytes;
 pub(crate) use lines::Lines;
-pub(crate) use progress::Progress;
+pub(crate) use progress::{Bar, Progress};
 pub(crate) use table::Table;
 pub(crate) use template::{Template, TemplateError};
 pub(crate) use time::{age, local, moment, span_words};

@@ -106,6 +106,8 @@ impl Engine {
         catalog.refresh();
         let images = Images::open(&host, board.clone());
         let images = images.map_err(|error| EngineError::Folders(Box::new(error.into())))?;
+        let images = Arc::new(images);
+        images.await_pulls();
         let keys = Arc::new(FileKey::new(host.layout.secrets_key()));
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
@@ -117,7 +119,7 @@ impl Engine {
                 jobs: Jobs::new(board.clone()),
                 board,
                 catalog,
-                images: Arc::new(images),
+                images,
                 directory: Directory::default(),
                 kit_folders: tokio::sync::RwLock::default(),
             }),

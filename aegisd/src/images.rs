@@ -154,6 +154,17 @@ impl Images {
         Ok(images)
     }
 
+    /// Shows what pulls bring that an earlier aegisd began.
+    pub fn await_pulls(self: &Arc<Self>) {
+        let this = self.clone();
+        // Not one of the runtime's threads: its end would wait for this one.
+        std::thread::spawn(move || match this.store.wait_for_pulls() {
+            Ok(true) => this.show(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("cannot wait for pulls: {error}, ignoring"),
+        });
+    }
+
     /// The store's folder as units are told it.
     pub fn plain(&self) -> &Path {
         &self.plain

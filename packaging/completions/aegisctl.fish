@@ -43,6 +43,8 @@ complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "kill" -d 'Send a 
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "wait" -d 'Wait until instances are stopped, or as --condition says'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "events" -d 'Show what happens to instances and kits from now on, until Ctrl-C'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "image" -d 'Pull, show and remove images'
+complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "login" -d 'Keep the credentials for a registry, once it has accepted them'
+complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "logout" -d 'Forget the credentials for a registry'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "kit" -d 'Show, check, install and remove kits'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "secret" -d 'Keep values that instances use and nobody sees'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
@@ -448,6 +450,19 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -s u -l username -d 'The user\'s name there' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l password-stdin -d 'Read the password from stdin, also where that is a terminal'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l user
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l json -d 'Print data, and errors, as JSON'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -l user
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -l json -d 'Print data, and errors, as JSON'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -s h -l help -d 'Print help'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'

@@ -1,9 +1,10 @@
 //! Images from a real registry, a layout and an archive: pulled, kept, booted, removed.
 
-use aegis_tests::instance::Instance;
+use aegis_tests::instance::{DEADLINE, Instance};
 use aegis_tests::machine::{Machine, Systemd};
 use aegis_tests::registry::{Layout, Registry};
 use aegis_tests::seat::Seat;
+use aegis_tests::wait::wait_until;
 use anyhow::Result;
 
 /// Three layers: one takes a file away that the one below it has.
@@ -98,6 +99,59 @@ fn life(systemd: Systemd, seat: impl Fn(&Machine) -> Seat<'_>, port: u16) -> Res
     ))?;
     assert_eq!(left.text(), "");
     Ok(())
+}
+
+#[test]
+fn a_pull_outlives_aegisd_and_a_kit_has_the_image_of_a_mirror() -> Result<()> {
+    let machine = Machine::temporary("images-kit", Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    let layout = Layout::make(&["head -c 80000000 /dev/urandom >data"], "--config.cmd id")?;
+    let names = ["library/python:3.12-alpine"];
+    let registry = Registry::start(seat, 5001, &layout, &names)?;
+    let mirror = format!(
+        "[[registry]]\nlocation = 'docker.io'\n[[registry.mirror]]\nlocation = '{}'\ninsecure = true\n",
+        registry.host()
+    );
+    let conf = format!("{}/.config/containers/registries.conf", seat.home());
+    machine.write_file(seat.user(), &conf, mirror.as_bytes())?;
+
+    seat.run(
+        "systemd-run --user --quiet --collect --unit puller aegisctl image pull python:3.12-alpine",
+    )?
+    .success()?;
+    let pulls = || seat.run("systemctl --user list-units --plain --no-legend 'aegis-pull-*'");
+    wait_until(DEADLINE, "the pull to be under way", || {
+        Ok(!pulls()?.text().is_empty())
+    })?;
+    seat.kill_aegisd()?;
+    wait_until(DEADLINE, "the pull to end", || {
+        Ok(pulls()?.text().is_empty())
+    })?;
+    wait_until(DEADLINE, "the image to be listed", || {
+        Ok(seat.aegis_ok("image list")?.contains("python:3.12-alpine"))
+    })?;
+
+    let manifest = r#"{
+        "name": "agentlike", "version": "0.1.0",
+        "image": {"base": "python:3.12-alpine", "inject": ["agent-tool"]},
+        "defaults": {"command": ["agent-tool"], "capabilities": {"spawn": true}}
+    }"#;
+    let kits = seat.kits();
+    machine.write_file(
+        seat.user(),
+        &format!("{kits}/agentlike.json"),
+        manifest.as_bytes(),
+    )?;
+    let tool = b"#!/bin/sh\necho tool in $(ls /data); sleep 100\n";
+    let bin = format!("{}/.local/bin/agent-tool", seat.home());
+    machine.write_file(seat.user(), &bin, tool)?;
+    seat.run(&format!("chmod 755 {bin}"))?.success()?;
+    seat.aegis_ok("image rm python:3.12-alpine")?;
+    let instance = Instance::start(seat, "kitted", "--kit agentlike")?;
+    wait_until(DEADLINE, "the kit's command to speak", || {
+        Ok(seat.aegis_ok("logs kitted")?.contains("tool in /data"))
+    })?;
+    instance.delete()
 }
 
 #[test]

@@ -19,6 +19,7 @@ use manager::Manager;
 use secrets::Secrets;
 
 mod guest;
+mod image;
 mod instance;
 mod job;
 mod manager;
@@ -128,6 +129,7 @@ async fn publish(address: &str, handles: &Handles) -> Connection {
         .serve_at(names::ROOT_PATH, ObjectManager)
         .serve_at(names::ROOT_PATH, manager)
         .serve_at(names::ROOT_PATH, secrets)
+        .serve_at(names::image_path(image::DIGITS), image::Image)
         .build()
         .await
         .unwrap();

@@ -37,7 +37,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 26] = [
+const DOCUMENTS: [(&str, &str); 32] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -55,6 +55,12 @@ const DOCUMENTS: [(&str, &str); 26] = [
     ("instance prune --force", "instance-prune.json"),
     ("instance enable web", "outcome.json"),
     ("kit list", "kit-list.json"),
+    ("image pull alpine", "image-pull.json"),
+    ("image list", "image-list.json"),
+    ("image inspect alpine", "image-inspect.json"),
+    ("image remove alpine", "image-removed.json"),
+    ("image prune --dry-run", "image-removed.json"),
+    ("logout registry.invalid", "login.json"),
     ("instance start --name new", "instance-start.json"),
     ("top new", "top.json"),
     ("stats --no-stream", "stats.json"),

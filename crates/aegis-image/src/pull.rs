@@ -144,12 +144,14 @@ pub async fn pull(
     cancel: &Cancel,
 ) -> Result<Image, PullError> {
     store.prepare()?;
+    // From the beginning, so that an aegisd that is started meanwhile waits for it.
+    let work = Arc::new(store.work()?);
     let pulled = async {
         let source = Arc::new(Source::open(place, access).await?);
         let found = source.find(&Platform::host()).await?;
         let board = Board::new(&found, progress);
         for tries_left in (0..TRIES).rev() {
-            match attempt(store, name, &source, &found, &board, cancel).await {
+            match attempt(store, name, &source, &found, &board, &work, cancel).await {
                 Err(PullError::Store(StoreError::LayerGone(_))) if tries_left > 0 => {}
                 outcome => return outcome,
             }
@@ -169,6 +171,7 @@ async fn attempt(
     source: &Arc<Source>,
     found: &Found,
     board: &Board,
+    work: &Arc<Work>,
     cancel: &Cancel,
 ) -> Result<Image, PullError> {
     let diff_ids = diff_ids(found)?;
@@ -176,7 +179,7 @@ async fn attempt(
     let maker = Arc::new(Maker {
         store: store.clone(),
         source: source.clone(),
-        work: store.work()?,
+        work: work.clone(),
         board: board.clone(),
         loads: Semaphore::new(LOADS),
         conversions: Semaphore::new(1),
@@ -207,7 +210,7 @@ async fn attempt(
 struct Maker {
     store: Store,
     source: Arc<Source>,
-    work: Work,
+    work: Arc<Work>,
     board: Board,
     loads: Semaphore,
     conversions: Semaphore,
@@ -261,7 +264,7 @@ impl Maker {
             path: file.to_owned(),
             source,
         };
-        let mut to = tokio::fs::File::create_new(file).await.map_err(failed)?;
+        let mut to = tokio::fs::File::create(file).await.map_err(failed)?;
         let total = blob.size();
         let mut progress = |done| self.board.at(number, Stage::Pulling, done, total);
         Ok(self.source.blob(blob, &mut to, &mut progress).await?)

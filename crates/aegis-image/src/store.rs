@@ -379,6 +379,26 @@ impl Store {
         Ok(())
     }
 
+    /// Waits for the end of all pulls that are under way now; says whether there were
+    /// any.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn wait_for_pulls(&self) -> Result<bool, StoreError> {
+        let mut waited = false;
+        for entry in entries(&self.root.join(WORK))? {
+            // One that ends meanwhile is not waited for.
+            let Ok(lock) = File::open(entry.path().join("lock")) else {
+                continue;
+            };
+            if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+                waited = true;
+                lock.lock().map_err(failed("lock", &entry.path()))?;
+            }
+        }
+        Ok(waited)
+    }
+
     fn image_file(&self, id: &Digest) -> PathBuf {
         self.root.join(IMAGES).join(format!("{}.json", plain(id)))
     }

@@ -1,12 +1,10 @@
 //! `secret set`: a value from a prompt, from stdin or from a file; never from the
 //! command line, which every user of the host can read.
 
-use std::fs::File;
-use std::io::{self, BufRead, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aegis_bus::dict::Dict;
-use aegis_core::secret::{MAX_VALUE, SecretName, SecretText};
+use aegis_core::secret::SecretName;
 use serde_json::json;
 use zbus::Fd;
 use zeroize::Zeroizing;
@@ -15,8 +13,8 @@ use crate::cli::Context;
 use crate::environment::passed;
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::session::{Quiet, Signals};
-use crate::ui::Ui;
+use crate::session::Signals;
+use crate::typed;
 
 /// Keep a value under a name
 ///
@@ -34,11 +32,12 @@ pub(crate) struct Args {
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
     let name = args.name.as_str();
+    let prompt = format!("Value of {name}: ");
     let mut signals = Signals::catch()?;
     let value = tokio::select! {
         biased;
         signal = signals.next_end() => return Ok(exit_code::of_signal(signal as i32)),
-        value = read(name, args.from_file.as_deref()) => value?,
+        value = typed::value(&prompt, args.from_file.as_deref()) => value?,
     };
     let progress = context.ui.progress("Keeping the secret");
     let set = async {
@@ -69,53 +68,4 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
             .note(&format!("note: used from the next start on by {users}"));
     }
     Ok(exit_code::OK)
-}
-
-async fn read(name: &str, file: Option<&Path>) -> Result<SecretText, Failure> {
-    // The guard is here, not with the thread, so that Ctrl-C gives the echo back.
-    let stdin = io::stdin();
-    let from_terminal = file.is_none() && stdin.is_terminal();
-    let _quiet = match from_terminal {
-        true => {
-            let quiet = Quiet::stdin()?;
-            Ui::prompt(&format!("Value of {name}: "));
-            Some(quiet)
-        }
-        false => None,
-    };
-    let file = file.map(Path::to_owned);
-    let read = tokio::task::spawn_blocking(move || match file {
-        Some(path) if path != Path::new("-") => {
-            let opened = File::open(&path).and_then(bytes);
-            opened.map_err(|source| Failure::File { path, source })
-        }
-        _ if from_terminal => line().map_err(unreadable),
-        _ => bytes(io::stdin()).map_err(unreadable),
-    });
-    let bytes = match read.await {
-        Ok(bytes) => bytes?,
-        Err(_) => return Err(unreadable(io::ErrorKind::Other.into())),
-    };
-    SecretText::read(bytes).map_err(Failure::SecretValue)
-}
-
-fn unreadable(source: io::Error) -> Failure {
-    Failure::Io {
-        what: "read the value",
-        source,
-    }
-}
-
-fn line() -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(MAX_VALUE + 2);
-    io::stdin().lock().read_until(b'\n', &mut bytes)?;
-    Ok(bytes)
-}
-
-/// One byte more than there may be, so that too much is seen.
-fn bytes(from: impl Read) -> io::Result<Vec<u8>> {
-    let most = MAX_VALUE + 3;
-    let mut bytes = Vec::with_capacity(most);
-    from.take(most as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

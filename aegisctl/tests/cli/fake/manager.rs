@@ -2,6 +2,7 @@
 
 use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
+use aegis_bus::image::{PruneImagesOptions, PullOptions};
 use aegis_bus::job::JobState;
 use aegis_bus::manager::{CheckRow, CheckStatus, CreateOptions, SpecRequest};
 use aegis_bus::names;
@@ -115,6 +116,32 @@ impl Manager {
         }
         let job = job(connection, &self.handles, JobState::Done).await;
         Ok((handles, job))
+    }
+
+    #[zbus(out_args("job"))]
+    async fn pull_image(
+        &self,
+        name: String,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let options = PullOptions::from_dict(options).map_err(Fault::from)?;
+        assert!(options.access.is_some() && options.source.is_none());
+        self.handles
+            .with(|state| state.calls.push(format!("pull {name}")));
+        Ok(job(connection, &self.handles, JobState::Done).await)
+    }
+
+    #[zbus(out_args("images", "size"))]
+    async fn remove_image(&self, name: String, _options: Dict) -> (Vec<String>, u64) {
+        (vec![format!("the image of {name}")], 3 << 20)
+    }
+
+    #[zbus(out_args("images", "size"))]
+    async fn prune_images(&self, options: Dict) -> Result<(Vec<String>, u64), BusFault> {
+        let options = PruneImagesOptions::from_dict(options).map_err(Fault::from)?;
+        assert!(options.dry_run && !options.all);
+        Ok((Vec::new(), 0))
     }
 
     #[zbus(out_args("job"))]

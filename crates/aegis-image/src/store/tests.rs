@@ -103,9 +103,13 @@ fn what_a_crash_left_is_swept_and_what_is_under_way_is_not() {
     fs::write(left.join("layer"), "half").unwrap();
     store.sweep().unwrap();
     assert!(!left.exists() && work.path().exists());
+    let waiting = store.clone();
+    let waiting = std::thread::spawn(move || waiting.wait_for_pulls().unwrap());
     let path = work.path().to_owned();
     drop(work);
     assert!(!path.exists());
+    waiting.join().unwrap();
+    assert!(!store.wait_for_pulls().unwrap());
 }
 
 #[test]
