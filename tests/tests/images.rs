@@ -112,8 +112,8 @@ fn a_pull_outlives_aegisd_and_a_kit_has_the_image_of_a_mirror() -> Result<()> {
         "[[registry]]\nlocation = 'docker.io'\n[[registry.mirror]]\nlocation = '{}'\ninsecure = true\n",
         registry.host()
     );
-    let conf = format!("{}/.config/containers/registries.conf", seat.home());
-    machine.write_file(seat.user(), &conf, mirror.as_bytes())?;
+    let conf = ".config/containers/registries.conf";
+    machine.write_file(seat.user(), conf, mirror.as_bytes())?;
 
     seat.run(
         "systemd-run --user --quiet --collect --unit puller aegisctl image pull python:3.12-alpine",
@@ -143,8 +143,8 @@ fn a_pull_outlives_aegisd_and_a_kit_has_the_image_of_a_mirror() -> Result<()> {
         manifest.as_bytes(),
     )?;
     let tool = b"#!/bin/sh\necho tool in $(ls /data); sleep 100\n";
-    let bin = format!("{}/.local/bin/agent-tool", seat.home());
-    machine.write_file(seat.user(), &bin, tool)?;
+    let bin = ".local/bin/agent-tool";
+    machine.write_file(seat.user(), bin, tool)?;
     seat.run(&format!("chmod 755 {bin}"))?.success()?;
     seat.aegis_ok("image rm python:3.12-alpine")?;
     let instance = Instance::start(seat, "kitted", "--kit agentlike")?;

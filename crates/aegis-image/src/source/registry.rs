@@ -29,17 +29,26 @@ struct Mirrored {
 
 impl Registry {
     pub(super) fn new(name: &RegistryName, access: &Access) -> Result<Self, SourceError> {
-        let endpoints = access.endpoints.iter();
-        let remotes = endpoints.map(|endpoint| {
-            Ok(Mirrored {
-                remote: Remote::new(endpoint.clone(), access)?,
-                failed: AtomicBool::new(false),
-            })
-        });
-        Ok(Self {
-            name: name.clone(),
-            remotes: remotes.collect::<Result<_, SourceError>>()?,
-        })
+        let mut remotes = Vec::new();
+        let mut unusable = None;
+        for endpoint in &access.endpoints {
+            match Remote::new(endpoint.clone(), access) {
+                Ok(remote) => remotes.push(Mirrored {
+                    remote,
+                    failed: AtomicBool::new(false),
+                }),
+                Err(error) => unusable = Some(error),
+            }
+        }
+        // A mirror may do where the registry itself cannot be asked, say for want of
+        // certificates.
+        match unusable {
+            Some(error) if remotes.is_empty() => Err(error),
+            _ => Ok(Self {
+                name: name.clone(),
+                remotes,
+            }),
+        }
     }
 
     /// What the name leads to.
