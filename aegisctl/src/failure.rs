@@ -147,9 +147,9 @@ pub(crate) enum Failure {
     CopyInterrupted { destination: String },
     #[error("{0}")]
     CopyUsage(&'static str),
-    /// A kit is not what it should be.
+    /// What another module found, in its words: of a kit, an image, a login.
     #[error(transparent)]
-    Kit(Fault),
+    Said(Fault),
     /// The command in the guest could not be run or its VM ended.
     #[error("cannot run the command")]
     Exec(#[source] Fault),
@@ -209,7 +209,7 @@ impl Failure {
                 ..
             }
             | Self::Exec(fault)
-            | Self::Kit(fault) => Some(fault),
+            | Self::Said(fault) => Some(fault),
             _ => None,
         }
     }
@@ -312,7 +312,7 @@ impl Failure {
             Self::CopyInterrupted { .. } => "Cancelled",
             Self::CopyUsage(_) => "InvalidArgument",
             Self::Differs { .. } => "AlreadyExists",
-            Self::Exec(fault) | Self::Kit(fault) => fault.symbol.name(),
+            Self::Exec(fault) | Self::Said(fault) => fault.symbol.name(),
             Self::Terminal { .. } | Self::Io { .. } | Self::File { .. } => "InputOutput",
             Self::BrokenPipe => "BrokenPipe",
         }

@@ -14,6 +14,7 @@ use aegis_core::spec::{Accel, Workspace};
 use clap::{Args, ValueEnum};
 
 use crate::cli::Context;
+use crate::client::Client;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::images;
@@ -87,8 +88,14 @@ enum RootFs {
 
 impl ImageFlags {
     /// Puts them into a spec.
-    pub(crate) fn apply(&self, spec: &mut SpecRequest) -> Result<(), Failure> {
-        spec.image = self.image.as_deref().map(images::full_name).transpose()?;
+    pub(crate) async fn apply(
+        &self,
+        client: &Client,
+        spec: &mut SpecRequest,
+    ) -> Result<(), Failure> {
+        if let Some(text) = &self.image {
+            spec.image = Some(images::told(client, text).await?);
+        }
         spec.entrypoint = self
             .entrypoint
             .clone()

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::path::Path;
 
-use aegis_bus::image::PullOptions;
+use aegis_bus::image::{ImageView, PullOptions};
 use aegis_bus::manager::SpecRequest;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_image::access::Access;
+use aegis_image::digest::{self, Digest};
 use aegis_image::environment::Environment;
 use aegis_image::name::ImageName;
 use aegis_image::registries::Registries;
@@ -21,24 +22,63 @@ use crate::job;
 use crate::ui::Progress;
 
 /// An image by its whole name, since aegisd is in another folder than the user. An
-/// empty one is the built-in one; the beginning of a digest stays as it is.
+/// empty one is the built-in one.
 pub(crate) fn full_name(text: &str) -> Result<String, Failure> {
-    if text.is_empty() {
-        return Ok(String::new());
+    match text {
+        "" => Ok(String::new()),
+        text => Ok(parse(text)?.to_string()),
     }
-    match parse(text) {
-        Ok(name) => Ok(name.to_string()),
-        Err(_) if text.len() >= 6 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            Ok(text.to_owned())
+}
+
+/// The image here that a text means: one with that name, else the one whose digest
+/// begins so.
+pub(crate) fn find<'a>(
+    images: &'a [ImageView],
+    text: &str,
+) -> Result<Option<&'a ImageView>, Failure> {
+    let digits = digest::beginning(text);
+    let name = match (full_name(text), digits) {
+        (Ok(name), _) => Some(name),
+        (Err(_), Some(_)) => None,
+        (Err(failure), None) => return Err(failure),
+    };
+    let is_called = |image: &&ImageView| name.iter().any(|name| image.names.contains(name));
+    if let Some(image) = images.iter().find(is_called) {
+        return Ok(Some(image));
+    }
+    let begins = |image: &&ImageView| {
+        let id = image.id.split_once(':').map_or("", |(_, id)| id);
+        digits.is_some_and(|digits| id.starts_with(digits))
+    };
+    let mut found = images.iter().filter(begins);
+    match (found.next(), found.next()) {
+        (_, Some(_)) => {
+            let words = format!("'{text}' is the beginning of several images' digests");
+            let fault = Fault::new(Symbol::InvalidArgument, words);
+            Err(Failure::Said(fault.with_hint("give more digits")))
         }
-        Err(failure) => Err(failure),
+        (found, None) => Ok(found),
+    }
+}
+
+/// How aegisd is told of an image that was typed: by its identity where the text is
+/// the beginning of that, else by its whole name.
+pub(crate) async fn told(client: &Client, text: &str) -> Result<String, Failure> {
+    if digest::beginning(text).is_none() {
+        return full_name(text);
+    }
+    let images = client.images().await?;
+    match (find(&images, text)?, full_name(text)) {
+        (Some(image), Ok(name)) if image.names.contains(&name) => Ok(name),
+        (Some(image), _) => Ok(image.id.clone()),
+        (None, name) => name,
     }
 }
 
 fn parse(text: &str) -> Result<ImageName, Failure> {
     let registries = Registries::of_environment(&Environment::of_process());
     let name = registries.and_then(|registries| registries.name(text));
-    let name = name.map_err(|error| Failure::Kit(error.into()))?;
+    let name = name.map_err(|error| Failure::Said(error.into()))?;
     let folder = std::env::current_dir().map_err(|source| Failure::Open {
         path: ".".into(),
         source,
@@ -80,11 +120,11 @@ pub(crate) async fn pull(
 fn access(name: &ImageName, registry: &RegistryFlags) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let environment = Environment::of_process();
     let access = Access::of_environment(name, &environment, &registry.insecure_registry);
-    let access = access.map_err(|error| Failure::Kit(error.into()))?;
+    let access = access.map_err(|error| Failure::Said(error.into()))?;
     let document = serde_json::to_vec(&access).map(Zeroizing::new);
     document.map_err(|error| {
         let words = format!("the access to the image has no words: {error}");
-        Failure::Kit(Fault::new(Symbol::Internal, words))
+        Failure::Said(Fault::new(Symbol::Internal, words))
     })
 }
 
@@ -134,7 +174,8 @@ impl Wanted<'_> {
             }
             (None, None) => String::new(),
         };
-        if name.is_empty() {
+        // What has an identity is here, and no registry knows it by that.
+        if name.is_empty() || name.parse::<Digest>().is_ok() {
             return Ok(());
         }
         let pulled = pull(

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use aegis_bus::image::{ImageConfig, ImageView, PruneImagesOptions};
 use aegis_core::fault::{Fault, Symbol};
+use aegis_image::digest;
 use aegis_image::name::ImageName;
 use aegis_image::record::{Image, Name};
 use aegis_image::store::{Prunable, Store, StoreError};
@@ -186,7 +187,7 @@ impl Images {
         match read() {
             Ok((images, names)) => {
                 let views = images.into_iter().map(|image| {
-                    let digits = image.id.digest().to_owned();
+                    let digits = image.id.digits().to_owned();
                     (digits, Arc::new(view(&image, &names)))
                 });
                 let views: BTreeMap<_, _> = views.collect();
@@ -211,11 +212,11 @@ impl Images {
         {
             return Ok(image);
         }
-        let digits = text.strip_prefix("sha256:").unwrap_or(text);
-        let is_digits =
-            digits.len() >= FEWEST_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let Some(digits) = digest::beginning(text) else {
+            return Err(self.missing(text));
+        };
         let mut images = self.store.images()?;
-        images.retain(|image| is_digits && image.id.digest().starts_with(digits));
+        images.retain(|image| image.id.digits().starts_with(digits));
         match images.len() {
             0 => Err(self.missing(text)),
             1 => Ok(images.remove(0)),
@@ -308,9 +309,6 @@ fn plain(host: &Host, root: &Path) -> io::Result<PathBuf> {
     effects::link(root, &name)?;
     Ok(name)
 }
-
-/// The least digits of a digest that are taken for one.
-const FEWEST_DIGITS: usize = 6;
 
 /// The handles of the instances of each image, by its identity.
 pub type Users = BTreeMap<String, Vec<String>>;

@@ -56,7 +56,7 @@ pub(super) async fn log_in(context: &Context, args: LoginArgs) -> Result<u8, Fai
     let insecure = &args.registry.insecure_registry;
     let kept = login(&args.host, &args.username, password, &environment, insecure);
     let path = progress.during(kept).await;
-    let path = path.map_err(|error| Failure::Kit(error.into()))?;
+    let path = path.map_err(|error| Failure::Said(error.into()))?;
     context.ui.data(
         || json!({"outcome": "logged-in", "registry": args.host, "file": path}),
         || format!("Logged in at {}, kept in {}\n", args.host, path.display()),
@@ -66,7 +66,7 @@ pub(super) async fn log_in(context: &Context, args: LoginArgs) -> Result<u8, Fai
 
 pub(super) fn log_out(context: &Context, args: &LogoutArgs) -> Result<u8, Failure> {
     let outcome = logout(&args.host, &Environment::of_process());
-    let (outcome, words) = match outcome.map_err(|error| Failure::Kit(error.into()))? {
+    let (outcome, words) = match outcome.map_err(|error| Failure::Said(error.into()))? {
         LoggedOut::Removed => ("logged-out", "Logged out at"),
         LoggedOut::NotLoggedIn => ("unchanged", "There were no credentials for"),
     };

@@ -57,21 +57,20 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let (options, mut exec) = args.process.exec_options(context, wiring.size()).await?;
     exec.insert("of-image".to_owned(), true.into());
     // In the spec too, so that what no guest could take is refused before there is one.
-    let mut spec = SpecRequest {
+    let spec = SpecRequest {
         ephemeral: true,
         env: options.env.clone(),
         workdir: options.workdir.clone(),
         user: options.user.clone(),
         ..args.machine.to_spec()?
     };
-    args.image.apply(&mut spec)?;
     let mut signals = Signals::catch()?;
     let progress = context.ui.progress("Starting a microVM");
     let mut machine = tokio::select! {
         biased;
         // aegisd deletes what it made for a caller that leaves the bus.
         signal = signals.next_end() => return Ok(exit_code::of_signal(signal as i32)),
-        machine = progress.during(Box::pin(Machine::obtain(context, &args, &spec, &progress))) => machine?,
+        machine = progress.during(Box::pin(Machine::obtain(context, &args, spec, &progress))) => machine?,
     };
     let opened = tokio::select! {
         biased;
@@ -114,22 +113,23 @@ impl Machine {
     async fn obtain(
         context: &Context,
         args: &Args,
-        spec: &SpecRequest,
+        mut spec: SpecRequest,
         progress: &Progress,
     ) -> Result<Self, Failure> {
         let client = context.aegisd().await?;
+        args.image.apply(&client, &mut spec).await?;
         let wanted = Wanted {
             context,
             client: &client,
             flags: &args.image,
-            spec,
+            spec: &spec,
             insecure: args.machine.insecure,
         };
         wanted.pull_first(progress).await?;
-        match Self::create(client.clone(), spec).await {
+        match Self::create(client.clone(), &spec).await {
             Err(failure) if wanted.can_pull(&failure) => {
                 wanted.pull(progress).await?;
-                Self::create(client.clone(), spec).await
+                Self::create(client.clone(), &spec).await
             }
             made => made,
         }

@@ -36,7 +36,7 @@ async fn the_interfaces_are_as_committed() {
         (root, names::SECRETS),
         (instance, names::INSTANCE),
         (names::kit_path("k"), names::KIT),
-        (names::image_path(image.digest()), names::IMAGE),
+        (names::image_path(image.digits()), names::IMAGE),
         (job, names::JOB),
     ] {
         let object = IntrospectableProxy::builder(&client.connection)

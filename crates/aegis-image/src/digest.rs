@@ -1,11 +1,157 @@
-//! Checking bytes against the digest and size that somebody promised.
+//! Digests: what they are, and checking bytes against the digest and size that
+//! somebody promised.
+//!
+//! The digests of documents are those of oci-spec, which may name algorithms that
+//! nobody here computes; from the store on they are [`Digest`]s.
 
 use std::fmt;
+use std::str::FromStr;
 
-use oci_spec::image::{Descriptor, Digest, DigestAlgorithm, Sha256Digest};
+use oci_spec::image::Descriptor;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::Corruption;
+
+/// The least digits of an image's identity that are taken for the beginning of one.
+const FEWEST_DIGITS: usize = 6;
+
+/// A digest of SHA-256 or SHA-512, `ALGORITHM:DIGITS` (OCI image-spec descriptor.md,
+/// "Digests").
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(String);
+
+/// How a digest is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Sha256,
+    Sha512,
+}
+
+/// A text is no digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a digest: 'sha256:' and 64, or 'sha512:' and 128, of 0-9 and a-f")]
+pub struct DigestError(String);
+
+impl Digest {
+    fn split(text: &str) -> Option<(Algorithm, &str)> {
+        let (algorithm, digits) = text.split_once(':')?;
+        let (algorithm, length) = match algorithm {
+            "sha256" => (Algorithm::Sha256, 64),
+            "sha512" => (Algorithm::Sha512, 128),
+            _ => return None,
+        };
+        let is_good = digits.len() == length && is_lower_hex(digits);
+        is_good.then_some((algorithm, digits))
+    }
+
+    fn parts(&self) -> (Algorithm, &str) {
+        Self::split(&self.0).expect("it was split when it was made")
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        self.parts().0
+    }
+
+    /// The hexadecimal digits.
+    pub fn digits(&self) -> &str {
+        self.parts().1
+    }
+
+    /// The first twelve digits, which people tell images apart by.
+    pub fn short(&self) -> &str {
+        &self.digits()[..12]
+    }
+
+    /// # Errors
+    /// It is of an algorithm that nobody here computes.
+    pub(crate) fn of(digest: &oci_spec::image::Digest) -> Result<Self, Corruption> {
+        let known = digest.as_ref().parse();
+        known.map_err(|_| Corruption::Algorithm(digest.to_string()))
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        match Self::split(text) {
+            Some(_) => Ok(Self(text.to_owned())),
+            None => Err(DigestError(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+
+    fn try_from(text: String) -> Result<Self, DigestError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0
+    }
+}
+
+impl From<&Digest> for oci_spec::image::Digest {
+    fn from(digest: &Digest) -> Self {
+        let text = digest.0.parse();
+        text.expect("every digest of ours is one of image-spec")
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The digits, where a text can be the beginning of an image's identity: at least six
+/// hexadecimal digits, with or without `sha256:`.
+pub fn beginning(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    let is_one = (FEWEST_DIGITS..=64).contains(&digits.len()) && is_lower_hex(digits);
+    is_one.then_some(digits)
+}
+
+pub(crate) fn is_lower_hex(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A digest that is being computed.
+#[derive(Clone)]
+pub(crate) enum Hash {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl Hash {
+    pub(crate) fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(Sha512::new()),
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        Digest(match self {
+            Self::Sha256(hash) => format!("sha256:{}", hex(&hash.finalize())),
+            Self::Sha512(hash) => format!("sha512:{}", hex(&hash.finalize())),
+        })
+    }
+}
 
 /// Bytes on their way, counted and hashed.
 pub(crate) struct Verifier {
@@ -15,45 +161,16 @@ pub(crate) struct Verifier {
     hash: Hash,
 }
 
-#[derive(Clone)]
-enum Hash {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
-impl Hash {
-    fn of(digest: &Digest) -> Result<Self, Corruption> {
-        match digest.algorithm() {
-            DigestAlgorithm::Sha256 => Ok(Self::Sha256(Sha256::new())),
-            DigestAlgorithm::Sha512 => Ok(Self::Sha512(Sha512::new())),
-            _ => Err(Corruption::Algorithm(digest.to_string())),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    fn finish(self) -> String {
-        match self {
-            Self::Sha256(hash) => format!("sha256:{}", hex(&hash.finalize())),
-            Self::Sha512(hash) => format!("sha512:{}", hex(&hash.finalize())),
-        }
-    }
-}
-
 impl Verifier {
     /// # Errors
     /// The digest is of an algorithm that nobody here computes.
     pub(crate) fn new(descriptor: &Descriptor) -> Result<Self, Corruption> {
+        let expected = Digest::of(descriptor.digest())?;
         Ok(Self {
-            expected: descriptor.digest().clone(),
+            hash: Hash::new(expected.algorithm()),
+            expected,
             size: descriptor.size(),
             received: 0,
-            hash: Hash::of(descriptor.digest())?,
         })
     }
 
@@ -62,10 +179,9 @@ impl Verifier {
     }
 
     /// Forgets all bytes so far.
-    pub(crate) fn restart(&mut self) -> Result<(), Corruption> {
-        self.hash = Hash::of(&self.expected)?;
+    pub(crate) fn restart(&mut self) {
+        self.hash = Hash::new(self.expected.algorithm());
         self.received = 0;
-        Ok(())
     }
 
     /// Takes the next bytes.
@@ -96,14 +212,7 @@ impl Verifier {
                 found: self.received,
             });
         }
-        let found = self.hash.clone().finish();
-        match found == self.expected.as_ref() {
-            true => Ok(()),
-            false => Err(Corruption::Digest {
-                expected: self.expected.to_string(),
-                found,
-            }),
-        }
+        compare(self.hash.clone(), &self.expected)
     }
 }
 
@@ -119,29 +228,27 @@ impl fmt::Debug for Verifier {
 
 /// Checks bytes that are whole in memory.
 pub(crate) fn check(bytes: &[u8], expected: &Digest) -> Result<(), Corruption> {
-    let mut hash = Hash::of(expected)?;
+    let mut hash = Hash::new(expected.algorithm());
     hash.update(bytes);
+    compare(hash, expected)
+}
+
+fn compare(hash: Hash, expected: &Digest) -> Result<(), Corruption> {
     let found = hash.finish();
-    match found == expected.as_ref() {
+    match found == *expected {
         true => Ok(()),
         false => Err(Corruption::Digest {
             expected: expected.to_string(),
-            found,
+            found: found.to_string(),
         }),
     }
 }
 
 /// The SHA-256 digest of bytes.
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {
-    from_sha256(Sha256::new_with_prefix(bytes))
-}
-
-/// The digest that a finished hash gives.
-pub(crate) fn from_sha256(hash: Sha256) -> Digest {
-    let text = hex(&hash.finalize());
-    text.parse::<Sha256Digest>()
-        .expect("a SHA-256 hash is 64 hexadecimal digits")
-        .into()
+    let mut hash = Hash::new(Algorithm::Sha256);
+    hash.update(bytes);
+    hash.finish()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -159,7 +266,7 @@ mod tests {
     use oci_spec::image::MediaType;
 
     fn verifier(bytes: &[u8]) -> Verifier {
-        let descriptor = Descriptor::new(MediaType::ImageLayer, bytes.len() as u64, sha256(bytes));
+        let descriptor = Descriptor::new(MediaType::ImageLayer, bytes.len() as u64, &sha256(bytes));
         Verifier::new(&descriptor).unwrap()
     }
 
@@ -184,14 +291,43 @@ mod tests {
     fn a_restart_forgets() {
         let mut verifier = verifier(b"abcd");
         verifier.update(b"xx").unwrap();
-        verifier.restart().unwrap();
+        verifier.restart();
         verifier.update(b"abcd").unwrap();
         verifier.finish().unwrap();
     }
 
     #[test]
     fn weak_algorithms_are_not_taken() {
-        let digest: Digest = "md5:0123456789abcdef0123456789abcdef".parse().unwrap();
-        assert!(matches!(check(b"", &digest), Err(Corruption::Algorithm(_))));
+        let digest: oci_spec::image::Digest =
+            "md5:0123456789abcdef0123456789abcdef".parse().unwrap();
+        assert!(matches!(Digest::of(&digest), Err(Corruption::Algorithm(_))));
+    }
+
+    #[test]
+    fn digests_are_whole_and_of_strong_algorithms() {
+        let (short, long) = ("a1".repeat(32), "b2".repeat(64));
+        let digest: Digest = format!("sha256:{short}").parse().unwrap();
+        assert_eq!(digest.algorithm(), Algorithm::Sha256);
+        assert_eq!((digest.digits(), digest.short()), (&*short, "a1a1a1a1a1a1"));
+        let digest: Digest = format!("sha512:{long}").parse().unwrap();
+        assert_eq!(digest.algorithm(), Algorithm::Sha512);
+        for text in [
+            short.clone(),
+            format!("sha256:{long}"),
+            format!("sha256:{}", short.to_uppercase()),
+            format!("md5:{}", &short[..32]),
+            "sha256:".to_owned(),
+        ] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn six_digits_begin_an_identity() {
+        assert_eq!(beginning("abc123"), Some("abc123"));
+        assert_eq!(beginning("sha256:abc123"), Some("abc123"));
+        for text in ["abc12", "abcxyz", "ABC123", "sha512:abc123", ""] {
+            assert_eq!(beginning(text), None, "{text}");
+        }
     }
 }

@@ -45,13 +45,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use oci_spec::image::{Digest, DigestAlgorithm};
+use crate::digest::{Algorithm, Digest, Hash};
 
 use emit::EmitError;
 use reader::Reader;
 use sqfstar::Sqfstar;
 use tree::Tree;
-use unpack::{Hasher, Unpacked};
+use unpack::Unpacked;
 
 /// Where a layer must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,10 +158,6 @@ pub enum LayerError {
     Root { name: PathBuf },
     #[error("the layer is not the one that was asked for: its diff ID is {actual}, not {expected}")]
     DiffId { expected: Digest, actual: Digest },
-    #[error("the diff ID {digest} is neither of sha256 nor of sha512")]
-    Algorithm { digest: Digest },
-    #[error("cannot tell the layer's diff ID")]
-    Digest(#[source] oci_spec::OciSpecError),
     #[error("the layer {path} changed while it was read", path = path.display())]
     Changed { path: PathBuf },
     #[error("sqfstar, which makes file systems of layers, is not installed")]
@@ -219,7 +215,7 @@ fn read_and_make(job: &Convert<'_>) -> Result<Layer, LayerError> {
     let mut blob = File::open(job.blob).map_err(LayerError::read(job.blob))?;
     let size = blob.metadata().map_err(LayerError::read(job.blob))?.len();
     let (tree, unpacked, hash) = survey(job, &blob)?;
-    let diff_id = hash.finish().map_err(LayerError::Digest)?;
+    let diff_id = hash.finish();
     if let Some(expected) = job.diff_id.filter(|expected| **expected != diff_id) {
         return Err(LayerError::DiffId {
             expected: expected.clone(),
@@ -248,25 +244,19 @@ fn read_and_make(job: &Convert<'_>) -> Result<Layer, LayerError> {
 }
 
 /// Pass 1: the layer's tree, its unpacked size and the hash of all of it.
-fn survey(job: &Convert<'_>, blob: &File) -> Result<(Tree, u64, Hasher), LayerError> {
-    let hasher = match job.diff_id {
-        Some(digest) if *digest.algorithm() == DigestAlgorithm::Sha512 => Hasher::sha512(),
-        Some(digest) if *digest.algorithm() != DigestAlgorithm::Sha256 => {
-            let digest = digest.clone();
-            return Err(LayerError::Algorithm { digest });
-        }
-        _ => Hasher::sha256(),
-    };
+fn survey(job: &Convert<'_>, blob: &File) -> Result<(Tree, u64, Hash), LayerError> {
+    let algorithm = job.diff_id.map_or(Algorithm::Sha256, Digest::algorithm);
+    let hash = Hash::new(algorithm);
     let unpacked = Unpacked::open(blob, 0, job.progress, job.cancelled);
     let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
-    let mut reader = Reader::new(unpacked.hashed(hasher), job.blob, job.limits);
+    let mut reader = Reader::new(unpacked.hashed(hash), job.blob, job.limits);
     let mut tree = Tree::new(job.limits.entries);
     while let Some(entry) = reader.next_entry()? {
         tree.add(entry)?;
     }
     reader.read_rest()?;
     let unpacked = reader.position();
-    Ok((tree, unpacked, reader.into_input().into_hasher()))
+    Ok((tree, unpacked, reader.into_input().into_hash()))
 }
 
 /// Pass 2: the tree and the files' content, through sqfstar.

@@ -24,7 +24,7 @@
 
 pub mod access;
 pub mod auth;
-mod digest;
+pub mod digest;
 pub mod document;
 pub mod environment;
 pub mod error;

@@ -17,8 +17,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use oci_spec::image::{Digest, DigestAlgorithm};
 use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, is_lower_hex};
 
 /// The registry of names that name none.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
@@ -371,16 +372,9 @@ fn check_tag<'a>(text: &str, tag: &'a str) -> Result<&'a str, NameError> {
 }
 
 fn check_digest(text: &str, digest: &str) -> Result<String, NameError> {
-    let parsed = digest.parse::<Digest>().ok();
-    let good = parsed.is_some_and(|digest| {
-        matches!(
-            digest.algorithm(),
-            DigestAlgorithm::Sha256 | DigestAlgorithm::Sha512
-        )
-    });
-    match good {
-        true => Ok(digest.to_owned()),
-        false => Err(NameError::Digest {
+    match digest.parse::<Digest>() {
+        Ok(digest) => Ok(digest.into()),
+        Err(_) => Err(NameError::Digest {
             text: text.to_owned(),
             digest: digest.to_owned(),
         }),
@@ -388,7 +382,7 @@ fn check_digest(text: &str, digest: &str) -> Result<String, NameError> {
 }
 
 fn is_hex(text: &str, length: usize) -> bool {
-    text.len() == length && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
+    text.len() == length && is_lower_hex(text)
 }
 
 impl LocalName {

@@ -15,11 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_core::fault::{Fault, Symbol};
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::Descriptor;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::access::Access;
+use crate::digest::Digest;
 use crate::document::{self, Platform};
 use crate::error::SourceError;
 use crate::layer::{self, Convert, LayerError, Limits};
@@ -352,7 +353,7 @@ fn diff_ids(found: &Found) -> Result<Vec<Digest>, PullError> {
     let ids = found.config.rootfs().diff_ids().iter();
     let ids: Result<Vec<Digest>, _> = ids.map(|id| id.parse()).collect();
     ids.map_err(|_| PullError::Layer {
-        id: short_digest(&found.manifest_digest),
+        id: found.manifest_digest.short().to_owned(),
         source: LayerError::Malformed {
             path: "the configuration".into(),
             what: "a diff ID is no digest",
@@ -383,7 +384,7 @@ fn image(found: &Found, layers: Vec<Layer>) -> Image {
     let config = &found.config;
     let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
     Image {
-        id: found.manifest.config().digest().clone(),
+        id: found.config_digest.clone(),
         manifest: Some(found.manifest_digest.clone()),
         platform: document::spell(&os, &architecture, config.variant().as_deref()),
         created: config.created().clone(),
@@ -393,11 +394,8 @@ fn image(found: &Found, layers: Vec<Layer>) -> Image {
 }
 
 fn short(blob: &Descriptor) -> String {
-    short_digest(blob.digest())
-}
-
-fn short_digest(digest: &Digest) -> String {
-    crate::record::short(digest).to_owned()
+    let digits = blob.digest().digest();
+    digits.get(..12).unwrap_or(digits).to_owned()
 }
 
 fn now_us() -> u64 {

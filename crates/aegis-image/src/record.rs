@@ -1,11 +1,12 @@
 //! What is known of an image once it is here.
 
-use std::fmt;
 use std::str::FromStr;
 
 use aegis_core::image::PinnedImage;
-use oci_spec::image::{Digest, ImageConfiguration};
+use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
 
 /// An image: its layers, all of which are in the store, and what it says about
 /// the programs that run on it.
@@ -144,17 +145,6 @@ fn signal(text: &str) -> Option<i32> {
     }
     let signal = nix::sys::signal::Signal::from_str(&format!("SIG{name}")).ok()?;
     Some(signal as i32)
-}
-
-impl fmt::Display for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(short(&self.id))
-    }
-}
-
-/// The first twelve digits of a digest, which people tell images apart by.
-pub fn short(digest: &Digest) -> &str {
-    digest.digest().get(..12).unwrap_or(digest.digest())
 }
 
 #[cfg(test)]

@@ -20,13 +20,13 @@ mod remote;
 mod sink;
 mod token;
 
-use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use tokio::fs::File;
 
 pub use sink::Progress;
 
 use crate::access::Access;
-use crate::digest;
+use crate::digest::{self, Digest};
 use crate::document::{self, Document, DocumentError, MAX_DOCUMENT, Platform};
 use crate::error::{Corruption, SourceError};
 use crate::name::ImageName;
@@ -56,6 +56,8 @@ pub struct Found {
     pub manifest_digest: Digest,
     /// The manifest.
     pub manifest: ImageManifest,
+    /// By which Docker and podman name the image.
+    pub config_digest: Digest,
     /// The configuration, byte by byte.
     pub config_bytes: Vec<u8>,
     /// The configuration, read.
@@ -117,7 +119,7 @@ impl Source {
                 let bytes = self.document(chosen, "the manifest").await?;
                 let read = Document::read(&bytes, Some(chosen.media_type().as_ref()));
                 match read.map_err(self.unusable("the manifest"))? {
-                    Document::Manifest(manifest) => (*manifest, chosen.digest().clone()),
+                    Document::Manifest(manifest) => (*manifest, digest::sha256(&bytes)),
                     Document::Index(_) => {
                         let nested = DocumentError::MediaType(chosen.media_type().to_string());
                         return Err(self.unusable("an index in the index")(nested));
@@ -140,6 +142,7 @@ impl Source {
             name_digest,
             manifest_digest,
             layers: manifest.layers().clone(),
+            config_digest: digest::sha256(&config_bytes),
             manifest,
             config_bytes,
             config,
@@ -223,7 +226,7 @@ fn check_document(bytes: &[u8], descriptor: &Descriptor) -> Result<(), Corruptio
             found,
         });
     }
-    digest::check(bytes, descriptor.digest())
+    digest::check(bytes, &Digest::of(descriptor.digest())?)
 }
 
 /// Asks a registry whether it accepts the access's credentials.

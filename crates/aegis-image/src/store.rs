@@ -24,11 +24,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use aegis_fault_points::around;
-use oci_spec::image::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::Digest;
 use crate::record::{Image, Name};
 
 const LAYERS: &str = "layers";
@@ -237,7 +237,7 @@ impl Store {
     /// The folder cannot be read.
     pub fn images(&self) -> Result<Vec<Image>, StoreError> {
         let mut images: Vec<Image> = self.all(IMAGES)?;
-        images.sort_by(|a, b| a.id.digest().cmp(b.id.digest()));
+        images.sort_by(|a, b| a.id.digits().cmp(b.id.digits()));
         Ok(images)
     }
 
@@ -311,7 +311,7 @@ impl Store {
                 layers.push(digest);
             }
         }
-        layers.sort_by(|a, b| a.digest().cmp(b.digest()));
+        layers.sort_by(|a, b| a.digits().cmp(b.digits()));
         let images = gone.into_iter().map(|image| image.id).collect();
         Ok(Prunable {
             images,

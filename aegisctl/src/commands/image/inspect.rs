@@ -18,30 +18,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
-    let name = images::full_name(&args.name)?;
     let progress = context.ui.progress("Asking aegisd");
     let list = async {
         let client = context.aegisd().await?;
         Ok::<_, Failure>((client.images().await?, client.image_users().await?))
     };
     let (images, users) = progress.during(list).await?;
-    let digits = args.name.strip_prefix("sha256:").unwrap_or(&args.name);
-    let by_name = images.iter().find(|image| image.names.contains(&name));
-    let by_digits = || {
-        let mut found = images.iter().filter(|image| {
-            digits.len() >= 6
-                && image
-                    .id
-                    .split_once(':')
-                    .is_some_and(|(_, id)| id.starts_with(digits))
-        });
-        found.next().filter(|_| found.next().is_none())
-    };
-    let Some(image) = by_name.or_else(by_digits) else {
+    let Some(image) = images::find(&images, &args.name)? else {
         let words = format!("there is no image '{}' here", args.name);
         let fault = Fault::new(Symbol::ImageUnavailable, words);
         let hint = "'aegisctl image list' shows all of them";
-        return Err(Failure::Kit(fault.with_hint(hint)));
+        return Err(Failure::Said(fault.with_hint(hint)));
     };
     let used_by = users.get(&image.id).cloned().unwrap_or_default();
     context

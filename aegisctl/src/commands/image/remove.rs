@@ -19,10 +19,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
-    let name = images::full_name(&args.name)?;
     let progress = context.ui.progress("Removing the image");
     let remove = async {
-        let manager = context.aegisd().await?.manager().await?;
+        let client = context.aegisd().await?;
+        let name = images::told(&client, &args.name).await?;
+        let manager = client.manager().await?;
         let removed = manager.remove_image(&name, &Dict::new()).await;
         removed.map_err(Failure::call(format!("remove the image '{}'", args.name)))
     };

@@ -185,7 +185,7 @@ impl Args {
 
     fn spec(&self, environment: &Environment) -> Result<SpecRequest, Failure> {
         let command = (!self.command.is_empty()).then(|| self.command.clone());
-        let mut spec = SpecRequest {
+        Ok(SpecRequest {
             kit: self.kit.clone(),
             disk_mib: self.disk,
             capabilities: self.capabilities.iter().cloned().collect(),
@@ -197,9 +197,7 @@ impl Args {
             workdir: self.process.workdir.clone(),
             user: self.process.user.clone(),
             ..self.machine.to_spec()?
-        };
-        self.image.apply(&mut spec)?;
-        Ok(spec)
+        })
     }
 }
 
@@ -211,9 +209,10 @@ async fn start(
     progress: &Progress,
     wiring: Option<&Wiring>,
 ) -> Result<Launch, Failure> {
-    let spec = args.spec(environment)?;
+    let mut spec = args.spec(environment)?;
     let name = args.name.as_deref().unwrap_or_default();
     let client = context.aegisd().await?;
+    args.image.apply(&client, &mut spec).await?;
     let found = match find(&client, name).await? {
         Some(instance) if args.replace => {
             replace(&client, &instance, name, progress).await?;

@@ -30,7 +30,7 @@ pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let Some(kit) = kits.iter().find(is_shown) else {
         let names: Vec<&str> = kits.iter().map(|kit| kit.name.as_str()).collect();
         let fault = Fault::new(Symbol::KitNotFound, format!("there is no kit '{name}'"));
-        return Err(Failure::Kit(fault.with_hint(match names.as_slice() {
+        return Err(Failure::Said(fault.with_hint(match names.as_slice() {
             [] => "no kit is installed".to_owned(),
             names => format!("installed are: {}", names.join(", ")),
         })));

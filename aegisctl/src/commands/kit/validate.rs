@@ -29,7 +29,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn execute(context: &Context, args: &Args) -> Result<u8, Failure> {
-    let (path, checked) = check(&args.path, args.name.as_deref()).map_err(Failure::Kit)?;
+    let (path, checked) = check(&args.path, args.name.as_deref()).map_err(Failure::Said)?;
     let path = path.display();
     context.ui.data(
         || json!({"path": path.to_string(), "status": "ok", "warnings": checked.warnings}),

@@ -134,6 +134,8 @@ impl Manager {
 
     #[zbus(out_args("images", "size"))]
     async fn remove_image(&self, name: String, _options: Dict) -> (Vec<String>, u64) {
+        let call = format!("remove image {name}");
+        self.handles.with(|state| state.calls.push(call));
         (vec![format!("the image of {name}")], 3 << 20)
     }
 

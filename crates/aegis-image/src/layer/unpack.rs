@@ -1,14 +1,12 @@
 //! A blob's bytes: unpacked, hashed, counted, and no more of them once cancelled.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
-use oci_spec::OciSpecError;
-use oci_spec::image::Digest;
-use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::digest::Hash;
 
 /// How much of a blob is read at once, so also how often progress is told.
 const BUFFER: usize = 256 << 10;
@@ -53,11 +51,8 @@ impl<'a> Unpacked<'a> {
         Ok(Self { input, cancelled })
     }
 
-    pub(super) fn hashed(self, hasher: Hasher) -> Hashed<'a> {
-        Hashed {
-            input: self,
-            hasher,
-        }
+    pub(super) fn hashed(self, hash: Hash) -> Hashed<'a> {
+        Hashed { input: self, hash }
     }
 }
 
@@ -93,50 +88,19 @@ impl Read for Counted<'_> {
 /// An archive whose bytes are hashed as they are read.
 pub(super) struct Hashed<'a> {
     input: Unpacked<'a>,
-    hasher: Hasher,
+    hash: Hash,
 }
 
 impl Hashed<'_> {
-    pub(super) fn into_hasher(self) -> Hasher {
-        self.hasher
+    pub(super) fn into_hash(self) -> Hash {
+        self.hash
     }
 }
 
 impl Read for Hashed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(buffer)?;
-        match &mut self.hasher {
-            Hasher::Sha256(state) => state.update(&buffer[..read]),
-            Hasher::Sha512(state) => state.update(&buffer[..read]),
-        }
+        self.hash.update(&buffer[..read]);
         Ok(read)
-    }
-}
-
-/// The hashes that image-spec registers and layers use.
-pub(super) enum Hasher {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
-impl Hasher {
-    pub(super) fn sha256() -> Self {
-        Self::Sha256(Sha256::new())
-    }
-
-    pub(super) fn sha512() -> Self {
-        Self::Sha512(Sha512::new())
-    }
-
-    pub(super) fn finish(self) -> Result<Digest, OciSpecError> {
-        let (mut text, bytes) = match self {
-            Self::Sha256(state) => ("sha256:".to_owned(), state.finalize().to_vec()),
-            Self::Sha512(state) => ("sha512:".to_owned(), state.finalize().to_vec()),
-        };
-        for byte in bytes {
-            // Writing into a string does not fail.
-            write!(text, "{byte:02x}").ok();
-        }
-        Digest::try_from(text)
     }
 }

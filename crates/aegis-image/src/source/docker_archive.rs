@@ -7,13 +7,12 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::PathBuf;
 
-use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifestBuilder, MediaType};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use super::local::json;
 use super::members::{Member, Members, local};
-use crate::digest;
+use crate::digest::{self, Algorithm, Digest, Hash};
 use crate::document::{DocumentError, MAX_DOCUMENT};
 use crate::error::{LocalError, SourceError};
 use crate::name::ImageName;
@@ -64,7 +63,7 @@ pub(super) fn read(
     let manifest = ImageManifestBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageManifest)
-        .config(Descriptor::new(MediaType::ImageConfig, length, digest))
+        .config(Descriptor::new(MediaType::ImageConfig, length, &digest))
         .layers(layers)
         .build()
         .expect("a manifest with all its fields");
@@ -123,15 +122,15 @@ fn layer(members: &Members, name: &str, diff_id: &str) -> Result<Descriptor, Sou
         (MediaType::ImageLayer, Ok(digest)) => digest,
         _ => hash(member).map_err(failed)?,
     };
-    Ok(Descriptor::new(media_type, size, digest))
+    Ok(Descriptor::new(media_type, size, &digest))
 }
 
 fn hash(mut member: Member) -> std::io::Result<Digest> {
-    let mut hash = Sha256::new();
+    let mut hash = Hash::new(Algorithm::Sha256);
     let mut buffer = vec![0; PIECE];
     loop {
         match member.read(&mut buffer)? {
-            0 => return Ok(digest::from_sha256(hash)),
+            0 => return Ok(hash.finish()),
             read => hash.update(&buffer[..read]),
         }
     }

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::Descriptor;
 
 use super::remote::{Fetched, Remote};
 use super::sink::Sink;
 use super::{Root, check_document};
 use crate::access::Access;
-use crate::digest;
+use crate::digest::{self, Digest};
 use crate::error::{Corruption, SourceError};
 use crate::name::RegistryName;
 use crate::registries::Serves;

@@ -82,8 +82,7 @@ impl<'a> Sink<'a> {
 
     /// Forgets all bytes so far.
     pub(super) async fn restart(&mut self) -> Result<(), SourceError> {
-        let restarted = self.verifier.restart();
-        restarted.map_err(|source| self.corrupt(source))?;
+        self.verifier.restart();
         match &mut self.target {
             Target::File(file) => {
                 let emptied = async {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use aegis_image::digest::Digest;
 use aegis_image::layer::{Convert, Layer, LayerError, Limits, convert};
-use oci_spec::image::Digest;
 use sha2::{Sha256, Sha512};
 
 use crate::archive::{Archive, gzip, zstd};
@@ -150,12 +150,6 @@ fn only_the_expected_layer_is_converted() {
     };
     let other = with(&digest_of(b"other", "sha256")).unwrap_err();
     assert!(matches!(other, LayerError::DiffId { .. }), "{other:?}");
-    let unknown = Digest::try_from(format!("sha384:{}", "0".repeat(96))).unwrap();
-    let unknown = with(&unknown).unwrap_err();
-    assert!(
-        matches!(unknown, LayerError::Algorithm { .. }),
-        "{unknown:?}"
-    );
     assert!(!to.exists());
     let long = digest_of(&archive, "sha512");
     assert_eq!(with(&long).unwrap().diff_id, long);

@@ -103,7 +103,7 @@ async fn damage_is_found() {
         Symbol::ImageCorrupt,
     );
 
-    fs::write(blob(found.manifest_digest.digest()), "{}").unwrap();
+    fs::write(blob(found.manifest_digest.digits()), "{}").unwrap();
     failure(find(&layout.name("a")).await, Symbol::ImageCorrupt);
     fs::write(layout.path("layout/index.json"), "[").unwrap();
     failure(find(&layout.name("a")).await, Symbol::ImageCorrupt);
