@@ -80,10 +80,24 @@ pub(crate) enum PullPolicy {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum RootFs {
+pub(crate) enum RootFs {
     #[default]
     Rw,
     Ro,
+}
+
+impl RootFs {
+    pub(crate) fn is_read_only(self) -> bool {
+        self == Self::Ro
+    }
+}
+
+/// The words in place of an image's entry point; none for an empty text.
+pub(crate) fn entrypoint(program: &str) -> Vec<String> {
+    match program {
+        "" => Vec::new(),
+        program => vec![program.to_owned()],
+    }
 }
 
 impl ImageFlags {
@@ -96,14 +110,8 @@ impl ImageFlags {
         if let Some(text) = &self.image {
             spec.image = Some(images::told(client, text).await?);
         }
-        spec.entrypoint = self
-            .entrypoint
-            .clone()
-            .map(|program| match program.as_str() {
-                "" => Vec::new(),
-                _ => vec![program],
-            });
-        spec.read_only = self.rootfs == RootFs::Ro;
+        spec.entrypoint = self.entrypoint.as_deref().map(entrypoint);
+        spec.read_only = self.rootfs.is_read_only();
         Ok(())
     }
 }

@@ -1030,7 +1030,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__update)
-            opts="-l -e -q -h --memory --cpus --restart --expose --expose-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --user --system --json --quiet --help"
+            opts="-w -u -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --expose --expose-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1041,6 +1041,34 @@ _aegis() {
                     return 0
                     ;;
                 --cpus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --disk)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rootfs)
+                    COMPREPLY=($(compgen -W "rw ro" -- "${cur}"))
+                    return 0
+                    ;;
+                --entrypoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workdir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

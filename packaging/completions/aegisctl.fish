@@ -158,6 +158,12 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from restart" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l cpus -d 'Virtual CPUs' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l disk -d 'Most that the guest may write to its disk: more than before' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l rootfs -d 'Whether programs may write to the root: rw or ro' -r -f -a "rw\t''
+ro\t''"
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l entrypoint -d 'Run this in place of the image\'s entry point; \'\' for none' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s w -l workdir -d 'Start in this directory of the guest; \'\' for the image\'s choice' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s u -l user -d 'Run as this user of the guest; \'\' for the image\'s choice' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l restart -d 'What follows the end of its command: no, on-failure[:N], always or unless-stopped' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l expose -d 'Have a port of this host lead into the guest, perhaps to another port than before' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l expose-remove -d 'Close a port of this host' -r
@@ -168,7 +174,9 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l label-remove -d 'Remove a label' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s e -l env -d 'Set a variable of the instance\'s command and of later execs' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l env-remove -d 'Remove a variable' -r
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l user
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l entrypoint-remove -d 'Run the image\'s own entry point again'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l command-remove -d 'Run the image\'s own command again'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l no-terminal -d 'Run the new command without a terminal'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'

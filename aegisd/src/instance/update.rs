@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 
 use aegis_bus::instance::UpdateRequest;
 use aegis_core::port::PortMapping;
-use aegis_core::spec::SpecError;
+use aegis_core::spec::{DEFAULT_DISK_MIB, InstanceSpec, SpecError};
 
 use super::work::Work;
 use super::{InstanceError, plans};
@@ -28,8 +28,25 @@ use crate::reconcile;
 use crate::registry::Record;
 use crate::supervisor::UnitId;
 
+/// Whether two specs differ in a setting.
+type Differ = fn(&InstanceSpec, &InstanceSpec) -> bool;
+
 /// Settings a VM has only from its next start on, by their names in a request.
-const AT_START: [&str; 5] = ["memory", "cpus", "env", RESTART, PORTS];
+const AT_START: [(&str, Differ); 11] = [
+    ("memory", |a, b| a.memory_mib != b.memory_mib),
+    ("cpus", |a, b| a.cpus != b.cpus),
+    ("disk", |a, b| a.disk_mib != b.disk_mib),
+    ("read-only", |a, b| a.read_only != b.read_only),
+    ("entrypoint", |a, b| a.entrypoint != b.entrypoint),
+    ("command", |a, b| {
+        (&a.command, a.terminal) != (&b.command, b.terminal)
+    }),
+    ("env", |a, b| (&a.env, &a.secrets) != (&b.env, &b.secrets)),
+    ("workdir", |a, b| a.workdir != b.workdir),
+    ("user", |a, b| a.user != b.user),
+    (RESTART, |a, b| a.restart != b.restart),
+    (PORTS, |a, b| a.ports != b.ports),
+];
 /// Those among them that the units have too.
 const OF_UNITS: [&str; 2] = [RESTART, PORTS];
 const RESTART: &str = "restart";
@@ -45,6 +62,25 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
     spec.memory_mib = request.memory_mib.unwrap_or(spec.memory_mib);
     spec.cpus = request.cpus.unwrap_or(spec.cpus);
     spec.restart = request.restart.unwrap_or(spec.restart);
+    spec.read_only = request.read_only.unwrap_or(spec.read_only);
+    if let Some(mib) = request.disk_mib {
+        grow(&mut spec.disk_mib, mib)?;
+    }
+    run(
+        spec,
+        request.entrypoint,
+        request.remove_entrypoint,
+        request.command,
+        request.terminal,
+    )?;
+    for (setting, change) in [
+        (&mut spec.workdir, request.workdir),
+        (&mut spec.user, request.user),
+    ] {
+        if let Some(text) = change {
+            *setting = (!text.is_empty()).then_some(text);
+        }
+    }
     expose(&mut spec.ports, &request.ports, &request.remove_ports);
     for (limit, change) in [
         (&mut spec.limits.memory_max_mib, request.memory_max_mib),
@@ -64,25 +100,17 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
     spec.validate()?;
     let next = before.revision() + 1;
     let (old, new) = (&before.spec, &record.spec);
-    let changed = [
-        old.memory_mib != new.memory_mib,
-        old.cpus != new.cpus,
-        (&old.env, &old.secrets) != (&new.env, &new.secrets),
-        old.restart != new.restart,
-        old.ports != new.ports,
-    ];
-    for (name, _) in AT_START
-        .into_iter()
-        .zip(changed)
-        .filter(|(_, changed)| *changed)
-    {
+    let mut waits = false;
+    for (name, _) in AT_START.iter().filter(|(_, differ)| differ(old, new)) {
+        waits = true;
+        let name = *name;
         record.revisions.insert(name.to_owned(), next);
         if OF_UNITS.contains(&name) {
             record.units_due.insert(name.to_owned());
         }
     }
     // Labels are in the registry alone; everything else has to reach files and unit.
-    record.limits_due |= changed.contains(&true) || old.limits != new.limits;
+    record.limits_due |= waits || old.limits != new.limits;
     Ok(record)
 }
 
@@ -95,6 +123,41 @@ pub(super) fn pending(record: &Record, of_vm: u64) -> Vec<String> {
         .chain(&record.units_due)
         .collect();
     names.into_iter().cloned().collect()
+}
+
+/// A disk's file system is never made smaller: what lies at its end would be lost.
+fn grow(disk_mib: &mut Option<u32>, mib: u32) -> Result<(), SpecError> {
+    let before = disk_mib.unwrap_or(DEFAULT_DISK_MIB);
+    if mib < before {
+        return Err(SpecError::DiskShrinks { before, mib });
+    }
+    if mib > before {
+        *disk_mib = Some(mib);
+    }
+    Ok(())
+}
+
+/// What runs after boot, and on what.
+fn run(
+    spec: &mut InstanceSpec,
+    entrypoint: Option<Vec<String>>,
+    remove_entrypoint: bool,
+    command: Option<Vec<String>>,
+    terminal: Option<bool>,
+) -> Result<(), SpecError> {
+    if remove_entrypoint {
+        spec.entrypoint = None;
+    }
+    if entrypoint.is_some() {
+        spec.entrypoint = entrypoint;
+    }
+    if spec.ephemeral && command.iter().any(|words| !words.is_empty()) {
+        return Err(SpecError::EphemeralCommand);
+    }
+    spec.command = command.unwrap_or(std::mem::take(&mut spec.command));
+    // A command from a kit or an image is no dialogue.
+    spec.terminal = terminal.unwrap_or(spec.terminal) && !spec.command.is_empty();
+    Ok(())
 }
 
 /// Removes ports by where they listen, and adds others or puts them in the place of
@@ -207,7 +270,6 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use aegis_core::restart::RestartPolicy;
-    use aegis_core::spec::InstanceSpec;
 
     use super::*;
 
@@ -272,6 +334,60 @@ mod tests {
         assert_eq!(policy.units_due, ["restart".to_owned()].into());
         let taken = request(&["8080:80", "8080:81"], &[]);
         assert_eq!(apply(&record(), taken).unwrap().spec.ports.len(), 1);
+    }
+
+    #[test]
+    fn a_disk_only_grows() {
+        let request = |mib| UpdateRequest {
+            disk_mib: Some(mib),
+            ..UpdateRequest::default()
+        };
+        let grown = apply(&record(), request(DEFAULT_DISK_MIB + 1)).unwrap();
+        assert_eq!(grown.spec.disk_mib, Some(DEFAULT_DISK_MIB + 1));
+        assert_eq!(pending(&grown, 0), ["disk"]);
+        let same = apply(&record(), request(DEFAULT_DISK_MIB)).unwrap();
+        assert_eq!(same.spec, record().spec);
+        let less = apply(&grown, request(DEFAULT_DISK_MIB));
+        assert!(matches!(less, Err(SpecError::DiskShrinks { .. })));
+        let more = apply(&record(), request(u32::MAX));
+        assert_eq!(more, Err(SpecError::Disk(u32::MAX)));
+    }
+
+    #[test]
+    fn what_runs_is_what_was_given_or_the_image_s_own_again() {
+        let words = |text: &str| Some(text.split_whitespace().map(str::to_owned).collect());
+        let given = UpdateRequest {
+            entrypoint: words("tini --"),
+            command: words("sleep 9"),
+            terminal: Some(true),
+            workdir: Some("/srv".into()),
+            user: Some("1000".into()),
+            read_only: Some(true),
+            ..UpdateRequest::default()
+        };
+        let changed = apply(&record(), given).unwrap();
+        assert!(changed.spec.terminal && changed.spec.read_only);
+        assert_eq!(
+            pending(&changed, 0),
+            ["command", "entrypoint", "read-only", "user", "workdir"]
+        );
+        let own = UpdateRequest {
+            remove_entrypoint: true,
+            command: Some(Vec::new()),
+            workdir: Some(String::new()),
+            user: Some(String::new()),
+            read_only: Some(false),
+            ..UpdateRequest::default()
+        };
+        assert_eq!(apply(&changed, own).unwrap().spec, record().spec);
+        let mut ephemeral = record();
+        ephemeral.spec.ephemeral = true;
+        let command = UpdateRequest {
+            command: words("sleep"),
+            ..UpdateRequest::default()
+        };
+        let refused = apply(&ephemeral, command);
+        assert_eq!(refused, Err(SpecError::EphemeralCommand));
     }
 
     #[test]

@@ -34,8 +34,6 @@ pub enum ExpandError {
         path: String,
         why: &'static str,
     },
-    #[error("an ephemeral instance has no command of its own; it is given one by exec")]
-    EphemeralCommand,
 }
 
 impl ExpandError {
@@ -43,9 +41,7 @@ impl ExpandError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Kit(error) => error.fault(),
-            Self::Spec(_) | Self::EphemeralCommand => {
-                Fault::from_error(Symbol::InvalidArgument, self)
-            }
+            Self::Spec(_) => Fault::from_error(Symbol::InvalidArgument, self),
             Self::Sandbox { .. } => Fault::from_error(Symbol::KitBroken, self),
         }
     }
@@ -62,7 +58,7 @@ pub fn expand(
     host: &Host,
 ) -> Result<InstanceSpec, ExpandError> {
     if request.ephemeral && request.command.as_ref().is_some_and(|c| !c.is_empty()) {
-        return Err(ExpandError::EphemeralCommand);
+        return Err(SpecError::EphemeralCommand.into());
     }
     let mut spec = match kit {
         Some(kit) => of_kit(kit, handle, host)?,

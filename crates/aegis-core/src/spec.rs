@@ -202,6 +202,10 @@ pub enum SpecError {
     Memory(u32),
     #[error("the disk of {0} MiB is outside {MIN_DISK_MIB} to {MAX_DISK_MIB} MiB")]
     Disk(u32),
+    #[error("the disk of {before} MiB cannot become one of {mib} MiB: a disk only grows")]
+    DiskShrinks { before: u32, mib: u32 },
+    #[error("an ephemeral instance has no command of its own; it is given one by exec")]
+    EphemeralCommand,
     #[error("the number of CPUs is {0}, outside 1 to {MAX_CPUS}")]
     Cpus(u32),
     #[error("'{0}' is not an accelerator; known are auto, kvm, hvf and tcg")]

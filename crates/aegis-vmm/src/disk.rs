@@ -8,17 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::tools::MKE2FS;
 use aegis_core::vm_spec::Disk;
 use tokio::process::Command;
-
-/// Where mke2fs may be: Debian keeps it in /usr/sbin, which is not in the PATH
-/// of users.
-const MKE2FS: [&str; 4] = [
-    "/usr/sbin/mke2fs",
-    "/sbin/mke2fs",
-    "/usr/bin/mke2fs",
-    "/usr/local/sbin/mke2fs",
-];
 
 /// Most of mke2fs's words that an error repeats, in characters.
 const LAST_WORDS: usize = 300;
@@ -28,6 +20,12 @@ const LAST_WORDS: usize = 300;
 pub enum DiskError {
     #[error("cannot make the disk {path}")]
     Make {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make the disk {path} longer")]
+    Lengthen {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -51,7 +49,9 @@ pub enum DiskError {
 impl From<DiskError> for Fault {
     fn from(error: DiskError) -> Self {
         let full = match &error {
-            DiskError::Make { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            DiskError::Make { source, .. } | DiskError::Lengthen { source, .. } => {
+                source.kind() == io::ErrorKind::StorageFull
+            }
             DiskError::Format { last_words, .. } => last_words.contains("No space left"),
             DiskError::NoMke2fs { .. } | DiskError::Start { .. } => false,
         };
@@ -68,13 +68,15 @@ impl From<DiskError> for Fault {
 }
 
 /// Makes the disk if it is missing. It appears under its name only when it is
-/// whole: a crash leaves at most a file that the next call overwrites.
+/// whole: a crash leaves at most a file that the next call overwrites. One that is too
+/// small is made longer; the guest makes its file system larger then.
 ///
 /// # Errors
-/// Why it could not be made; a disk that exists is never touched.
+/// Why it could not be made or made longer.
 pub async fn ensure(disk: &Disk) -> Result<(), DiskError> {
-    if disk.path.exists() {
-        return Ok(());
+    let found = fs::metadata(&disk.path);
+    if let Ok(found) = found {
+        return lengthen(disk, found.len());
     }
     let make = |source| DiskError::Make {
         path: disk.path.clone(),
@@ -93,9 +95,22 @@ pub async fn ensure(disk: &Disk) -> Result<(), DiskError> {
     publish(file, &unfinished, &disk.path).await.map_err(make)
 }
 
+fn lengthen(disk: &Disk, size: u64) -> Result<(), DiskError> {
+    if size >= disk.size {
+        return Ok(());
+    }
+    let file = OpenOptions::new().write(true).open(&disk.path);
+    file.and_then(|file| file.set_len(disk.size))
+        .map_err(|source| DiskError::Lengthen {
+            path: disk.path.clone(),
+            source,
+        })
+}
+
 async fn format(disk: &Path, file: &Path) -> Result<(), DiskError> {
     let program = MKE2FS
-        .into_iter()
+        .places
+        .iter()
         .find(|program| Path::new(program).exists())
         .ok_or_else(|| DiskError::NoMke2fs {
             path: disk.to_owned(),
@@ -152,7 +167,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     #[tokio::test]
-    async fn a_missing_disk_is_made_sparse_and_an_existing_one_is_kept() {
+    async fn a_missing_disk_is_made_sparse_and_an_existing_one_only_grows() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk {
             path: dir.path().join("disk.img"),
@@ -165,9 +180,17 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         let magic = &fs::read(&disk.path).unwrap()[1080..1082];
         assert_eq!(magic, 0xEF53_u16.to_le_bytes());
+        let sized = async |size| {
+            let path = disk.path.clone();
+            ensure(&Disk { path, size }).await.unwrap();
+            let file = fs::read(&disk.path).unwrap();
+            assert_eq!(&file[..4], b"mine");
+            file.len()
+        };
         fs::write(&disk.path, b"mine").unwrap();
-        ensure(&disk).await.unwrap();
-        assert_eq!(fs::read(&disk.path).unwrap(), b"mine");
+        assert_eq!(sized(4).await, 4);
+        assert_eq!(sized(4096).await, 4096);
+        assert_eq!(sized(1).await, 4096);
     }
 
     #[tokio::test]

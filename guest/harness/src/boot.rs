@@ -17,6 +17,7 @@ use nix::unistd::sethostname;
 
 use crate::network;
 
+mod grow;
 mod memory;
 mod places;
 mod root;

@@ -12,15 +12,16 @@ use super::{outcome_of, to_json};
 use crate::cli::Context;
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::flags::{LabelFlags, LimitChanges, parse_memory};
+use crate::flags::{LabelFlags, LimitChanges, RootFs, entrypoint, parse_memory};
 use crate::job;
 
 /// Change the settings of an instance, all that are given or none
 ///
-/// The limits apply at once, to a VM that runs too. Memory, CPUs and variables
-/// are those of a guest: they apply when its VM starts next, and `instance
+/// The limits apply at once, to a VM that runs too. Memory, CPUs, disk, variables and
+/// the command are those of a guest: they apply when its VM starts next, and `instance
 /// info` shows them as waiting until then. So do the restart policy and the ports,
-/// which apply at once where no VM runs.
+/// which apply at once where no VM runs. Another image needs `instance start
+/// --replace`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The instance
@@ -31,6 +32,24 @@ pub(crate) struct Args {
     /// Virtual CPUs
     #[arg(long, value_name = "N")]
     cpus: Option<u32>,
+    /// Most that the guest may write to its disk: more than before
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    disk: Option<u32>,
+    /// Whether programs may write to the root: rw or ro
+    #[arg(long, value_name = "ro|rw")]
+    rootfs: Option<RootFs>,
+    /// Run this in place of the image's entry point; '' for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Run the image's own entry point again
+    #[arg(long, conflicts_with = "entrypoint")]
+    entrypoint_remove: bool,
+    /// Start in this directory of the guest; '' for the image's choice
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Run as this user of the guest; '' for the image's choice
+    #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
+    user: Option<String>,
     /// What follows the end of its command: no, on-failure[:N], always or unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<RestartPolicy>,
@@ -53,13 +72,32 @@ pub(crate) struct Args {
     /// Remove a variable
     #[arg(long, value_name = "KEY")]
     env_remove: Vec<String>,
+    /// Run the image's own command again
+    #[arg(long, conflicts_with = "command")]
+    command_remove: bool,
+    /// Run the new command without a terminal
+    #[arg(long, requires = "command")]
+    no_terminal: bool,
+    /// The command it runs after boot, and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
 }
 
 impl Args {
     fn request(&self) -> Result<UpdateRequest, Failure> {
+        let given = self.command_remove || !self.command.is_empty();
+        let command = given.then(|| self.command.clone());
         let request = UpdateRequest {
             memory_mib: self.memory,
             cpus: self.cpus,
+            disk_mib: self.disk,
+            read_only: self.rootfs.map(RootFs::is_read_only),
+            entrypoint: self.entrypoint.as_deref().map(entrypoint),
+            remove_entrypoint: self.entrypoint_remove,
+            terminal: command.is_some().then_some(!self.no_terminal),
+            command,
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
             restart: self.restart,
             ports: self.expose.clone(),
             remove_ports: self.expose_remove.clone(),

@@ -17,6 +17,22 @@ pub struct UpdateRequest {
     /// Guest memory in MiB.
     pub memory_mib: Option<u32>,
     pub cpus: Option<u32>,
+    /// Most that the guest may write to its disk, in MiB; not less than before.
+    pub disk_mib: Option<u32>,
+    /// The root is read-only.
+    pub read_only: Option<bool>,
+    /// Words in place of the image's entry point; none mean that there is none.
+    pub entrypoint: Option<Vec<String>>,
+    /// The image's own entry point counts again.
+    pub remove_entrypoint: bool,
+    /// The words of the command; none mean the image's own.
+    pub command: Option<Vec<String>>,
+    /// The command runs on a terminal.
+    pub terminal: Option<bool>,
+    /// Empty means the image's choice.
+    pub workdir: Option<String>,
+    /// Empty means the image's choice.
+    pub user: Option<String>,
     pub restart: Option<RestartPolicy>,
     /// Opened beside those that are there; one that listens at the same address and
     /// port of the host takes the place of the other.
@@ -48,6 +64,18 @@ impl UpdateRequest {
         let mut dict = Dict::new();
         put_some(&mut dict, "memory", self.memory_mib);
         put_some(&mut dict, "cpus", self.cpus);
+        put_some(&mut dict, "disk", self.disk_mib);
+        put_some(&mut dict, "read-only", self.read_only);
+        put_some(&mut dict, "entrypoint", self.entrypoint.clone());
+        put_some(
+            &mut dict,
+            "remove-entrypoint",
+            self.remove_entrypoint.then_some(true),
+        );
+        put_some(&mut dict, "command", self.command.clone());
+        put_some(&mut dict, "terminal", self.terminal);
+        put_some(&mut dict, "workdir", self.workdir.clone());
+        put_some(&mut dict, "user", self.user.clone());
         let restart = self.restart.map(|policy| policy.to_string());
         put_some(&mut dict, "restart", restart);
         put_words(&mut dict, "ports", &self.ports);
@@ -74,6 +102,14 @@ impl UpdateRequest {
         let request = Self {
             memory_mib: reader.take("memory")?,
             cpus: reader.take("cpus")?,
+            disk_mib: reader.take("disk")?,
+            read_only: reader.take("read-only")?,
+            entrypoint: reader.take("entrypoint")?,
+            remove_entrypoint: reader.take("remove-entrypoint")?.unwrap_or_default(),
+            command: reader.take("command")?,
+            terminal: reader.take("terminal")?,
+            workdir: reader.take("workdir")?,
+            user: reader.take("user")?,
             restart: reader.parse("restart")?,
             ports: reader.parse_all("ports")?,
             remove_ports: reader.parse_all("remove-ports")?,
@@ -107,6 +143,14 @@ mod tests {
         let request = UpdateRequest {
             memory_mib: Some(512),
             cpus: Some(2),
+            disk_mib: Some(16384),
+            read_only: Some(true),
+            entrypoint: Some(vec!["tini".into()]),
+            remove_entrypoint: true,
+            command: Some(Vec::new()),
+            terminal: Some(false),
+            workdir: Some(String::new()),
+            user: Some("1000".into()),
             restart: Some(RestartPolicy::Always),
             ports: vec!["8080:80".parse().unwrap()],
             remove_ports: vec!["127.0.0.1:8081".parse().unwrap()],

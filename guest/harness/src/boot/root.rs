@@ -11,6 +11,9 @@ use aegis_link::message::{Root, Upper};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, chroot};
 
+use super::grow;
+use crate::console::say;
+
 /// Places in the initramfs, which nobody sees after the switch. The paths of all
 /// layers have to fit into one page of mount options.
 const LAYERS: &str = "/layers";
@@ -145,12 +148,16 @@ fn mount_writable(upper: &Upper) -> Result<Option<File>, RootError> {
                 MsFlags::MS_NOATIME,
                 "discard",
             )?;
-            OpenOptions::new()
+            let mounted = OpenOptions::new()
                 .read(true)
                 .custom_flags(libc::O_DIRECTORY)
                 .open(WRITABLE)
-                .map(Some)
-                .map_err(RootError::Open)
+                .map_err(RootError::Open)?;
+            // A guest with less room than it may have is better than none.
+            if let Err(error) = grow::to_device(&mounted, &device) {
+                say(&format!("aegis-harness: the disk cannot grow: {error}"));
+            }
+            Ok(Some(mounted))
         }
     }
 }
