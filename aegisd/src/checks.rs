@@ -11,6 +11,7 @@ use aegis_bus::manager::CheckStatus::{Fail, Ok as Good, Warn};
 use aegis_bus::manager::{CheckRow, CheckStatus};
 use aegis_core::fault::chain;
 use aegis_core::layout::Mode;
+use aegis_core::tools::{MKE2FS, SQFSTAR, Tool};
 
 use crate::effects;
 use crate::engine::Engine;
@@ -28,6 +29,13 @@ const VIRTIOFSD_DIRS: [&str; 4] = [
     "/usr/lib",
     "/usr/lib/qemu",
     "/usr/local/libexec",
+];
+/// Where distributions keep the certificates they trust.
+const CERTIFICATES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
 ];
 /// How long a program may take to tell its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,6 +65,9 @@ pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     rows.push(kernel(&shared.host));
     rows.push(guest_files(&shared.host));
     rows.push(virtiofsd(&shared.host).await);
+    rows.push(tool("images", SQFSTAR, "layers of images are made by"));
+    rows.push(tool("disks", MKE2FS, "disks of instances are made by"));
+    rows.push(certificates());
     rows.push(space(&shared.host));
     rows.push(registry(engine));
     rows
@@ -254,6 +265,36 @@ async fn virtiofsd(host: &Host) -> CheckRow {
             Warn,
             "shared by 9p: there is no virtiofsd",
             hint,
+        ),
+    }
+}
+
+fn tool(id: &str, tool: Tool, purpose: &str) -> CheckRow {
+    let found = tool.places.iter().find(|path| Path::new(path).is_file());
+    match found {
+        Some(path) => row(id, Good, format!("{purpose} {path}"), ""),
+        None => {
+            let summary = format!("{} is not installed", tool.name);
+            let hint = format!("install the package {}", tool.package);
+            row(id, Fail, summary, &hint)
+        }
+    }
+}
+
+fn certificates() -> CheckRow {
+    let is_there = |path: &&&str| Path::new(path).metadata().is_ok_and(|file| file.len() > 0);
+    match CERTIFICATES.iter().find(is_there) {
+        Some(path) => row(
+            "certificates",
+            Good,
+            format!("registries are checked with {path}"),
+            "",
+        ),
+        None => row(
+            "certificates",
+            Warn,
+            "there are no certificates to check registries with",
+            "install the package ca-certificates",
         ),
     }
 }

@@ -7,6 +7,10 @@ use aegis_tests::seat::Seat;
 use aegis_tests::wait::wait_until;
 use anyhow::Result;
 
+/// Ends when it gets the image's STOPSIGNAL, not by SIGTERM.
+const ASKED: &str = "trap \"echo asked by its own signal; exit 0\" USR1; trap : TERM; \
+     while :; do sleep 0.2; done";
+
 /// Three layers: one takes a file away that the one below it has.
 fn app() -> Result<Layout> {
     Layout::make(
@@ -15,7 +19,7 @@ fn app() -> Result<Layout> {
             "rm etc/gone; printf '#!/bin/sh\\necho entry \"$@\"; exec \"$@\"\\n' >entry; chmod 755 entry",
         ],
         "--config.entrypoint /entry --config.cmd id --config.env GREETING=hi \
-         --config.workingdir /data/x --config.user www",
+         --config.workingdir /data/x --config.user www --config.stopsignal SIGUSR1",
     )
 }
 
@@ -79,7 +83,7 @@ fn life(systemd: Systemd, seat: impl Fn(&Machine) -> Seat<'_>, port: u16) -> Res
     let instance = Instance::start(
         seat,
         "img",
-        &format!("--image {host}/app:v1 --disk 64M -- sh -c 'while :; do sleep 1; done'"),
+        &format!("--image {host}/app:v1 --disk 64M -- sh -c '{ASKED}'"),
     )?;
     seat.aegis_ok(&format!("image rm {host}/app:v2"))?;
     let used = seat.aegis(&format!("image rm {host}/app:v1"))?;
@@ -88,6 +92,8 @@ fn life(systemd: Systemd, seat: impl Fn(&Machine) -> Seat<'_>, port: u16) -> Res
     seat.aegis_ok("image prune --all")?;
     assert_eq!(instance.exec_ok("cat /etc/two")?, "two");
     instance.act("stop")?;
+    let log = seat.aegis_ok("logs img")?;
+    assert!(log.ends_with("asked by its own signal"), "{log}");
     assert_eq!(instance.exec_ok("cat /etc/two")?, "two");
     instance.delete()?;
     seat.aegis_ok("image prune --all")?;
@@ -100,6 +106,14 @@ fn life(systemd: Systemd, seat: impl Fn(&Machine) -> Seat<'_>, port: u16) -> Res
     assert_eq!(left.text(), "");
     Ok(())
 }
+
+/// A whole manifest as kits of others are written.
+const AGENT_KIT: &str = r#"{"name":"agent","version":"0.1.0","description":"…","usage":"…",
+ "config":[{"path":".aegis/agent.json","label":"Agent","default":{}}],
+ "instance_daemons":[{"binary":"aegis-gateway","config":{"path":"gateway.json","label":"Gateway","default":{}}}],
+ "image":{"base":"python:3.12-alpine","inject":["aegis-agent"]},
+ "defaults":{"command":["aegis-agent"],"capabilities":{"spawn":true,"spawn_depth":2,"max_children":5,"allowed_images":["*"],
+   "max_memory_mb":1024,"max_vcpus":2,"max_expose_ports":5,"allowed_secrets":["*"]}}}"#;
 
 #[test]
 fn a_pull_outlives_aegisd_and_a_kit_has_the_image_of_a_mirror() -> Result<()> {
@@ -131,26 +145,26 @@ fn a_pull_outlives_aegisd_and_a_kit_has_the_image_of_a_mirror() -> Result<()> {
         Ok(seat.aegis_ok("image list")?.contains("python:3.12-alpine"))
     })?;
 
-    let manifest = r#"{
-        "name": "agentlike", "version": "0.1.0",
-        "image": {"base": "python:3.12-alpine", "inject": ["agent-tool"]},
-        "defaults": {"command": ["agent-tool"], "capabilities": {"spawn": true}}
-    }"#;
     let kits = seat.kits();
     machine.write_file(
         seat.user(),
-        &format!("{kits}/agentlike.json"),
-        manifest.as_bytes(),
+        &format!("{kits}/agent.json"),
+        AGENT_KIT.as_bytes(),
     )?;
-    let tool = b"#!/bin/sh\necho tool in $(ls /data); sleep 100\n";
-    let bin = ".local/bin/agent-tool";
-    machine.write_file(seat.user(), bin, tool)?;
-    seat.run(&format!("chmod 755 {bin}"))?.success()?;
+    let agent = "#!/bin/sh\necho agent with $(ls /data) and $(cat /workspace/.aegis/agent.json)\nsleep 100\n";
+    let gateway = "#!/bin/sh\necho gateway up\nsleep 100\n";
+    for (name, script) in [("aegis-agent", agent), ("aegis-gateway", gateway)] {
+        let bin = format!(".local/bin/{name}");
+        machine.write_file(seat.user(), &bin, script.as_bytes())?;
+        seat.run(&format!("chmod 755 {bin}"))?.success()?;
+    }
     seat.aegis_ok("image rm python:3.12-alpine")?;
-    let instance = Instance::start(seat, "kitted", "--kit agentlike")?;
-    wait_until(DEADLINE, "the kit's command to speak", || {
-        Ok(seat.aegis_ok("logs kitted")?.contains("tool in /data"))
-    })?;
+    let instance = Instance::start(seat, "kitted", "--kit agent")?;
+    for words in ["agent with /data and {}", "gateway up"] {
+        wait_until(DEADLINE, words, || {
+            Ok(seat.aegis_ok("logs kitted")?.contains(words))
+        })?;
+    }
     instance.delete()
 }
 

@@ -23,6 +23,7 @@
 //! | [`state`] | what an instance is, derived from intent, unit and VM |
 //! | [`control`] | the control socket of a VM's owner |
 //! | [`door`] | how an API socket is brought to aegisd |
+//! | [`tools`] | where programs of others may be |
 //! | [`fault`] | errors that cross a process boundary |
 
 pub mod capabilities;
@@ -44,5 +45,6 @@ pub mod restart;
 pub mod secret;
 pub mod spec;
 pub mod state;
+pub mod tools;
 pub mod units;
 pub mod vm_spec;

@@ -8,17 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::tools::SQFSTAR;
 use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::Command;
 
-/// Where sqfstar (squashfs-tools 4.5) may be.
-const SQFSTAR: [&str; 4] = [
-    "/usr/bin/sqfstar",
-    "/usr/local/bin/sqfstar",
-    "/opt/homebrew/bin/sqfstar",
-    "/home/linuxbrew/.linuxbrew/bin/sqfstar",
-];
 /// The layer and what it was made of, in the instance's folder.
 const IMAGE: &str = "inject.squashfs";
 const STAMP: &str = "inject.stamp";
@@ -121,7 +115,7 @@ async fn stamp_of(programs: &[PathBuf]) -> Result<String, InjectError> {
 }
 
 async fn make(image: &Path, programs: &[PathBuf]) -> Result<(), InjectError> {
-    let tool = SQFSTAR.into_iter().find(|tool| Path::new(tool).exists());
+    let tool = SQFSTAR.places.iter().find(|tool| Path::new(tool).exists());
     let tool = tool.ok_or(InjectError::NoTool)?;
     let fresh = image.with_extension("new");
     let failed = |source| InjectError::Make {

@@ -11,19 +11,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use aegis_core::tools::SQFSTAR;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::tree::Attributes;
 use super::{LayerError, superblock};
 
-/// Where it may be.
-const SQFSTAR: [&str; 4] = [
-    "/usr/bin/sqfstar",
-    "/usr/local/bin/sqfstar",
-    "/opt/homebrew/bin/sqfstar",
-    "/home/linuxbrew/.linuxbrew/bin/sqfstar",
-];
 /// How blocks are packed. An emulated guest reads these at twice the speed of zstd's
 /// at any level and nearly at that of plain ones, which take twice the space; and
 /// they are made in a twentieth of the time of zstd's at the only level that sqfstar
@@ -60,7 +54,7 @@ impl<'a> Sqfstar<'a> {
         root: &'a Attributes,
         cancelled: &'a AtomicBool,
     ) -> Result<Self, LayerError> {
-        let tool = SQFSTAR.into_iter().find(|tool| Path::new(tool).exists());
+        let tool = SQFSTAR.places.iter().find(|tool| Path::new(tool).exists());
         let tool = tool.ok_or(LayerError::NoTool)?;
         let absolute = std::path::absolute(to).map_err(LayerError::make(to))?;
         let mut child = Command::new(tool)
