@@ -1,60 +1,19 @@
-//! Images made by umoci and skopeo, served by Debian's docker-registry in a machine.
+//! Images in Debian's docker-registry, in a machine.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::instance::DEADLINE;
+use crate::layout::{Layout, shell};
 use crate::machine::User;
 use crate::seat::Seat;
 use crate::wait::wait_until;
 
 /// Its program, which needs nothing but the C library.
 const PROGRAM: &str = "/usr/bin/docker-registry";
-
-/// An OCI layout on this host, with one image made of layers.
-#[derive(Debug)]
-pub struct Layout {
-    folder: TempDir,
-}
-
-impl Layout {
-    /// An image `layout:v1` whose lowest layer is busybox, with one layer more for each
-    /// script, which runs in the root of the files so far, and with these settings of
-    /// `umoci config`.
-    ///
-    /// # Errors
-    /// umoci fails.
-    pub fn make(scripts: &[&str], config: &str) -> Result<Self> {
-        let folder = tempfile::tempdir().context("making a folder")?;
-        let this = Self { folder };
-        this.shell("umoci init --layout layout && umoci new --image layout:v1")?;
-        let base = "mkdir -p bin dev etc proc sys tmp && cp /bin/busybox bin/ && \
-            for name in $(bin/busybox --list); do ln -s busybox bin/$name || true; done && \
-            echo 'root:x:0:0::/root:/bin/sh' >etc/passwd";
-        for script in [base].iter().chain(scripts) {
-            this.shell(&format!(
-                "umoci unpack --image layout:v1 bundle >/dev/null && \
-                 (cd bundle/rootfs && {script}) && \
-                 umoci repack --image layout:v1 bundle >/dev/null && rm -rf bundle"
-            ))?;
-        }
-        this.shell(&format!("umoci config --image layout:v1 {config}"))?;
-        Ok(this)
-    }
-
-    /// Where it lies.
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join("layout")
-    }
-
-    fn shell(&self, line: &str) -> Result<()> {
-        shell(self.folder.path(), line)
-    }
-}
 
 /// A registry in a machine, as a unit of the seat's user.
 #[derive(Debug)]
@@ -176,17 +135,4 @@ impl<'a> Registry<'a> {
         server.wait().context("waiting for the registry")?;
         copied.map(|()| folder)
     }
-}
-
-fn shell(folder: &Path, line: &str) -> Result<()> {
-    let output = Command::new("sh")
-        .args(["-ec", line])
-        .current_dir(folder)
-        .output()
-        .context("running sh")?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("`{line}` failed: {words}");
-    }
-    Ok(())
 }
