@@ -71,13 +71,7 @@ impl<'a> Registry<'a> {
             self.port
         );
         self.seat.run(&line)?.success()?;
-        let asks = format!(
-            "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {}))'",
-            self.port
-        );
-        wait_until(DEADLINE, "the registry to listen", || {
-            Ok(self.seat.run(&asks)?.code() == 0)
-        })
+        wait_for_port(self.seat, self.port)
     }
 
     /// Ends it.
@@ -135,4 +129,95 @@ impl<'a> Registry<'a> {
         server.wait().context("waiting for the registry")?;
         copied.map(|()| folder)
     }
+}
+
+/// A slow connection to a registry, as a unit of the seat's user.
+#[derive(Debug)]
+pub struct SlowRegistry<'a> {
+    seat: Seat<'a>,
+    port: u16,
+    behind: u16,
+    rate: u32,
+}
+
+impl<'a> SlowRegistry<'a> {
+    /// Bytes a second of each connection to a registry, by way of another port.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(registry: &Registry<'a>, port: u16, rate: u32) -> Result<Self> {
+        let this = Self {
+            seat: registry.seat,
+            port,
+            behind: registry.port,
+            rate,
+        };
+        let proxy = include_bytes!("../clients/slow_proxy.py");
+        let machine = this.seat.machine();
+        machine.write_file(this.seat.user(), SLOW_PROXY, proxy)?;
+        this.resume()?;
+        Ok(this)
+    }
+
+    /// What comes before the name of an image of it.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Lets it be reached again.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn resume(&self) -> Result<()> {
+        let Self {
+            port, behind, rate, ..
+        } = self;
+        let line = format!(
+            "systemd-run --user --quiet --collect --unit slow-{port} \
+             python3 {SLOW_PROXY} {port} {behind} {rate}"
+        );
+        self.seat.run(&line)?.success()?;
+        wait_for_port(self.seat, self.port)
+    }
+
+    /// Cuts all connections, and lets nobody connect.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn cut(&self) -> Result<()> {
+        let line = format!("kill --signal=KILL slow-{0}.service", self.port);
+        self.seat.systemctl(&line)?.success()?;
+        let unit = format!("slow-{}.service", self.port);
+        wait_until(DEADLINE, "the connection to be cut", || {
+            Ok(self.seat.active_state(&unit)? == "inactive")
+        })
+    }
+
+    /// The paths that were asked for, in order.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn requests(&self) -> Result<Vec<String>> {
+        let said = self
+            .seat
+            .journal(&format!("slow-{}.service", self.port), "cat")?;
+        let path = |line: &str| Some(line.strip_prefix("GET ")?.split(' ').next()?.to_owned());
+        Ok(said.lines().filter_map(path).collect())
+    }
+}
+
+/// Where its program is in a machine.
+const SLOW_PROXY: &str = "/tmp/slow_proxy.py";
+
+/// Waits until somebody listens at a port of loopback.
+///
+/// # Errors
+/// Nobody does.
+pub fn wait_for_port(seat: Seat<'_>, port: u16) -> Result<()> {
+    let asks =
+        format!("python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}))'");
+    wait_until(DEADLINE, "a port to listen", || {
+        Ok(seat.run(&asks)?.code() == 0)
+    })
 }
