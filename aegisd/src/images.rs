@@ -133,26 +133,33 @@ impl Images {
             path: root.clone(),
             source,
         };
-        if !root.is_dir() {
-            effects::make_folders(&root).map_err(failed)?;
-            effects::protect(&root, 0o700).map_err(failed)?;
-            if let Some(owner) = host.unit_owner {
-                effects::give(&root, owner.uid, owner.gid).map_err(failed)?;
+        let store = Store::at(&root);
+        for folder in [&root, &store.work_folder()] {
+            if !folder.is_dir() {
+                effects::make_folders(folder).map_err(failed)?;
+                effects::protect(folder, 0o700).map_err(failed)?;
+                if let Some(owner) = host.unit_owner {
+                    effects::give(folder, owner.uid, owner.gid).map_err(failed)?;
+                }
             }
         }
         let plain = plain(host, &root).map_err(failed)?;
-        let store = Store::at(root);
-        if let Err(error) = store.sweep() {
-            tracing::warn!("what an earlier pull left stays: {error}, ignoring");
-        }
         let images = Self {
             store,
             board,
             plain,
             stays: tokio::sync::RwLock::default(),
         };
+        images.sweep();
         images.show();
         Ok(images)
+    }
+
+    /// Removes what pulls left that did not end. Blocks.
+    fn sweep(&self) {
+        if let Err(error) = self.store.sweep() {
+            tracing::warn!("what an earlier pull left stays: {error}, ignoring");
+        }
     }
 
     /// Shows what pulls bring that an earlier aegisd began.

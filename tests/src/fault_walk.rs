@@ -1,5 +1,6 @@
-//! The walk over the fault points of aegisd: every operation once with its points
-//! recorded, then again for each point, with aegisd killed or refused there.
+//! The walk over the fault points of aegisd and of the program that pulls images:
+//! every operation once with its points recorded, then again for each point, with the
+//! program killed or refused there.
 //!
 //! ```text
 //!  record: prepare ─► act ─► points passed
@@ -24,6 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::agreement::{recorded, wait_for_agreement};
 use crate::instance::{DEADLINE, Instance};
 use crate::kit;
+use crate::layout::Layout;
 use crate::machine::User;
 use crate::seat::Seat;
 use crate::session::Session;
@@ -49,10 +51,34 @@ pub enum Extent {
     Within(Duration),
 }
 
+/// Whose points they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Program {
+    Aegisd,
+    /// The one that pulls images.
+    Puller,
+}
+
+impl Program {
+    const ALL: [Self; 2] = [Self::Aegisd, Self::Puller];
+
+    /// A file of the test's that the program looks for.
+    fn file(self, seat: Seat<'_>, name: &str) -> String {
+        match self {
+            Self::Aegisd => format!("{}/{name}", seat.home()),
+            Self::Puller => format!("{}/images/{name}", seat.home()),
+        }
+    }
+}
+
+/// The points that an operation passes in one program.
+type Points = (Program, Vec<(String, When)>);
+
 /// One accident to be tried.
 #[derive(Clone, Debug)]
 struct Trial {
     operation: &'static Operation,
+    program: Program,
     order: Order,
 }
 
@@ -81,22 +107,25 @@ pub fn walk(seat: Seat<'_>, extent: Extent, only: &str) -> Result<Report> {
 }
 
 /// A kill at each passage of each point, and each error before it.
-fn trials_of(operation: &'static Operation, points: &[(String, When)]) -> Vec<Trial> {
+fn trials_of(operation: &'static Operation, points: &[Points]) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (name, when, nth) in nth_passages(points) {
-        let mut actions = vec![Action::Kill];
-        if when == When::Before {
-            actions.extend(Errno::ALL.map(Action::Fail));
+    for (program, points) in points {
+        for (name, when, nth) in nth_passages(points) {
+            let mut actions = vec![Action::Kill];
+            if when == When::Before {
+                actions.extend(Errno::ALL.map(Action::Fail));
+            }
+            trials.extend(actions.into_iter().map(|action| Trial {
+                operation,
+                program: *program,
+                order: Order {
+                    action,
+                    name: name.clone(),
+                    when,
+                    nth,
+                },
+            }));
         }
-        trials.extend(actions.into_iter().map(|action| Trial {
-            operation,
-            order: Order {
-                action,
-                name: name.clone(),
-                when,
-                nth,
-            },
-        }));
     }
     trials
 }
@@ -109,13 +138,14 @@ fn first_of_each_kind_first(trials: Vec<Trial>) -> Vec<Trial> {
         let kill = trial.order.action == Action::Kill;
         met.insert((
             trial.operation.name,
+            trial.program,
             trial.order.name.clone(),
             trial.order.when,
             kill,
         ))
     };
     let (mut first, mut rest): (Vec<_>, Vec<_>) = trials.into_iter().partition(is_new);
-    let name = |trial: &Trial| format!("{} {}", trial.operation.name, trial.order);
+    let name = |trial: &Trial| format!("{trial:?}");
     shuffle(&mut first, name);
     shuffle(&mut rest, name);
     first.extend(rest);
@@ -127,11 +157,12 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Lets aegisd's points act and sets up what operations need.
+    /// Lets the programs' points act and sets up what operations need.
     fn begin(seat: Seat<'a>) -> Result<Self> {
         seat.systemctl(&format!("set-environment {SWITCH}=1"))?
             .success()?;
         kit::install(seat, "walk", &["shell-gateway", "told-daemon"])?;
+        Layout::make(&["echo two >etc/two"], "--config.cmd id")?.put(seat, "walk-image")?;
         let walk = Self { seat };
         walk.clean_up()?;
         Ok(walk)
@@ -151,7 +182,9 @@ impl<'a> Walk<'a> {
             let points = self
                 .record(operation)
                 .with_context(|| format!("recording {}", operation.name))?;
-            report.recorded(operation.name, &points);
+            for (_, points) in &points {
+                report.recorded(operation.name, points);
+            }
             trials.extend(trials_of(operation, &points));
         }
         if let Extent::Within(_) = extent {
@@ -191,7 +224,8 @@ impl<'a> Walk<'a> {
     fn clean_up(&self) -> Result<()> {
         let (home, kits) = (self.seat.home(), self.seat.kits());
         self.root(&format!(
-            "rm -f {home}/{ORDER} {home}/{RECORD} {home}/instances/*/{RECORD}"
+            "rm -f {home}/{ORDER} {home}/{RECORD} {home}/images/{ORDER} \
+             {home}/images/{RECORD} {home}/instances/*/{RECORD}"
         ))?;
         self.seat.systemctl("restart aegisd.service")?.success()?;
         self.seat.wait_for_aegisd()?;
@@ -211,23 +245,32 @@ impl<'a> Walk<'a> {
     }
 
     /// The points that an operation passes when nothing happens to it.
-    fn record(&self, operation: &'static Operation) -> Result<Vec<(String, When)>> {
+    fn record(&self, operation: &'static Operation) -> Result<Vec<Points>> {
         operation.prepare(self.seat)?;
-        let record = format!("{}/{RECORD}", self.seat.home());
-        self.user(&format!(": >'{record}'"))?;
+        let record = |program: Program| program.file(self.seat, RECORD);
+        for program in Program::ALL {
+            self.user(&format!(": >'{}'", record(program)))?;
+        }
         operation.act(self.seat)?.success()?;
         operation.wait_for(self.seat, Fate::Done)?;
-        let text = self.seat.machine().read_file(&record)?;
-        self.root(&format!("rm '{record}'"))?;
-        read_record(&text)
+        let read = |program| {
+            let text = self.seat.machine().read_file(&record(program))?;
+            self.root(&format!("rm '{}'", record(program)))?;
+            Ok((program, read_record(&text)?))
+        };
+        Program::ALL.into_iter().map(read).collect()
     }
 
     /// Has one accident happen; returns whether its point was reached.
     fn attempt(&self, trial: &Trial) -> Result<bool> {
-        let Trial { operation, order } = trial;
+        let Trial {
+            operation,
+            program,
+            order,
+        } = trial;
         operation.prepare(self.seat).context("preparing")?;
         let aegisd = self.seat.main_pid("aegisd.service")?;
-        let path = format!("{}/{ORDER}", self.seat.home());
+        let path = program.file(self.seat, ORDER);
         let place = format!("printf %s '{order}' >'{path}.new' && mv '{path}.new' '{path}'");
         self.user(&place)?;
         let told = operation.act(self.seat)?;
@@ -238,9 +281,10 @@ impl<'a> Walk<'a> {
             ensure!(!words.trim().is_empty(), "it failed without a word");
         }
         self.seat.wait_for_aegisd()?;
-        if reached && order.action != Action::Kill && !operation.restarts_aegisd {
+        let spared = *program != Program::Aegisd || order.action != Action::Kill;
+        if reached && spared && !operation.restarts_aegisd {
             let now = self.seat.main_pid("aegisd.service")?;
-            ensure!(now == aegisd, "aegisd ended of an error it was given");
+            ensure!(now == aegisd, "aegisd ended of what was not its end");
         }
         self.root(&format!("rm -f '{path}'"))?;
         wait_for_agreement(self.seat)?;

@@ -1,60 +1,19 @@
-//! Images made by umoci and skopeo, served by Debian's docker-registry in a machine.
+//! Images in Debian's docker-registry, in a machine.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::instance::DEADLINE;
+use crate::layout::{Layout, shell};
 use crate::machine::User;
 use crate::seat::Seat;
 use crate::wait::wait_until;
 
 /// Its program, which needs nothing but the C library.
 const PROGRAM: &str = "/usr/bin/docker-registry";
-
-/// An OCI layout on this host, with one image made of layers.
-#[derive(Debug)]
-pub struct Layout {
-    folder: TempDir,
-}
-
-impl Layout {
-    /// An image `layout:v1` whose lowest layer is busybox, with one layer more for each
-    /// script, which runs in the root of the files so far, and with these settings of
-    /// `umoci config`.
-    ///
-    /// # Errors
-    /// umoci fails.
-    pub fn make(scripts: &[&str], config: &str) -> Result<Self> {
-        let folder = tempfile::tempdir().context("making a folder")?;
-        let this = Self { folder };
-        this.shell("umoci init --layout layout && umoci new --image layout:v1")?;
-        let base = "mkdir -p bin dev etc proc sys tmp && cp /bin/busybox bin/ && \
-            for name in $(bin/busybox --list); do ln -s busybox bin/$name || true; done && \
-            echo 'root:x:0:0::/root:/bin/sh' >etc/passwd";
-        for script in [base].iter().chain(scripts) {
-            this.shell(&format!(
-                "umoci unpack --image layout:v1 bundle >/dev/null && \
-                 (cd bundle/rootfs && {script}) && \
-                 umoci repack --image layout:v1 bundle >/dev/null && rm -rf bundle"
-            ))?;
-        }
-        this.shell(&format!("umoci config --image layout:v1 {config}"))?;
-        Ok(this)
-    }
-
-    /// Where it lies.
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join("layout")
-    }
-
-    fn shell(&self, line: &str) -> Result<()> {
-        shell(self.folder.path(), line)
-    }
-}
 
 /// A registry in a machine, as a unit of the seat's user.
 #[derive(Debug)]
@@ -112,13 +71,7 @@ impl<'a> Registry<'a> {
             self.port
         );
         self.seat.run(&line)?.success()?;
-        let asks = format!(
-            "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {}))'",
-            self.port
-        );
-        wait_until(DEADLINE, "the registry to listen", || {
-            Ok(self.seat.run(&asks)?.code() == 0)
-        })
+        wait_for_port(self.seat, self.port)
     }
 
     /// Ends it.
@@ -178,15 +131,93 @@ impl<'a> Registry<'a> {
     }
 }
 
-fn shell(folder: &Path, line: &str) -> Result<()> {
-    let output = Command::new("sh")
-        .args(["-ec", line])
-        .current_dir(folder)
-        .output()
-        .context("running sh")?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("`{line}` failed: {words}");
+/// A slow connection to a registry, as a unit of the seat's user.
+#[derive(Debug)]
+pub struct SlowRegistry<'a> {
+    seat: Seat<'a>,
+    port: u16,
+    behind: u16,
+    rate: u32,
+}
+
+impl<'a> SlowRegistry<'a> {
+    /// Bytes a second of each connection to a registry, by way of another port.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(registry: &Registry<'a>, port: u16, rate: u32) -> Result<Self> {
+        let this = Self {
+            seat: registry.seat,
+            port,
+            behind: registry.port,
+            rate,
+        };
+        let proxy = include_bytes!("../clients/slow_proxy.py");
+        let machine = this.seat.machine();
+        machine.write_file(this.seat.user(), SLOW_PROXY, proxy)?;
+        this.resume()?;
+        Ok(this)
     }
-    Ok(())
+
+    /// What comes before the name of an image of it.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Lets it be reached again.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn resume(&self) -> Result<()> {
+        let Self {
+            port, behind, rate, ..
+        } = self;
+        let line = format!(
+            "systemd-run --user --quiet --collect --unit slow-{port} \
+             python3 {SLOW_PROXY} {port} {behind} {rate}"
+        );
+        self.seat.run(&line)?.success()?;
+        wait_for_port(self.seat, self.port)
+    }
+
+    /// Cuts all connections, and lets nobody connect.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn cut(&self) -> Result<()> {
+        let line = format!("kill --signal=KILL slow-{0}.service", self.port);
+        self.seat.systemctl(&line)?.success()?;
+        let unit = format!("slow-{}.service", self.port);
+        wait_until(DEADLINE, "the connection to be cut", || {
+            Ok(self.seat.active_state(&unit)? == "inactive")
+        })
+    }
+
+    /// The paths that were asked for, in order.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn requests(&self) -> Result<Vec<String>> {
+        let said = self
+            .seat
+            .journal(&format!("slow-{}.service", self.port), "cat")?;
+        let path = |line: &str| Some(line.strip_prefix("GET ")?.split(' ').next()?.to_owned());
+        Ok(said.lines().filter_map(path).collect())
+    }
+}
+
+/// Where its program is in a machine.
+const SLOW_PROXY: &str = "/tmp/slow_proxy.py";
+
+/// Waits until somebody listens at a port of loopback.
+///
+/// # Errors
+/// Nobody does.
+pub fn wait_for_port(seat: Seat<'_>, port: u16) -> Result<()> {
+    let asks =
+        format!("python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}))'");
+    wait_until(DEADLINE, "a port to listen", || {
+        Ok(seat.run(&asks)?.code() == 0)
+    })
 }

@@ -53,17 +53,19 @@ fn a_vms_owner_and_its_qemu_may_end_at_every_step() -> Result<()> {
     Ok(())
 }
 
-/// The names of aegisd's points: what its source calls `step`, `around` and
-/// `around_async` with.
+/// The names of the points of aegisd and of the program that pulls: what their source
+/// calls `step`, `around` and `around_async` with.
 fn named_in_the_source() -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for file in [
-        "effects.rs",
-        "registry/store.rs",
-        "supervisor/systemd/manager.rs",
-        "vm.rs",
+        "aegisd/src/effects.rs",
+        "aegisd/src/registry/store.rs",
+        "aegisd/src/supervisor/systemd/manager.rs",
+        "aegisd/src/vm.rs",
+        "crates/aegis-image/src/pull.rs",
+        "crates/aegis-image/src/store.rs",
     ] {
-        let path = cache::repository().join("aegisd/src").join(file);
+        let path = cache::repository().join(file);
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let before = names.len();
         for call in ["step(", "around(", "around_async("] {

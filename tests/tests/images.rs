@@ -1,8 +1,9 @@
 //! Images from a real registry, a layout and an archive: pulled, kept, booted, removed.
 
 use aegis_tests::instance::{DEADLINE, Instance};
+use aegis_tests::layout::Layout;
 use aegis_tests::machine::{Machine, Systemd};
-use aegis_tests::registry::{Layout, Registry};
+use aegis_tests::registry::Registry;
 use aegis_tests::seat::Seat;
 use aegis_tests::wait::wait_until;
 use anyhow::Result;

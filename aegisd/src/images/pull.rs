@@ -11,7 +11,7 @@ use aegis_core::fault::Symbol;
 use aegis_core::secret::SecretText;
 use aegis_core::units;
 use aegis_image::name::ImageName;
-use aegis_image::protocol::{LONGEST_LINE, Order, Progress, Pull, Report, Stage, send_source};
+use aegis_image::protocol::{LONGEST_LINE, Opened, Order, Progress, Pull, Report, Stage};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use zeroize::Zeroizing;
 
@@ -55,8 +55,13 @@ pub async fn pull(
         name: name.to_string(),
         access: given.access,
     }));
-    send_source(&ours, given.source.as_ref()).map_err(ImageError::Pass)?;
-    drop(given.source);
+    let images = shared.images.clone();
+    let mark = crate::instance::blocking(move || images.store().mark_pull()).await?;
+    let source = given.source;
+    let opened = Opened { mark, source };
+    opened.send(&ours).map_err(ImageError::Pass)?;
+    // From here on the program alone says when the pull has ended.
+    drop(opened);
     let plan = HelperPlan {
         name: unit.clone(),
         description: "AegisVM pull of an image".to_owned(),
@@ -70,7 +75,11 @@ pub async fn pull(
     shared.supervisor.help(plan).await?;
     let followed = follow(ours, &order, &unit, reporter).await;
     let images = shared.images.clone();
-    crate::instance::blocking(move || images.show()).await;
+    crate::instance::blocking(move || {
+        images.sweep();
+        images.show();
+    })
+    .await;
     followed
 }
 
@@ -115,15 +124,21 @@ async fn follow(
                 false => ImageError::Silent(format!("{unit}.service")),
             });
         }
-        match serde_json::from_slice(&line).map_err(ImageError::Garbled)? {
-            Report::Progress(progress) => show(&progress, reporter),
-            Report::Done(_) => return Ok(()),
-            Report::Failed(fault) if fault.symbol == Symbol::Cancelled => {
-                return Err(ImageError::Cancelled);
+        let ended = match serde_json::from_slice(&line).map_err(ImageError::Garbled)? {
+            Report::Progress(progress) => {
+                show(&progress, reporter);
+                line.clear();
+                continue;
             }
-            Report::Failed(fault) => return Err(ImageError::Failed(fault)),
-        }
-        line.clear();
+            Report::Done(_) => Ok(()),
+            Report::Failed(fault) if fault.symbol == Symbol::Cancelled => {
+                Err(ImageError::Cancelled)
+            }
+            Report::Failed(fault) => Err(ImageError::Failed(fault)),
+        };
+        // What it leaves can be removed once it is gone, which it says without words.
+        drop(tokio::io::copy(&mut reader, &mut tokio::io::sink()).await);
+        return ended;
     }
 }
 

@@ -13,7 +13,7 @@ use aegis_core::fault::{Fault, Symbol};
 use aegis_image::access::Access;
 use aegis_image::environment::Environment;
 use aegis_image::name::ImageName;
-use aegis_image::protocol::{LONGEST_LINE, Order, Progress, Pull, Report, receive_source};
+use aegis_image::protocol::{LONGEST_LINE, Opened, Order, Progress, Pull, Report};
 use aegis_image::pull::{self, Cancel};
 use aegis_image::record::Image;
 use aegis_image::store::Store;
@@ -52,16 +52,17 @@ fn main() -> ExitCode {
 /// Whether the image is here now.
 async fn serve() -> io::Result<bool> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let open = receive_source(&socket)?;
+    let Opened { mark, source } = Opened::receive(&socket)?;
     socket.set_nonblocking(true)?;
     let (reader, mut writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
     let mut orders = Orders(BufReader::new(reader));
     let Some(Order::Pull(order)) = orders.next().await? else {
         return Err(io::ErrorKind::UnexpectedEof.into());
     };
+    aegis_fault_points::arm(&order.store);
     let (sender, progress) = watch::channel(Progress::default());
     let cancel = Cancel::default();
-    let pulling = obey(*order, open, sender, &cancel);
+    let pulling = obey(*order, source, sender, &cancel);
     tokio::pin!(pulling);
     let mut listens = true;
     let mut reports = tokio::time::interval(REPORTS);
@@ -84,6 +85,8 @@ async fn serve() -> io::Result<bool> {
         Ok(image) => Report::Done(Box::new(image)),
         Err(fault) => Report::Failed(fault),
     };
+    // Who waits for the end of the pull finds what it left.
+    drop(mark);
     say(&mut writer, &report).await;
     Ok(done)
 }

@@ -2,7 +2,8 @@
 //! socket pair, which is the program's standard input.
 //!
 //! ```text
-//!  aegisd ──byte───► aegis-image        with the open file or folder of a local image
+//!  aegisd ──byte───► aegis-image        with the mark of the pull, and the open file or
+//!                                       folder of a local image
 //!         ──Order──►
 //!         ◄─Report── …                  progress, then the end
 //!         ──Cancel─►                    or the connection's end, which cancels nothing
@@ -12,6 +13,7 @@
 //! next one asks.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::iter;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -64,44 +66,54 @@ pub enum Report {
     Failed(Fault),
 }
 
-/// Sends what a pull is about, before anything else is said; `None` where it is about
-/// a registry. One byte goes with it, so this waits for nothing.
-///
-/// # Errors
-/// The other side is gone.
-pub fn send_source(socket: &UnixStream, open: Option<&OwnedFd>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let rights = open.map(|open| [open.as_fd()]);
-    if let Some(rights) = &rights {
-        // There is room for one.
-        ancillary.push(SendAncillaryMessage::ScmRights(rights));
-    }
-    let parts = [IoSlice::new(b"\n")];
-    sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
-    Ok(())
+/// What the program that pulls is given open, before anything else is said.
+#[derive(Debug)]
+pub struct Opened {
+    /// The mark of the pull ([`crate::store::Store::mark_pull`]).
+    pub mark: OwnedFd,
+    /// The file or folder of a local image.
+    pub source: Option<OwnedFd>,
 }
 
-/// Receives what a pull is about.
-///
-/// # Errors
-/// The other side is gone.
-pub fn receive_source(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let received = recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    if received.bytes == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+impl Opened {
+    /// Sends it. One byte goes with it, so this waits for nothing.
+    ///
+    /// # Errors
+    /// The other side is gone.
+    pub fn send(&self, socket: &UnixStream) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let both: Vec<_> = iter::once(&self.mark)
+            .chain(&self.source)
+            .map(OwnedFd::as_fd)
+            .collect();
+        // There is room for two.
+        ancillary.push(SendAncillaryMessage::ScmRights(&both));
+        let parts = [IoSlice::new(b"\n")];
+        sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
-    let mut open = None;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut rights) = message {
-            open = rights.next();
-        }
+
+    /// Receives it.
+    ///
+    /// # Errors
+    /// The other side is gone.
+    pub fn receive(socket: &UnixStream) -> io::Result<Self> {
+        let mut byte = [0];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let messages = ancillary.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+            _ => None,
+        });
+        let mut rights = messages.flatten();
+        Ok(Self {
+            mark: rights.next().ok_or(io::ErrorKind::UnexpectedEof)?,
+            source: rights.next(),
+        })
     }
-    Ok(open)
 }
 
 /// How far a pull is.
@@ -158,25 +170,34 @@ mod tests {
     #[test]
     fn a_source_travels_open() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let file = tempfile::tempfile().unwrap();
-        rustix::io::write(&file, b"layers").unwrap();
-        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
-        send_source(&ours, Some(&file.into())).unwrap();
-        let open = receive_source(&theirs).unwrap();
-        let mut text = String::new();
-        std::fs::File::from(open.unwrap())
-            .read_to_string(&mut text)
-            .unwrap();
-        assert_eq!(text, "layers");
-        send_source(&ours, None).unwrap();
-        assert!(receive_source(&theirs).unwrap().is_none());
+        let open = |text: &[u8]| -> OwnedFd {
+            let file = tempfile::tempfile().unwrap();
+            rustix::io::write(&file, text).unwrap();
+            rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
+            file.into()
+        };
+        let read = |open: OwnedFd| {
+            let mut text = String::new();
+            std::fs::File::from(open).read_to_string(&mut text).unwrap();
+            text
+        };
+        let source = Some(open(b"layers"));
+        let mark = open(b"mark");
+        Opened { mark, source }.send(&ours).unwrap();
+        let received = Opened::receive(&theirs).unwrap();
+        assert_eq!(read(received.mark), "mark");
+        assert_eq!(read(received.source.unwrap()), "layers");
+        let (mark, source) = (open(b"mark"), None);
+        Opened { mark, source }.send(&ours).unwrap();
+        assert!(Opened::receive(&theirs).unwrap().source.is_none());
     }
 
     #[test]
     fn a_side_that_is_gone_is_an_error() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
-        assert!(receive_source(&theirs).is_err());
-        assert!(send_source(&theirs, None).is_err());
+        assert!(Opened::receive(&theirs).is_err());
+        let (mark, source) = (tempfile::tempfile().unwrap().into(), None);
+        assert!(Opened { mark, source }.send(&theirs).is_err());
     }
 }

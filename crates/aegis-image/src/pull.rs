@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_core::fault::{Fault, Symbol};
+use aegis_fault_points::{around, around_async};
 use oci_spec::image::Descriptor;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -77,6 +78,9 @@ impl From<PullError> for Fault {
         let full =
             |fault: Fault| fault.with_hint("make room: aegisctl image prune, or delete instances");
         match error {
+            PullError::Source(error) if error.symbol() == Symbol::NoSpace => {
+                full(Fault::from(error))
+            }
             PullError::Source(error) => error.into(),
             PullError::NoRoom { .. }
             | PullError::Store(StoreError::Full { .. })
@@ -145,7 +149,6 @@ pub async fn pull(
     cancel: &Cancel,
 ) -> Result<Image, PullError> {
     store.prepare()?;
-    // From the beginning, so that an aegisd that is started meanwhile waits for it.
     let work = Arc::new(store.work()?);
     let pulled = async {
         let source = Arc::new(Source::open(place, access).await?);
@@ -265,10 +268,16 @@ impl Maker {
             path: file.to_owned(),
             source,
         };
-        let mut to = tokio::fs::File::create(file).await.map_err(failed)?;
+        let create = tokio::fs::File::create(file);
+        let mut to =
+            around_async("pull.blob", failed, async { create.await.map_err(failed) }).await?;
         let total = blob.size();
         let mut progress = |done| self.board.at(number, Stage::Pulling, done, total);
-        Ok(self.source.blob(blob, &mut to, &mut progress).await?)
+        let load = async {
+            let loaded = self.source.blob(blob, &mut to, &mut progress).await;
+            loaded.map_err(PullError::from)
+        };
+        around_async("pull.load", failed, load).await
     }
 
     /// Makes the layer and adds it; says whether it hides those below.
@@ -297,11 +306,18 @@ impl Maker {
                 progress: &|done| board.at(number, Stage::Converting, done, work),
                 cancelled: &cancelled,
             };
-            let converted = layer::convert(&job);
-            let layer = converted.map_err(|source| PullError::Layer { id, source })?;
+            let failed = |source| PullError::File {
+                path: made.clone(),
+                source,
+            };
+            let layer = around("pull.convert", failed, || {
+                layer::convert(&job).map_err(|source| PullError::Layer { id, source })
+            })?;
             store.add_layer(&made, &diff_id, layer.opaque)?;
             // The blob is not needed any more, and a large image has many.
-            std::fs::remove_file(&file).map_err(|source| PullError::File { path: file, source })?;
+            around("pull.forget", failed, || {
+                std::fs::remove_file(&file).map_err(failed)
+            })?;
             Ok(layer.opaque)
         });
         converted.await.map_err(PullError::Lost)?

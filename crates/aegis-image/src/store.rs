@@ -14,12 +14,14 @@
 //! that no image has, which the next pull uses and `prune` removes.
 //!
 //! Several programs work on one store. Whoever makes a layer holds the layer's lock;
-//! whoever publishes or removes an image holds the store's, for a moment. Locks are
-//! flock(2)'s, so they end with whoever holds them.
+//! whoever publishes or removes something holds the store's, for a moment. A pull is
+//! marked by a shared lock of `work/` from before its program runs until it has ended.
+//! Locks are flock(2)'s, so they end with whoever holds them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -67,7 +69,8 @@ pub struct Store {
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    #[expect(dead_code, reason = "held, not used")]
+    file: File,
 }
 
 /// What may go.
@@ -110,6 +113,11 @@ impl Store {
         self.root.join(LAYERS)
     }
 
+    /// The folder of what is under way.
+    pub fn work_folder(&self) -> PathBuf {
+        self.root.join(WORK)
+    }
+
     /// Where a layer is, or would be.
     pub fn layer(&self, diff_id: &Digest) -> PathBuf {
         self.layers().join(format!("{}.squashfs", plain(diff_id)))
@@ -127,17 +135,50 @@ impl Store {
     /// # Errors
     /// What the system says.
     pub fn work(&self) -> Result<Work, StoreError> {
-        let parent = self.root.join(WORK);
-        let folder = tempfile::Builder::new()
-            .prefix("pull-")
-            .tempdir_in(&parent)
-            .map_err(failed("make a folder in", &parent))?;
+        let parent = self.work_folder();
+        // Without it a sweep could find the folder before its lock is held.
+        let _all = self.lock_all()?;
+        let folder = step("store.work", || {
+            let mut builder = tempfile::Builder::new();
+            builder.prefix("pull-").tempdir_in(&parent)
+        });
+        let folder = folder.map_err(failed("make a folder in", &parent))?;
         let lock = self.lock_file(&folder.path().join("lock"))?;
         lock.lock().map_err(failed("lock", folder.path()))?;
         Ok(Work {
             folder,
-            _lock: Lock { _file: lock },
+            _lock: Lock { file: lock },
         })
+    }
+
+    /// Marks a pull until all copies of what is returned are closed, in whichever
+    /// program.
+    ///
+    /// # Errors
+    /// What the system says about the folder.
+    pub fn mark_pull(&self) -> Result<OwnedFd, StoreError> {
+        let folder = self.work_folder();
+        let opened = File::open(&folder).map_err(failed("open", &folder))?;
+        opened.lock_shared().map_err(failed("lock", &folder))?;
+        Ok(opened.into())
+    }
+
+    /// Waits for the end of all pulls that are under way now; says whether there were
+    /// any.
+    ///
+    /// # Errors
+    /// What the system says about the folder.
+    pub fn wait_for_pulls(&self) -> Result<bool, StoreError> {
+        let folder = self.work_folder();
+        let opened = File::open(&folder).map_err(failed("open", &folder))?;
+        match opened.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => {
+                opened.lock().map_err(failed("lock", &folder))?;
+                Ok(true)
+            }
+            Err(TryLockError::Error(error)) => Err(failed("lock", &folder)(error)),
+        }
     }
 
     /// Waits until nobody else makes this layer.
@@ -145,26 +186,25 @@ impl Store {
     /// # Errors
     /// What the system says about the lock.
     pub fn lock_layer(&self, diff_id: &Digest) -> Result<Lock, StoreError> {
-        let path = self
-            .root
-            .join(WORK)
-            .join(format!("{}.lock", plain(diff_id)));
+        let name = format!("{}.lock", plain(diff_id));
+        let path = self.work_folder().join(name);
         let file = self.lock_file(&path)?;
         file.lock().map_err(failed("lock", &path))?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 
     /// Who removes may be another user than who pulls, so no file is made for it.
     fn lock_all(&self) -> Result<Lock, StoreError> {
         let folder = File::open(&self.root).map_err(failed("open", &self.root))?;
         folder.lock().map_err(failed("lock", &self.root))?;
-        Ok(Lock { _file: folder })
+        Ok(Lock { file: folder })
     }
 
     fn lock_file(&self, path: &Path) -> Result<File, StoreError> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
-        options.open(path).map_err(failed("make", path))
+        let opened = step("store.lock", || options.open(path));
+        opened.map_err(failed("make", path))
     }
 
     /// Whether a layer that is here hides all layers below it.
@@ -358,45 +398,40 @@ impl Store {
         self.prune(&others, true)
     }
 
-    /// Removes what pulls left that did not end: a folder whose lock nobody holds.
+    /// Removes what pulls left in `work/`: all whose lock nobody holds. Waits for
+    /// nobody: where another has the store's lock, the next sweep does it.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// What the system says.
     pub fn sweep(&self) -> Result<(), StoreError> {
-        let folder = self.root.join(WORK);
+        let store = File::open(&self.root).map_err(failed("open", &self.root))?;
+        match store.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &self.root)(error)),
+        }
+        let folder = self.work_folder();
         for entry in entries(&folder)? {
             let path = entry.path();
-            if !path.is_dir() {
-                continue;
-            }
-            let held = File::open(path.join("lock"))
-                .is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
-            if !held {
-                let removed = step("store.sweep", || fs::remove_dir_all(&path));
-                removed.map_err(failed("remove", &path))?;
-            }
+            let is_folder = path.is_dir();
+            let lock = match is_folder {
+                true => File::open(path.join("lock")),
+                false => File::open(&path),
+            };
+            // Nobody waits for the lock of a folder. Who waits for a layer's may have
+            // one of no name then, which costs no more than work that is done twice.
+            let lock = match lock.map(|lock| (lock.try_lock(), lock)) {
+                Ok((Err(TryLockError::WouldBlock), _)) => continue,
+                taken => taken,
+            };
+            let removed = step("store.sweep", || match is_folder {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            });
+            removed.map_err(failed("remove", &path))?;
+            drop(lock);
         }
         Ok(())
-    }
-
-    /// Waits for the end of all pulls that are under way now; says whether there were
-    /// any.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn wait_for_pulls(&self) -> Result<bool, StoreError> {
-        let mut waited = false;
-        for entry in entries(&self.root.join(WORK))? {
-            // One that ends meanwhile is not waited for.
-            let Ok(lock) = File::open(entry.path().join("lock")) else {
-                continue;
-            };
-            if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
-                waited = true;
-                lock.lock().map_err(failed("lock", &entry.path()))?;
-            }
-        }
-        Ok(waited)
     }
 
     fn image_file(&self, id: &Digest) -> PathBuf {

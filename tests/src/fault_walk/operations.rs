@@ -1,6 +1,6 @@
 //! The operations that the walk goes through, and how each is seen to be done.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{HANDLE, enabled, until};
 use crate::agreement::recorded;
@@ -51,6 +51,10 @@ enum State {
     /// A kit that is not installed, without regard to the instance.
     KitAbsent,
     KitInstalled,
+    /// The walk's image has no name here.
+    ImageAbsent,
+    /// It has one, and all that it is made of.
+    ImageHere,
     /// No registry, and no aegisd that would make one.
     NoRegistry,
     EmptyRegistry,
@@ -82,7 +86,7 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 20] = [
+pub(super) const ALL: [Operation; 23] = [
     Operation {
         name: "first start of aegisd",
         from: State::NoRegistry,
@@ -210,7 +214,23 @@ pub(super) const ALL: [Operation; 20] = [
         "aegisctl kit remove walked",
         State::KitAbsent,
     ),
+    of("image pull", State::ImageAbsent, PULL, State::ImageHere),
+    of(
+        "image remove",
+        State::ImageHere,
+        "aegisctl image remove oci:walk-image",
+        State::ImageAbsent,
+    ),
+    of(
+        "image prune",
+        State::ImageHere,
+        "aegisctl image prune --all",
+        State::ImageAbsent,
+    ),
 ];
+
+/// An image of two layers.
+const PULL: &str = "aegisctl image pull oci:walk-image";
 
 /// A kit's folder with a file, a folder and a link.
 const KIT: &str = "mkdir -p ~/walk-kit/bin && cd ~/walk-kit
@@ -239,7 +259,9 @@ const fn of(name: &'static str, from: State, act: &'static str, to: State) -> Op
 impl Operation {
     /// Brings about what must be so before.
     pub(super) fn prepare(&self, seat: Seat<'_>) -> Result<()> {
-        if self.from.holds(seat)? {
+        // Layers of a pull that ended half way are kept, and the next would have less
+        // to do.
+        if self.from != State::ImageAbsent && self.from.holds(seat)? {
             return Ok(());
         }
         self.from.bring_about(seat)?;
@@ -302,6 +324,8 @@ impl State {
                 must(KIT)?;
                 return must("aegisctl kit install ~/walk-kit").map(drop);
             }
+            Self::ImageAbsent => return must("aegisctl image prune --all").map(drop),
+            Self::ImageHere => return must(PULL).map(drop),
             Self::NoRegistry => return must(FORGET).map(drop),
             Self::EmptyRegistry => return must("aegisctl up").map(drop),
             _ => {}
@@ -318,6 +342,8 @@ impl State {
             Self::Absent
             | Self::KitAbsent
             | Self::KitInstalled
+            | Self::ImageAbsent
+            | Self::ImageHere
             | Self::NoRegistry
             | Self::EmptyRegistry => "true",
             Self::Enabled => "aegisctl instance stop {} && aegisctl instance enable {}",
@@ -358,6 +384,8 @@ impl State {
             return Ok(list.contains("\"walked\"") == (self == Self::KitInstalled));
         }
         match self {
+            Self::ImageAbsent => return Ok(!is_pulling(seat)? && !has_image(seat)?),
+            Self::ImageHere => return Ok(!is_pulling(seat)? && has_image(seat)?),
             Self::NoRegistry => {
                 let line = format!("test -e '{}/registry.db'", seat.home());
                 return Ok(seat.run(&line)?.code() != 0);
@@ -383,6 +411,8 @@ impl State {
             Self::Absent
             | Self::KitAbsent
             | Self::KitInstalled
+            | Self::ImageAbsent
+            | Self::ImageHere
             | Self::NoRegistry
             | Self::EmptyRegistry => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
@@ -421,6 +451,21 @@ fn says(seat: Seat<'_>, daemon: &str, greeting: &str) -> Result<bool> {
     let said = seat.run(&line)?.text();
     let read = said.lines().rfind(|line| line.starts_with("config "));
     Ok(read.is_some_and(|line| line.contains(&format!("\"{greeting}\""))))
+}
+
+/// Whether a pull is under way, or has left something.
+fn is_pulling(seat: Seat<'_>) -> Result<bool> {
+    let work = seat.run(&format!("ls -d {}/images/work/pull-*", seat.home()))?;
+    Ok(!work.text().is_empty())
+}
+
+/// Whether the image of the walk is listed, with the files of its layers.
+fn has_image(seat: Seat<'_>) -> Result<bool> {
+    let listed = seat.aegis_ok("image list --json")?.contains("walk-image");
+    let layers = format!("ls {}/images/layers/*.squashfs | wc -l", seat.home());
+    let layers = seat.run(&layers)?.text();
+    ensure!(!listed || layers == "2", "listed with {layers} layers of 2");
+    Ok(listed)
 }
 
 /// Whether the port of the walk is open.

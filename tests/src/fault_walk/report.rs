@@ -29,11 +29,16 @@ struct Row {
 
 impl Report {
     pub(super) fn recorded(&mut self, operation: &'static str, points: &[(String, When)]) {
-        let row = Row {
-            points: points.len(),
-            ..Row::default()
-        };
-        self.rows.push((operation, row));
+        match self.rows.iter_mut().find(|(name, _)| *name == operation) {
+            Some((_, row)) => row.points += points.len(),
+            None => {
+                let row = Row {
+                    points: points.len(),
+                    ..Row::default()
+                };
+                self.rows.push((operation, row));
+            }
+        }
         self.names
             .extend(points.iter().map(|(name, _)| name.clone()));
     }

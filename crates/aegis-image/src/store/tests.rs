@@ -101,14 +101,34 @@ fn what_a_crash_left_is_swept_and_what_is_under_way_is_not() {
     fs::create_dir(&left).unwrap();
     fs::write(left.join("lock"), "").unwrap();
     fs::write(left.join("layer"), "half").unwrap();
+    drop(store.lock_layer(&digest('1')).unwrap());
+    let _held = store.lock_layer(&digest('2')).unwrap();
     store.sweep().unwrap();
     assert!(!left.exists() && work.path().exists());
-    let waiting = store.clone();
-    let waiting = std::thread::spawn(move || waiting.wait_for_pulls().unwrap());
+    let found = fs::read_dir(folder.path().join(WORK)).unwrap();
+    assert_eq!(
+        found.count(),
+        2,
+        "the pull and the lock of the second layer"
+    );
     let path = work.path().to_owned();
     drop(work);
     assert!(!path.exists());
-    waiting.join().unwrap();
+}
+
+#[test]
+fn a_pull_is_waited_for_until_its_last_mark_is_gone() {
+    let (_folder, store) = store();
+    let mark = store.mark_pull().unwrap();
+    let (passed, other) = (mark.try_clone().unwrap(), store.mark_pull().unwrap());
+    drop(mark);
+    let (waiting, (sender, receiver)) = (store.clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || sender.send(waiting.wait_for_pulls().unwrap()));
+    drop(other);
+    let soon = std::time::Duration::from_millis(50);
+    assert!(receiver.recv_timeout(soon).is_err());
+    drop(passed);
+    assert!(receiver.recv().unwrap());
     assert!(!store.wait_for_pulls().unwrap());
 }
 
