@@ -148,6 +148,7 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
         "accel": view.accel,
         "kernel": view.kernel,
         "workspace": view.workspace,
+        "volumes": view.volumes,
         "ports": view.ports,
         "labels": view.labels,
         "limits": {

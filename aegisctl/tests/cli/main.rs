@@ -18,3 +18,4 @@ mod schemas;
 mod secrets;
 mod sessions;
 mod verbs;
+mod volumes;
