@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aegis_core::fault::{Fault, Symbol};
@@ -110,16 +111,21 @@ pub fn list(host: &Host, users: &Users) -> Result<Vec<Listed>, VolumeError> {
 pub fn make(host: &Host, name: &str) -> Result<bool, VolumeError> {
     check_name(name)?;
     let path = host.layout.volume(name);
-    match effects::make_folder(&path, 0o700) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+    let made = match effects::make_folder(&path, 0o700) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(failed("make", &path)(error)),
-    }
-    // Only a new one: what is in it may have become the guest's to change.
-    if let Some(owner) = host.unit_owner {
+    };
+    // An earlier aegisd may have died before it gave one away.
+    if let Some(owner) = host.unit_owner
+        && fs::symlink_metadata(&path)
+            .map_err(failed("look at", &path))?
+            .uid()
+            != owner.uid
+    {
         effects::give(&path, owner.uid, owner.gid).map_err(failed("give away", &path))?;
     }
-    Ok(true)
+    Ok(made)
 }
 
 /// Removes a volume that nobody uses, with all that is in it.

@@ -54,6 +54,9 @@ enum State {
     /// No registry, and no aegisd that would make one.
     NoRegistry,
     EmptyRegistry,
+    /// No volume of the walk, without regard to the instance.
+    VolumeAbsent,
+    VolumeThere,
 }
 
 /// What became of an operation.
@@ -64,12 +67,14 @@ pub(super) enum Fate {
 }
 
 /// Makes an instance without a guest, which the client always starts. Its workspace
-/// has a name that units cannot carry, so that it needs a plain one.
+/// has a name that units cannot carry, so that it needs a plain one, and its volume is
+/// made with it.
 const CREATE: &str = "
     mkdir -p -m 777 '/var/tmp/My Project' || exit 1
     manager='org.aegisvm.Aegis1 /org/aegisvm/Aegis1 org.aegisvm.Aegis1.Manager'
     made=$(busctl $AEGIS_SCOPE call $manager CreateInstance 'sa{sv}a{sv}' \
-        {} 2 kit s walk workspace s '/var/tmp/My Project' 1 start b false) || exit 1
+        {} 3 kit s walk workspace s '/var/tmp/My Project' volumes as 1 walk-own:/own \
+        1 start b false) || exit 1
     job=${made##* }; job=$(echo $job | tr -d '\"')
     while :; do
         state=$(busctl $AEGIS_SCOPE get-property org.aegisvm.Aegis1 $job \
@@ -82,7 +87,7 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 20] = [
+pub(super) const ALL: [Operation; 22] = [
     Operation {
         name: "first start of aegisd",
         from: State::NoRegistry,
@@ -150,7 +155,7 @@ pub(super) const ALL: [Operation; 20] = [
     of(
         "update",
         State::Unlimited,
-        "aegisctl instance update {} --cpu-quota 70 --expose 18141:80",
+        "aegisctl instance update {} --cpu-quota 70 --expose 18141:80 --volume walk-more:/more",
         State::Limited,
     ),
     Operation {
@@ -209,6 +214,18 @@ pub(super) const ALL: [Operation; 20] = [
         State::KitInstalled,
         "aegisctl kit remove walked",
         State::KitAbsent,
+    ),
+    of(
+        "volume create",
+        State::VolumeAbsent,
+        "aegisctl volume create walked",
+        State::VolumeThere,
+    ),
+    of(
+        "volume remove",
+        State::VolumeThere,
+        "aegisctl volume remove walked",
+        State::VolumeAbsent,
     ),
 ];
 
@@ -302,6 +319,8 @@ impl State {
                 must(KIT)?;
                 return must("aegisctl kit install ~/walk-kit").map(drop);
             }
+            Self::VolumeAbsent => return must("aegisctl volume remove walked").map(drop),
+            Self::VolumeThere => return must("aegisctl volume create walked").map(drop),
             Self::NoRegistry => return must(FORGET).map(drop),
             Self::EmptyRegistry => return must("aegisctl up").map(drop),
             _ => {}
@@ -319,7 +338,9 @@ impl State {
             | Self::KitAbsent
             | Self::KitInstalled
             | Self::NoRegistry
-            | Self::EmptyRegistry => "true",
+            | Self::EmptyRegistry
+            | Self::VolumeAbsent
+            | Self::VolumeThere => "true",
             Self::Enabled => "aegisctl instance stop {} && aegisctl instance enable {}",
             Self::ConfigOfKit => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
@@ -339,9 +360,12 @@ impl State {
                 "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/told.json"
             }
             Self::Unlimited => {
-                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0 --expose-remove 18141"
+                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0 --expose-remove 18141 \
+                 && { ! aegisctl instance info {} | grep -q :/more || aegisctl instance update {} --volume-remove /more; }"
             }
-            Self::Limited => "aegisctl instance update {} --cpu-quota 70 --expose 18141:80",
+            Self::Limited => {
+                "aegisctl instance update {} --cpu-quota 70 --expose 18141:80 --volume walk-more:/more"
+            }
         };
         must(line).map(drop)
     }
@@ -358,6 +382,11 @@ impl State {
             return Ok(list.contains("\"walked\"") == (self == Self::KitInstalled));
         }
         match self {
+            Self::VolumeAbsent | Self::VolumeThere => {
+                let list = seat.aegis_ok("volume list --quiet")?;
+                let is_there = list.lines().any(|name| name == "walked");
+                return Ok(is_there == (self == Self::VolumeThere));
+            }
             Self::NoRegistry => {
                 let line = format!("test -e '{}/registry.db'", seat.home());
                 return Ok(seat.run(&line)?.code() != 0);
@@ -384,14 +413,28 @@ impl State {
             | Self::KitAbsent
             | Self::KitInstalled
             | Self::NoRegistry
-            | Self::EmptyRegistry => false,
+            | Self::EmptyRegistry
+            | Self::VolumeAbsent
+            | Self::VolumeThere => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
             Self::Enabled => is_enabled && socket && daemon && !vm,
             Self::Unlimited => {
-                is_enabled && socket && daemon && !vm && !is_limited(seat)? && !is_exposed(seat)?
+                is_enabled
+                    && socket
+                    && daemon
+                    && !vm
+                    && !is_limited(seat)?
+                    && !is_exposed(seat)?
+                    && !is_shown(seat)?
             }
             Self::Limited => {
-                is_enabled && socket && daemon && !vm && is_limited(seat)? && is_exposed(seat)?
+                is_enabled
+                    && socket
+                    && daemon
+                    && !vm
+                    && is_limited(seat)?
+                    && is_exposed(seat)?
+                    && is_shown(seat)?
             }
             Self::ConfigOfKit => {
                 let unchanged = says(seat, "gateway", "hello")? && says(seat, "told", "hello")?;
@@ -427,6 +470,12 @@ fn says(seat: Seat<'_>, daemon: &str, greeting: &str) -> Result<bool> {
 fn is_exposed(seat: Seat<'_>) -> Result<bool> {
     let listen = seat.unit_property(&format!("aegis-vm-{HANDLE}.socket"), "Listen")?;
     Ok(listen.contains("127.0.0.1:18141 "))
+}
+
+/// Whether the VM's unit has the volume of the walk.
+fn is_shown(seat: Seat<'_>) -> Result<bool> {
+    let binds = seat.unit_property(&format!("aegis-vm-{HANDLE}.service"), "BindPaths")?;
+    Ok(binds.contains("/volumes/walk-more"))
 }
 
 /// Whether the VM's unit has the limit of the walk.
