@@ -13,6 +13,7 @@ use aegis_bus::kit::KitView;
 use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
 use aegis_bus::secrets::{SecretEntry, SecretsProxy};
+use aegis_bus::volumes::{VolumeEntry, VolumesProxy};
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
 use zbus::fdo::{DBusProxy, ObjectManagerProxy, PropertiesProxy};
@@ -91,6 +92,22 @@ impl Client {
         let listed = self.secrets_proxy().await?.list().await;
         let listed = listed.map_err(Failure::call("list the secrets"))?;
         let entries = listed.into_iter().map(SecretEntry::from_dict);
+        Ok(entries.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) async fn volumes_proxy(&self) -> Result<VolumesProxy<'static>, Failure> {
+        VolumesProxy::builder(&self.connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(Failure::call("talk to aegisd"))
+    }
+
+    /// All named volumes, by name.
+    pub(crate) async fn volumes(&self) -> Result<Vec<VolumeEntry>, Failure> {
+        let listed = self.volumes_proxy().await?.list().await;
+        let listed = listed.map_err(Failure::call("list the volumes"))?;
+        let entries = listed.into_iter().map(VolumeEntry::from_dict);
         Ok(entries.collect::<Result<_, _>>()?)
     }
 

@@ -26,6 +26,7 @@ mod status;
 mod top;
 mod up;
 mod version;
+mod volume;
 mod wait;
 
 #[derive(Debug, Subcommand)]
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Image(image::Command),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
+    #[command(subcommand)]
+    Volume(volume::Command),
     #[command(subcommand)]
     Kit(kit::Command),
     #[command(subcommand)]
@@ -71,6 +74,7 @@ impl Command {
             Self::Image(command) => command.execute(context).await,
             Self::Login(args) => login::log_in(context, args).await,
             Self::Logout(args) => login::log_out(context, &args),
+            Self::Volume(command) => command.execute(context).await,
             Self::Kit(command) => command.execute(context).await,
             Self::Secret(command) => command.execute(context).await,
             Self::Status(args) => status::execute(context, args).await,

@@ -109,6 +109,8 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
+    #[error("the path '{0}' is not UTF-8")]
+    PathText(PathBuf),
     #[error("AEGIS_MODE is '{0}', which is neither 'user' nor 'system'")]
     Mode(String),
     /// An instance keeps the settings it was made with.
@@ -248,6 +250,7 @@ impl Failure {
                 | Self::SecretLater(_)
                 | Self::Spec(_)
                 | Self::Path { .. }
+                | Self::PathText(_)
                 | Self::Open { .. }
                 | Self::Mode(_)
                 | Self::NoTerminal
@@ -305,6 +308,7 @@ impl Failure {
             | Self::SecretLater(_)
             | Self::Spec(_)
             | Self::Path { .. }
+            | Self::PathText(_)
             | Self::Open { .. }
             | Self::Mode(_)
             | Self::NoTerminal => "InvalidArgument",

@@ -2,6 +2,7 @@
 
 mod env_file;
 mod resources;
+mod volume;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use crate::images;
 use crate::session::{DetachKeys, Terminal, USUAL_DETACH_KEYS, Wiring};
 
 pub(crate) use resources::{LabelFlags, LimitChanges, LimitFlags};
+pub(crate) use volume::parse_volumes;
 
 /// What the command in the guest starts with.
 #[derive(Debug, Default, Args)]
@@ -131,6 +133,9 @@ pub(crate) struct MachineFlags {
     /// Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps
     #[arg(long, value_name = "PATH|NAME")]
     workspace: Option<String>,
+    /// Show a folder or file of the host, or a named volume that AegisVM keeps, at a path of the guest
+    #[arg(short, long, value_name = "PATH|NAME:TARGET[:ro]")]
+    volume: Vec<String>,
     /// Let a port of this host lead to a TCP port of the guest
     #[arg(long, value_name = "[ADDRESS:]PORT:GUEST-PORT")]
     expose: Vec<PortMapping>,
@@ -242,6 +247,7 @@ impl MachineFlags {
             cpus: self.cpus,
             accel: self.accel,
             workspace: workspace.transpose()?,
+            volumes: parse_volumes(&self.volume)?,
             ports: self.expose.clone(),
             labels: self.labels.labels(),
             limits: self.limits.limits(),

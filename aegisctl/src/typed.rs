@@ -1,7 +1,7 @@
-//! What a user types, or passes on stdin: values that nobody else may see.
+//! What a user types, or passes on stdin: values that nobody else may see, and consent.
 
 use std::fs::File;
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::Path;
 
 use aegis_core::secret::{MAX_VALUE, SecretText};
@@ -9,6 +9,26 @@ use aegis_core::secret::{MAX_VALUE, SecretText};
 use crate::failure::Failure;
 use crate::session::Quiet;
 use crate::ui::Ui;
+
+/// Asks on the terminal. Without one nobody can answer, and nothing is deleted
+/// that nobody confirmed.
+pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::CannotAsk);
+    }
+    let mut stderr = io::stderr().lock();
+    let asked = stderr.write_all(question.as_bytes());
+    let mut answer = String::new();
+    let answered = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
+    answered.map_err(|source| Failure::Io {
+        what: "ask on the terminal",
+        source,
+    })?;
+    Ok(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
+}
 
 /// A value: asked for on a terminal without showing it, else from stdin, or from a
 /// file; `-` is stdin.

@@ -3,7 +3,7 @@
 //!
 //! | module | what it serves |
 //! |---|---|
-//! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`] | one interface each |
+//! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`], [`volumes`] | one interface each |
 //! | [`objects`] | the objects that come and go, and every signal |
 
 pub mod image;
@@ -13,6 +13,7 @@ pub mod kit;
 pub mod manager;
 pub mod objects;
 pub mod secrets;
+pub mod volumes;
 
 use std::sync::Arc;
 
@@ -56,6 +57,11 @@ pub async fn publish(
     let secrets = secrets::SecretsObject::new(engine.clone());
     server
         .at(ROOT_PATH, secrets)
+        .await
+        .map_err(ServeError::Publish)?;
+    let volumes = volumes::VolumesObject::new(engine.clone());
+    server
+        .at(ROOT_PATH, volumes)
         .await
         .map_err(ServeError::Publish)?;
     let mut publisher = objects::Publisher::new(connection.clone(), engine.clone());

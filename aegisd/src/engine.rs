@@ -6,6 +6,7 @@
 
 mod images;
 mod prune;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -122,6 +123,7 @@ impl Engine {
                 images,
                 directory: Directory::default(),
                 kit_folders: tokio::sync::RwLock::default(),
+                volumes_stay: tokio::sync::RwLock::default(),
             }),
             unusable,
         });
@@ -237,6 +239,7 @@ impl Engine {
         }
         let _kits = self.shared.kit_folders.read().await;
         let _images = self.shared.images.keep().await;
+        let _volumes = self.shared.volumes_stay.read().await;
         let mut record = self.record_for(name, request).await?;
         // In user mode everybody's home is aegisd's own.
         let mode = self.shared.host.layout.mode;

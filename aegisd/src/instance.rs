@@ -53,7 +53,7 @@ mod update;
 mod view;
 mod work;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -62,6 +62,7 @@ use aegis_bus::instance::UpdateRequest;
 use aegis_bus::manager::SpecRequest;
 use aegis_core::control::VmStatus;
 use aegis_core::handle::Handle;
+use aegis_core::volume::Volume;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::board::{Board, JobId};
@@ -98,6 +99,9 @@ pub struct Shared {
     /// Held for reading while an instance is made from a kit, and for writing while
     /// folders of kits come and go.
     pub kit_folders: tokio::sync::RwLock<()>,
+    /// Held for reading while an instance is given volumes, and for writing while
+    /// volumes go.
+    pub volumes_stay: tokio::sync::RwLock<()>,
 }
 
 impl Shared {
@@ -356,6 +360,14 @@ impl Instance {
             .map(|image| image.id.clone())
     }
 
+    /// The named volumes that it uses, and those that a VM still uses that began with
+    /// them.
+    pub fn named_volumes(&self) -> BTreeSet<String> {
+        let record = self.record.borrow();
+        let all = record.spec.volumes.iter().chain(record.unit_volumes());
+        all.filter_map(Volume::name).map(str::to_owned).collect()
+    }
+
     /// The programs of the host that it needs.
     pub fn programs(&self) -> Vec<PathBuf> {
         let spec = &self.record.borrow().spec;
@@ -454,7 +466,7 @@ pub(crate) fn now_us() -> u64 {
     since_1970(SystemTime::now())
 }
 
-fn since_1970(time: SystemTime) -> u64 {
+pub(crate) fn since_1970(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -33,6 +33,7 @@
 //! | [`registry`] | what users want, on disk |
 //! | [`supervisor`] | the service manager |
 //! | [`vm`] | the client of a VM's owner |
+//! | [`volumes`] | named volumes: folders that instances share |
 //! | [`host`] | directories and programs around it |
 //! | `homes` | files in users' homes, read with care |
 
@@ -63,3 +64,4 @@ pub mod supervisor;
 #[cfg(test)]
 mod testing;
 pub mod vm;
+pub mod volumes;

@@ -79,6 +79,9 @@ _aegis() {
             aegis,version)
                 cmd="aegis__subcmd__version"
                 ;;
+            aegis,volume)
+                cmd="aegis__subcmd__volume"
+                ;;
             aegis,wait)
                 cmd="aegis__subcmd__wait"
                 ;;
@@ -211,6 +214,27 @@ _aegis() {
             aegis__subcmd__secret,set)
                 cmd="aegis__subcmd__secret__subcmd__set"
                 ;;
+            aegis__subcmd__volume,create)
+                cmd="aegis__subcmd__volume__subcmd__create"
+                ;;
+            aegis__subcmd__volume,inspect)
+                cmd="aegis__subcmd__volume__subcmd__inspect"
+                ;;
+            aegis__subcmd__volume,list)
+                cmd="aegis__subcmd__volume__subcmd__list"
+                ;;
+            aegis__subcmd__volume,ls)
+                cmd="aegis__subcmd__volume__subcmd__list"
+                ;;
+            aegis__subcmd__volume,prune)
+                cmd="aegis__subcmd__volume__subcmd__prune"
+                ;;
+            aegis__subcmd__volume,remove)
+                cmd="aegis__subcmd__volume__subcmd__remove"
+                ;;
+            aegis__subcmd__volume,rm)
+                cmd="aegis__subcmd__volume__subcmd__remove"
+                ;;
             *)
                 ;;
         esac
@@ -218,7 +242,7 @@ _aegis() {
 
     case "${cmd}" in
         aegis)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout kit secret status doctor up down version"
+            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -838,7 +862,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__start)
-            opts="-l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --replace --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --replace --memory --cpus --accel --workspace --volume --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -897,6 +921,14 @@ _aegis() {
                     return 0
                     ;;
                 --workspace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --volume)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -v)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1030,7 +1062,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__update)
-            opts="-w -u -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --expose --expose-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --json --quiet --help"
+            opts="-w -u -v -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --expose --expose-remove --volume --volume-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1081,6 +1113,18 @@ _aegis() {
                     return 0
                     ;;
                 --expose-remove)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --volume)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -v)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --volume-remove)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1342,7 +1386,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__run)
-            opts="-l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --volume --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1361,6 +1405,14 @@ _aegis() {
                     return 0
                     ;;
                 --workspace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --volume)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -v)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1582,6 +1634,94 @@ _aegis() {
         aegis__subcmd__version)
             opts="-q -h --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__volume)
+            opts="-q -h --system --json --quiet --help create list ls inspect remove rm prune"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__volume__subcmd__create)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__volume__subcmd__inspect)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__volume__subcmd__list)
+            opts="-q -h --format --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__volume__subcmd__prune)
+            opts="-q -h --dry-run --force --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__volume__subcmd__remove)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

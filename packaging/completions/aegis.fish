@@ -45,6 +45,7 @@ complete -c aegis -n "__fish_aegis_needs_command" -f -a "events" -d 'Show what h
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "image" -d 'Pull, show and remove images'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "login" -d 'Keep the credentials for a registry, once it has accepted them'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "logout" -d 'Forget the credentials for a registry'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "volume" -d 'Keep folders that instances share and that outlive them'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "kit" -d 'Show, check, install and remove kits'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "secret" -d 'Keep values that instances use and nobody sees'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
@@ -56,6 +57,7 @@ complete -c aegis -n "__fish_aegis_using_subcommand run" -l memory -d 'Memory of
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l cpus -d 'Virtual CPUs' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l accel -d 'What executes the guest: auto, kvm, hvf or tcg' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l workspace -d 'Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s v -l volume -d 'Show a folder or file of the host, or a named volume that AegisVM keeps, at a path of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l expose -d 'Let a port of this host lead to a TCP port of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -s l -l label -d 'Note a label on it, to find it by --filter; may be repeated' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
@@ -126,6 +128,7 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_su
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l cpus -d 'Virtual CPUs' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l accel -d 'What executes the guest: auto, kvm, hvf or tcg' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l workspace -d 'Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s v -l volume -d 'Show a folder or file of the host, or a named volume that AegisVM keeps, at a path of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l expose -d 'Let a port of this host lead to a TCP port of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s l -l label -d 'Note a label on it, to find it by --filter; may be repeated' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
@@ -167,6 +170,8 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_su
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l restart -d 'What follows the end of its command: no, on-failure[:N], always or unless-stopped' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l expose -d 'Have a port of this host lead into the guest, perhaps to another port than before' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l expose-remove -d 'Close a port of this host' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -s v -l volume -d 'Show a folder or file of the host, or a named volume, in the place of what was at that path' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l volume-remove -d 'Show nothing of the host at a path of the guest any more' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l memory-max -d 'Most memory of this host for the VM; 0: what follows from the guest\'s' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; 0: what follows from the guest\'s CPUs' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from update" -l tasks-max -d 'Most processes and threads on this host; 0: the default' -r
@@ -471,6 +476,56 @@ complete -c aegis -n "__fish_aegis_using_subcommand logout" -l system -d 'Use th
 complete -c aegis -n "__fish_aegis_using_subcommand logout" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand logout" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand logout" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "create" -d 'Make an empty volume'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "list" -d 'List the named volumes'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "ls" -d 'List the named volumes'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "inspect" -d 'Show everything about volumes, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "remove" -d 'Remove volumes that no instance uses, with all that is in them'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "rm" -d 'Remove volumes that no instance uses, with all that is in them'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "prune" -d 'Remove the named volumes that no instance uses, with all that is in them'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from create" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from create" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from create" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from create" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from list" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from ls" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from inspect" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from inspect" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from inspect" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from remove" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from remove" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from remove" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from remove" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from rm" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from rm" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from prune" -l dry-run -d 'Only say what would go'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from prune" -l force -d 'Do not ask'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from prune" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from prune" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand volume; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'

@@ -66,6 +66,7 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "reconcile",
         "secrets",
         "vm",
+        "volumes",
     ],
     &["registry", "supervisor", "homes", "host", "sockets"],
     &["effects"],

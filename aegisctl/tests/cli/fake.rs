@@ -3,7 +3,7 @@
 //! The instance `web` exists. Instances whose handle begins with `broken` fail to
 //! start; `flaky` loses aegisd at the first `Stop`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -17,6 +17,7 @@ use zbus::fdo::{ObjectManager, RequestNameFlags};
 use instance::Instance;
 use manager::Manager;
 use secrets::Secrets;
+use volumes::Volumes;
 
 mod guest;
 mod image;
@@ -25,6 +26,7 @@ mod job;
 mod manager;
 mod secrets;
 mod systemd;
+mod volumes;
 
 /// What a test shares with the fake.
 #[derive(Clone, Default)]
@@ -42,6 +44,7 @@ struct State {
     lingering: bool,
     /// Values in clear, by name.
     secrets: BTreeMap<String, String>,
+    volumes: BTreeSet<String>,
     flaked: bool,
     /// What `Stats` takes for the time.
     clock_us: u64,
@@ -125,10 +128,14 @@ async fn publish(address: &str, handles: &Handles) -> Connection {
     let secrets = Secrets {
         handles: handles.clone(),
     };
+    let volumes = Volumes {
+        handles: handles.clone(),
+    };
     let connection = zbus::connection::Builder::address(address)
         .serve_at(names::ROOT_PATH, ObjectManager)
         .serve_at(names::ROOT_PATH, manager)
         .serve_at(names::ROOT_PATH, secrets)
+        .serve_at(names::ROOT_PATH, volumes)
         .serve_at(names::image_path(image::DIGITS), image::Image)
         .build()
         .await

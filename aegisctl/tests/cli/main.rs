@@ -19,3 +19,4 @@ mod schemas;
 mod secrets;
 mod sessions;
 mod verbs;
+mod volumes;

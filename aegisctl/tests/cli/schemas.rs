@@ -37,7 +37,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 31] = [
+const DOCUMENTS: [(&str, &str); 36] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -70,6 +70,11 @@ const DOCUMENTS: [(&str, &str); 31] = [
     ("secret set KEY --from-file /proc/version", "secret.json"),
     ("secret list", "secret-list.json"),
     ("secret delete KEY", "secret.json"),
+    ("volume create cache", "volume-created.json"),
+    ("volume list", "volume-list.json"),
+    ("volume inspect cache", "volume-list.json"),
+    ("volume remove cache", "volume-removed.json"),
+    ("volume prune --force", "volume-removed.json"),
     ("status", "status.json"),
     ("version", "version.json"),
 ];

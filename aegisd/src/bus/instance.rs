@@ -268,6 +268,11 @@ impl InstanceObject {
     }
 
     #[zbus(property)]
+    fn volumes(&self) -> Vec<String> {
+        self.looks.get().volumes.clone()
+    }
+
+    #[zbus(property)]
     fn ports(&self) -> Vec<String> {
         self.looks.get().ports.clone()
     }

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use aegis_bus::manager::SpecRequest;
-use aegis_core::port::PortMapping;
 use aegis_core::spec::{DEFAULT_DISK_MIB, InstanceSpec};
 
 /// Name, have, asked.
@@ -67,12 +66,14 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     let workspace = have.workspace.as_ref().map(ToString::to_string);
     let other = asked.workspace.as_ref().map(ToString::to_string);
     found.compare("workspace", workspace.unwrap_or_default(), other);
+    let volumes = (!asked.volumes.is_empty()).then(|| sorted(&asked.volumes));
+    found.compare("volume", sorted(&have.volumes), volumes);
     let disk = have.disk_mib.unwrap_or(DEFAULT_DISK_MIB);
     found.compare("disk", mib(disk), asked.disk_mib.map(mib));
     let read_only = asked.read_only.then(|| yes_no(true));
     found.compare("read-only", yes_no(have.read_only), read_only);
-    let expose = (!asked.ports.is_empty()).then(|| ports(&asked.ports));
-    found.compare("expose", ports(&have.ports), expose);
+    let expose = (!asked.ports.is_empty()).then(|| sorted(&asked.ports));
+    found.compare("expose", sorted(&have.ports), expose);
     for (name, value) in &asked.labels {
         let before = have.labels.get(name).cloned().unwrap_or_default();
         found.compare(&format!("label {name}"), before, Some(value.clone()));
@@ -122,8 +123,8 @@ fn yes_no(value: bool) -> String {
 }
 
 /// Their order says nothing.
-fn ports(ports: &[PortMapping]) -> String {
-    let sorted: BTreeSet<String> = ports.iter().map(ToString::to_string).collect();
+fn sorted<T: ToString>(values: &[T]) -> String {
+    let sorted: BTreeSet<String> = values.iter().map(ToString::to_string).collect();
     sorted.into_iter().collect::<Vec<_>>().join(", ")
 }
 
@@ -146,6 +147,7 @@ mod tests {
             command: vec!["sh".into(), "-c".into(), "a b".into()],
             env: [("KEY".into(), "secret".into())].into(),
             ports: vec!["8080:80".parse().unwrap()],
+            volumes: ["b:/b", "/a:/a:ro"].map(|v| v.parse().unwrap()).into(),
             ..InstanceSpec::default()
         }
     }
@@ -158,6 +160,7 @@ mod tests {
             env: spec().env,
             memory_mib: Some(spec().memory_mib),
             ports: vec!["127.0.0.1:8080:80".parse().unwrap()],
+            volumes: ["/a:/a/:ro", "b:/b:rw"].map(|v| v.parse().unwrap()).into(),
             restart: Some(RestartPolicy::No),
             ..SpecRequest::default()
         };
@@ -174,6 +177,7 @@ mod tests {
             env: [("KEY".into(), "other".into()), ("NEW".into(), "x".into())].into(),
             workdir: Some("/tmp".into()),
             memory_mib: Some(512),
+            volumes: vec!["/a:/a".parse().unwrap()],
             ports: vec!["8081:80".parse().unwrap()],
             insecure: true,
             ..SpecRequest::default()
@@ -189,6 +193,7 @@ mod tests {
                 "env NEW: none, set",
                 "workdir: none, /tmp",
                 "memory: 256 MiB, 512 MiB",
+                "volume: /a:/a:ro, b:/b, /a:/a",
                 "expose: 127.0.0.1:8080:80, 127.0.0.1:8081:80",
                 "insecure: no, yes",
             ]

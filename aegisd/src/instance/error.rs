@@ -61,6 +61,19 @@ pub enum InstanceError {
     },
     #[error("the workspace {0} is not a folder")]
     WorkspaceKind(PathBuf),
+    #[error("the source {path} of the volume at {target} cannot be used")]
+    VolumeSource {
+        path: PathBuf,
+        target: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the source {path} of the volume at {target} is neither a folder nor a file")]
+    VolumeKind { path: PathBuf, target: String },
+    #[error("the instance has no volume at {0}")]
+    NoVolume(String),
+    #[error(transparent)]
+    Volume(#[from] crate::volumes::VolumeError),
     #[error("the daemons' config folder cannot be {0}, which is a file")]
     ConfigFolder(PathBuf),
     #[error("the socket's path {0} is too long for a unix socket")]
@@ -153,6 +166,11 @@ impl InstanceError {
             Self::Workspace { .. } | Self::WorkspaceKind(_) => {
                 fault(Symbol::WorkspaceUnavailable).with_hint("name a folder that exists")
             }
+            Self::VolumeSource { .. } | Self::VolumeKind { .. } => fault(Symbol::VolumeUnavailable)
+                .with_hint("name a folder or file that exists; none is made"),
+            Self::NoVolume(_) => fault(Symbol::InvalidArgument)
+                .with_hint("'aegisctl instance info' shows what is where"),
+            Self::Volume(error) => error.fault(),
             Self::ConfigFolder(_) => {
                 fault(Symbol::InvalidHandle).with_hint("choose another name, or move the file away")
             }

@@ -13,7 +13,8 @@ use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
 use aegis_core::layout::MAX_SOCKET_PATH;
 use aegis_core::spec::{DEFAULT_DISK_MIB, Workspace};
-use aegis_core::vm_spec::{Disk, VmSpec};
+use aegis_core::vm_spec::{Disk, VmSpec, VmVolume};
+use aegis_core::volume::{Volume, VolumeSource};
 use aegis_image::store::Store;
 use serde::Serialize;
 
@@ -22,6 +23,7 @@ use super::names::Names;
 use crate::effects;
 use crate::host::Host;
 use crate::registry::Record;
+use crate::volumes;
 
 mod inside;
 
@@ -47,6 +49,38 @@ pub(crate) fn workspace_path(host: &Host, workspace: &Workspace) -> PathBuf {
     }
 }
 
+/// What of the host a volume shows.
+pub(crate) fn volume_path(host: &Host, source: &VolumeSource) -> PathBuf {
+    match source {
+        VolumeSource::Path(path) => path.clone(),
+        VolumeSource::Named(name) => host.layout.volume(name),
+    }
+}
+
+/// Checks that there is something for volumes to show.
+pub(super) fn check_volumes<'a>(
+    volumes: impl IntoIterator<Item = &'a Volume>,
+) -> Result<(), InstanceError> {
+    for Volume { source, target, .. } in volumes {
+        let VolumeSource::Path(path) = source else {
+            continue;
+        };
+        let (path, target) = (path.clone(), target.clone());
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() || found.is_file() => {}
+            Ok(_) => return Err(InstanceError::VolumeKind { path, target }),
+            Err(source) => {
+                return Err(InstanceError::VolumeSource {
+                    path,
+                    target,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Checks what creation needs of the disk before anything is written.
 pub(crate) fn check(host: &Host, record: &Record) -> Result<(), InstanceError> {
     let socket = host.layout.control_socket(&record.handle);
@@ -57,6 +91,7 @@ pub(crate) fn check(host: &Host, record: &Record) -> Result<(), InstanceError> {
     if !record.spec.daemons.is_empty() && fs::metadata(&config).is_ok_and(|found| !found.is_dir()) {
         return Err(InstanceError::ConfigFolder(config));
     }
+    check_volumes(&record.spec.volumes)?;
     let Some(Workspace::Path(path)) = &record.spec.workspace else {
         return Ok(());
     };
@@ -80,6 +115,9 @@ pub(super) fn write(host: &Host, record: &Record) -> Result<(), InstanceError> {
     make_dir(host, &host.layout.vm_runtime(handle))?;
     if let Some(Workspace::Named(name)) = &record.spec.workspace {
         make_dir(host, &host.layout.workspace(name))?;
+    }
+    for name in record.unit_volumes().iter().filter_map(Volume::name) {
+        volumes::make(host, name)?;
     }
     if !record.spec.daemons.is_empty() {
         make_dir(host, &host.layout.api_runtime(handle))?;
@@ -189,7 +227,7 @@ pub(super) fn remove(host: &Host, handle: &Handle, purge: bool) -> Vec<InstanceE
 pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
     let layout = &host.layout;
     let instances = layout.instances();
-    let workspaces = layout.workspace("");
+    let (workspaces, volumes) = (layout.workspace(""), layout.volumes());
     let sockets = ["vm", "api", "names"].map(|name| layout.runtime.join(name));
     let doors = layout.doors();
     let kits = layout.kits();
@@ -202,6 +240,7 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
         &layout.home,
         &instances,
         &workspaces,
+        &volumes,
         &layout.runtime,
         &sockets[0],
         &sockets[1],
@@ -323,6 +362,11 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
             .workspace
             .as_ref()
             .map(|workspace| names.plain(&workspace_path(host, workspace))),
+        volumes: record
+            .unit_volumes()
+            .iter()
+            .map(|volume| vm_volume(host, names, volume))
+            .collect(),
         command: spec.full_command(),
         stop_signal: image.stop_signal,
         terminal: spec.terminal,
@@ -339,6 +383,16 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         accel_cache: Some(names.plain(&host.layout.accel_cache())),
         revision: record.revision(),
         grace_secs: GRACE_SECS,
+    }
+}
+
+fn vm_volume(host: &Host, names: &Names, volume: &Volume) -> VmVolume {
+    VmVolume {
+        source: names.plain(&volume_path(host, &volume.source)),
+        target: volume.target.clone(),
+        read_only: volume.read_only,
+        // A folder of the user's is not ours to put something into.
+        filled: volume.name().is_some() && !volume.read_only,
     }
 }
 
@@ -482,6 +536,30 @@ mod tests {
         assert!(config.exists());
         assert!(remove(&host, &record.handle, true).is_empty());
         assert!(!config.exists());
+    }
+
+    #[test]
+    fn a_volume_shows_what_is_there_and_a_named_one_is_made() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(root.path());
+        let mut record = record();
+        let volumes = ["cache:/c", "cache:/again:ro", "/etc/passwd:/p:ro"];
+        record.spec.volumes = volumes.map(|text| text.parse().unwrap()).into();
+        check(&host, &record).unwrap();
+        write(&host, &record).unwrap();
+        assert!(host.layout.volume("cache").is_dir());
+        let text = fs::read_to_string(host.layout.instance(&record.handle).vm_spec()).unwrap();
+        let spec: VmSpec = serde_json::from_str(&text).unwrap();
+        let filled: Vec<bool> = spec.volumes.iter().map(|volume| volume.filled).collect();
+        assert_eq!(filled, [true, false, false]);
+        assert_eq!(spec.shares()[0].target, "/again");
+        for missing in ["/nonexistent:/x", "/dev/null:/x"] {
+            record.spec.volumes = vec![missing.parse().unwrap()];
+            let fault = check(&host, &record).unwrap_err().fault();
+            assert_eq!(fault.symbol, aegis_core::fault::Symbol::VolumeUnavailable);
+            let path = missing.split(':').next().unwrap();
+            assert!(fault.message.contains(path), "{}", fault.message);
+        }
     }
 
     #[test]

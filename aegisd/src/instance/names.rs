@@ -13,11 +13,15 @@
 //! name the same path with a sandbox and without one. The links lie where no
 //! confined unit sees them, or it could lead its own next start elsewhere.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use aegis_core::daemon::InstanceDaemon;
+use aegis_core::volume::VolumeSource;
+use sha2::{Digest, Sha256};
 
 use super::files::workspace_path;
 use super::reach;
@@ -51,6 +55,7 @@ impl Names {
             ("libexec", host.libexec.clone()),
             ("guest", host.guest_dir.clone()),
             ("images", layout.images()),
+            ("volumes", layout.volumes()),
             ("config", layout.daemon_config(handle)),
         ];
         let workspace = workspace.map(|workspace| ("workspace", workspace_path(host, workspace)));
@@ -59,20 +64,27 @@ impl Names {
             .chain(workspace)
             .filter(|(_, path)| !is_plain_path(path))
             .map(|(name, path)| (name.to_owned(), path));
+        let volumes = record.unit_volumes().iter();
+        let volumes = volumes.filter_map(|volume| match &volume.source {
+            VolumeSource::Path(path) if !is_plain_path(path) => Some((digest(path), path.clone())),
+            _ => None,
+        });
         let programs = record.spec.daemons.iter().flat_map(|daemon| {
             let needed = reach::program(&daemon.program, host).into_iter();
             let needed = needed.filter(|path| !is_plain_path(path)).enumerate();
             needed.map(|(number, path)| (format!("program-{}-{number}", daemon.name), path))
         });
         let folder = layout.names(handle);
-        let links = odd.chain(programs).map(|(name, target)| Link {
-            name: folder.join(name),
-            target,
-        });
-        Self {
-            links: links.collect(),
-            folder,
-        }
+        let links = odd.chain(volumes).chain(programs);
+        let mut links: Vec<Link> = links
+            .map(|(name, target)| Link {
+                name: folder.join(name),
+                target,
+            })
+            .collect();
+        // A path goes by the name of what is nearest above it.
+        links.sort_by_key(|link| Reverse(link.target.as_os_str().len()));
+        Self { links, folder }
     }
 
     /// A path as units are told it.
@@ -126,6 +138,14 @@ impl Names {
     }
 }
 
+/// The name of a volume's source. It does not depend on what other volumes there are,
+/// so that a unit keeps its names until it is made anew.
+fn digest(path: &Path) -> String {
+    let digest = Sha256::digest(path.as_os_str().as_bytes());
+    let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+    format!("volume-{}", digits.collect::<String>())
+}
+
 #[cfg(test)]
 mod tests {
     use aegis_core::spec::{InstanceSpec, Workspace};
@@ -177,6 +197,24 @@ mod tests {
             assert!(is_plain_path(&plain), "{plain:?}");
             assert_eq!(fs::read_to_string(plain.join("file")).unwrap(), odd);
         }
+    }
+
+    #[test]
+    fn a_volume_goes_by_the_nearest_name_whatever_others_there_are() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host(root.path());
+        let mut record = record(Path::new("/my site"));
+        let volumes = ["/my site/a b:/1", "/my site/plain:/2", "/a:b:/3"];
+        record.spec.volumes = volumes.map(|text| text.parse().unwrap()).into();
+        let names = Names::of(&host, &record);
+        let plain = |path: &str| names.plain(Path::new(path));
+        for path in ["/my site", "/my site/a b", "/my site/plain", "/a:b"] {
+            assert!(is_plain_path(&plain(path)), "{path}");
+        }
+        assert_ne!(plain("/my site/a b"), plain("/my site").join("a b"));
+        record.spec.volumes.remove(0);
+        let fewer = Names::of(&host, &record);
+        assert_eq!(plain("/a:b"), fewer.plain(Path::new("/a:b")));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use aegis_core::limits::ResourceLimits;
 use aegis_core::spec::InstanceSpec;
 use aegis_image::store::Store;
 
-use super::files::{GRACE_SECS, daemon_state_dir, workspace_path};
+use super::files::{GRACE_SECS, daemon_state_dir, volume_path, workspace_path};
 use super::names::Names;
 use super::reach;
 use crate::host::Host;
@@ -50,6 +50,7 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         .workspace
         .iter()
         .map(|workspace| workspace_path(host, workspace));
+    let volumes = volumes(host, record);
     let vm_spec = names.plain(&files.vm_spec());
     let words = ["--spec".to_owned(), vm_spec.display().to_string()];
     let own = [
@@ -62,10 +63,17 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
     if spec.pinned.is_some() {
         read_only.push(names.plain(&Store::at(layout.images()).layers()));
     }
+    read_only.extend(volumes.read_only.iter().map(|path| names.plain(path)));
     let writable = own.into_iter().chain(workspace);
     let reach = Reach {
         read_only,
         writable: writable.map(|path| names.plain(&path)).collect(),
+        // One that is missing is what aegis-vmm tells of.
+        writable_if_there: volumes
+            .writable
+            .iter()
+            .map(|path| names.plain(path))
+            .collect(),
         ..Reach::default()
     };
     InstancePlan {
@@ -79,6 +87,36 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         limits: limits(spec),
         confinement: confinement(record, reach),
         log: log(record),
+    }
+}
+
+/// What of the host the volumes of an instance show.
+struct VolumePaths {
+    read_only: Vec<PathBuf>,
+    writable: Vec<PathBuf>,
+}
+
+/// The sources of the volumes for the VM's unit. One that can be written to by another
+/// path is no read-only one: to the unit a path is the same wherever it is named, and
+/// it is QEMU's jail that tells the volumes apart.
+fn volumes(host: &Host, record: &Record) -> VolumePaths {
+    let workspace = record.spec.workspace.iter();
+    let mut writable: Vec<PathBuf> = workspace.map(|of| workspace_path(host, of)).collect();
+    let own = writable.len();
+    let volumes = record.unit_volumes();
+    let paths = |read_only: bool| {
+        let meant = volumes
+            .iter()
+            .filter(move |volume| volume.read_only == read_only);
+        meant.map(|volume| volume_path(host, &volume.source))
+    };
+    writable.extend(paths(false));
+    let is_writable = |path: &PathBuf| writable.iter().any(|tree| path.starts_with(tree));
+    let read_only = paths(true).filter(|path| !is_writable(path)).collect();
+    writable.drain(..own);
+    VolumePaths {
+        read_only,
+        writable,
     }
 }
 
@@ -275,6 +313,23 @@ mod tests {
         let asked = Some(host.layout.credentials_socket());
         assert_eq!(instance(&host, &record).credentials, asked);
         assert_eq!(super::daemon(&host, &record, &daemon).credentials, asked);
+    }
+
+    #[test]
+    fn the_unit_has_each_source_once_and_writable_if_any_volume_is() {
+        let root = tempfile::tempdir().unwrap();
+        let host = crate::testing::host(root.path());
+        let mut record = Record::new("web".parse().unwrap(), InstanceSpec::default(), 0);
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        record.spec.volumes = parse(&["/a:/1", "/a:/2:ro", "/a/b:/3:ro", "/c:/4:ro", "n:/5"]);
+        let found = volumes(&host, &record);
+        assert_eq!(found.read_only, [PathBuf::from("/c")]);
+        assert_eq!(
+            found.writable,
+            [PathBuf::from("/a"), host.layout.volume("n")]
+        );
+        record.volumes_before = Some(parse(&["/old:/1"]));
+        assert_eq!(volumes(&host, &record).writable, [PathBuf::from("/old")]);
     }
 
     #[test]

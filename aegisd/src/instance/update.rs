@@ -10,7 +10,7 @@
 //! which reconciliation carries out; so it does for limits that must wait for the
 //! end of a VM.
 //!
-//! Ports and the restart policy are of the units themselves, which the manager does
+//! Ports, volumes and the restart policy are of the units themselves, which the manager does
 //! not change: they are made anew, at once where no VM runs, else (`units_due`) by
 //! reconciliation when the VM has ended.
 
@@ -20,9 +20,10 @@ use std::net::SocketAddr;
 use aegis_bus::instance::UpdateRequest;
 use aegis_core::port::PortMapping;
 use aegis_core::spec::{DEFAULT_DISK_MIB, InstanceSpec, SpecError};
+use aegis_core::volume::Volume;
 
 use super::work::Work;
-use super::{InstanceError, plans};
+use super::{InstanceError, files, plans};
 use crate::jobs::{Outcome, Reporter};
 use crate::reconcile;
 use crate::registry::Record;
@@ -32,7 +33,7 @@ use crate::supervisor::UnitId;
 type Differ = fn(&InstanceSpec, &InstanceSpec) -> bool;
 
 /// Settings a VM has only from its next start on, by their names in a request.
-const AT_START: [(&str, Differ); 11] = [
+const AT_START: [(&str, Differ); 12] = [
     ("memory", |a, b| a.memory_mib != b.memory_mib),
     ("cpus", |a, b| a.cpus != b.cpus),
     ("disk", |a, b| a.disk_mib != b.disk_mib),
@@ -46,11 +47,13 @@ const AT_START: [(&str, Differ); 11] = [
     ("user", |a, b| a.user != b.user),
     (RESTART, |a, b| a.restart != b.restart),
     (PORTS, |a, b| a.ports != b.ports),
+    (VOLUMES, |a, b| a.volumes != b.volumes),
 ];
 /// Those among them that the units have too.
-const OF_UNITS: [&str; 2] = [RESTART, PORTS];
+const OF_UNITS: [&str; 3] = [RESTART, PORTS, VOLUMES];
 const RESTART: &str = "restart";
 const PORTS: &str = "ports";
+const VOLUMES: &str = "volumes";
 
 /// The record with the changes in it.
 ///
@@ -82,6 +85,7 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
         }
     }
     expose(&mut spec.ports, &request.ports, &request.remove_ports);
+    show(&mut spec.volumes, request.volumes, &request.remove_volumes);
     for (limit, change) in [
         (&mut spec.limits.memory_max_mib, request.memory_max_mib),
         (&mut spec.limits.cpu_quota, request.cpu_quota),
@@ -108,6 +112,9 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
         if OF_UNITS.contains(&name) {
             record.units_due.insert(name.to_owned());
         }
+    }
+    if old.volumes != new.volumes && record.volumes_before.is_none() {
+        record.volumes_before = Some(old.volumes.clone());
     }
     // Labels are in the registry alone; everything else has to reach files and unit.
     record.limits_due |= waits || old.limits != new.limits;
@@ -172,9 +179,31 @@ fn expose(ports: &mut Vec<PortMapping>, add: &[PortMapping], remove: &[SocketAdd
     }
 }
 
+/// Removes volumes by their targets, and adds others or puts them in the place of what
+/// has that target.
+fn show(volumes: &mut Vec<Volume>, add: Vec<Volume>, remove: &[String]) {
+    volumes.retain(|volume| !remove.contains(&volume.target));
+    for new in add {
+        match volumes.iter_mut().find(|v| v.target == new.target) {
+            Some(volume) => *volume = new,
+            None => volumes.push(new),
+        }
+    }
+}
+
 fn edit(map: &mut BTreeMap<String, String>, set: BTreeMap<String, String>, remove: &[String]) {
     map.retain(|key, _| !remove.contains(key));
     map.extend(set);
+}
+
+/// Checks that there are volumes with these targets.
+fn has_volumes(record: &Record, targets: &[String]) -> Result<(), InstanceError> {
+    let volumes = &record.spec.volumes;
+    let unknown = |target: &&String| volumes.iter().all(|volume| volume.target != **target);
+    match targets.iter().find(unknown) {
+        Some(target) => Err(InstanceError::NoVolume(target.clone())),
+        None => Ok(()),
+    }
 }
 
 impl Work {
@@ -185,10 +214,14 @@ impl Work {
     ) -> Result<Outcome, InstanceError> {
         self.check_not_deleting()?;
         let before = self.record.borrow().clone();
+        let _volumes = self.shared.volumes_stay.read().await;
+        has_volumes(&before, &request.remove_volumes)?;
         let after = apply(&before, request).map_err(InstanceError::Settings)?;
         if after.spec == before.spec {
             return Ok(Outcome::Unchanged);
         }
+        let had = |volume: &&Volume| before.spec.volumes.contains(volume);
+        files::check_volumes(after.spec.volumes.iter().filter(|volume| !had(volume)))?;
         report.says("writing the settings down");
         self.intend(|record| *record = after).await?;
         let Err(failure) = self.carry_out().await else {
@@ -201,6 +234,7 @@ impl Work {
             *record = Record {
                 limits_due: record.limits_due,
                 units_due: std::mem::take(&mut record.units_due),
+                volumes_before: record.volumes_before.take(),
                 made_in: record.made_in,
                 ..before
             };
@@ -234,12 +268,20 @@ impl Work {
         // Units that are not there are made with the new settings one day.
         if record.is_enabled() && !record.stopped_by_hand.contains_key(&sockets.name()) {
             // Without this a crash in between would leave what looks stopped by hand.
-            self.intend(|record| record.made_in = None).await?;
+            self.intend(|record| {
+                record.made_in = None;
+                record.volumes_before = None;
+            })
+            .await?;
             self.stop_unit(&sockets).await?;
             self.open().await?;
             self.note_made().await?;
         }
-        self.intend(|record| record.units_due.clear()).await?;
+        self.intend(|record| {
+            record.units_due.clear();
+            record.volumes_before = None;
+        })
+        .await?;
         Ok(Outcome::Changed)
     }
 
@@ -388,6 +430,27 @@ mod tests {
         };
         let refused = apply(&ephemeral, command);
         assert_eq!(refused, Err(SpecError::EphemeralCommand));
+    }
+
+    #[test]
+    fn a_unit_keeps_its_volumes_until_it_is_made_anew() {
+        let request = |volumes: &[&str], remove: &[&str]| UpdateRequest {
+            volumes: volumes.iter().map(|text| text.parse().unwrap()).collect(),
+            remove_volumes: remove.iter().map(|&text| text.to_owned()).collect(),
+            ..UpdateRequest::default()
+        };
+        let texts = |volumes: &[Volume]| -> Vec<String> {
+            volumes.iter().map(ToString::to_string).collect()
+        };
+        let first = apply(&record(), request(&["/a:/data", "b:/b"], &[])).unwrap();
+        assert_eq!(first.units_due, ["volumes".to_owned()].into());
+        assert!(first.unit_volumes().is_empty());
+        let second = apply(&first, request(&["/c:/data:ro"], &["/b"])).unwrap();
+        assert_eq!(texts(&second.spec.volumes), ["/c:/data:ro"]);
+        assert!(second.unit_volumes().is_empty());
+        assert_eq!(pending(&second, second.revision()), ["volumes"]);
+        assert!(has_volumes(&second, &["/data".to_owned()]).is_ok());
+        assert!(has_volumes(&second, &["/b".to_owned()]).is_err());
     }
 
     #[test]

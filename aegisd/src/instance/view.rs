@@ -97,6 +97,7 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
             .to_string(),
         kernel: kernel.unwrap_or_default().to_owned(),
         workspace: workspace.unwrap_or_default(),
+        volumes: spec.volumes.iter().map(ToString::to_string).collect(),
         ports: spec.ports.iter().map(ToString::to_string).collect(),
         labels: spec.labels.clone(),
         limits: plans::limits_in_force(spec),

@@ -73,6 +73,7 @@ pub fn expand(
     spec.cpus = request.cpus.unwrap_or(spec.cpus);
     spec.accel = request.accel.unwrap_or_default();
     spec.workspace = request.workspace.or(spec.workspace);
+    spec.volumes = request.volumes;
     spec.disk_mib = request.disk_mib;
     spec.read_only = request.read_only;
     spec.ports = merged(spec.ports, request.ports);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aegis_core::handle::Handle;
 use aegis_core::spec::InstanceSpec;
+use aegis_core::volume::Volume;
 use serde::{Deserialize, Serialize};
 
 /// What is to become of an instance.
@@ -65,6 +66,9 @@ pub struct Record {
     /// The settings that were changed and are of the units themselves, which have to
     /// be made anew for them: not while a VM runs.
     pub units_due: BTreeSet<String>,
+    /// The volumes that the VM's unit was made with, where these are among the settings
+    /// that were changed: a VM that starts before the unit is made anew has them.
+    pub volumes_before: Option<Vec<Volume>>,
     /// When the user stopped the VM and has not started it since, in microseconds
     /// since 1970.
     pub stopped_at: Option<u64>,
@@ -85,6 +89,7 @@ impl Record {
             revisions: BTreeMap::new(),
             limits_due: false,
             units_due: BTreeSet::new(),
+            volumes_before: None,
             stopped_at: None,
         }
     }
@@ -92,6 +97,11 @@ impl Record {
     /// The number of the last change of its settings; 0 if none was changed.
     pub fn revision(&self) -> u64 {
         self.revisions.values().copied().max().unwrap_or(0)
+    }
+
+    /// The volumes that the VM's unit has.
+    pub fn unit_volumes(&self) -> &[Volume] {
+        self.volumes_before.as_deref().unwrap_or(&self.spec.volumes)
     }
 
     /// Whether it is meant to be there and usable.

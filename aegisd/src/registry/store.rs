@@ -14,7 +14,7 @@ use super::{OpenError, RegistryError};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 6;
+pub const SCHEMA_VERSION: u32 = 7;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -66,6 +66,10 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
     "
     -- Names of settings, as a JSON array.
     ALTER TABLE instance ADD COLUMN units_due TEXT NOT NULL DEFAULT '[]';
+",
+    "
+    -- aegis-core's Volumes, as a JSON array.
+    ALTER TABLE instance ADD COLUMN volumes_before TEXT;
 ",
 ];
 
@@ -148,7 +152,8 @@ impl Store {
             .connection
             .prepare(
                 "SELECT handle, created_at, intent, spec, stopped_by_hand, made_in,
-                        intent_since, revisions, limits_due, stopped_at, creator, units_due
+                        intent_since, revisions, limits_due, stopped_at, creator, units_due,
+                        volumes_before
                  FROM instance ORDER BY folded",
             )
             .map_err(&failed)?;
@@ -217,8 +222,9 @@ fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), Reg
     };
     let statement = format!(
         "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in,
-                               intent_since, revisions, limits_due, stopped_at, creator, units_due)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+                               intent_since, revisions, limits_due, stopped_at, creator, units_due,
+                               volumes_before)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
     );
     let values = params![
         record.handle.folded(),
@@ -234,6 +240,12 @@ fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), Reg
         record.stopped_at.map(to_sql),
         record.creator,
         serde_json::to_string(&record.units_due).map_err(encode)?,
+        record
+            .volumes_before
+            .as_ref()
+            .map(serde_json::to_string)
+            .transpose()
+            .map_err(encode)?,
     ];
     let written = connection.execute(&statement, values);
     written.map(drop).map_err(sql("write"))
@@ -264,6 +276,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
     let stopped_by_hand: String = row.get(4)?;
     let revisions: String = row.get(7)?;
     let units_due: String = row.get(11)?;
+    let volumes_before: Option<String> = row.get(12)?;
     let record = Record {
         handle: handle.parse()?,
         created_at: from_sql(row.get(1)?),
@@ -277,6 +290,10 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
         stopped_at: row.get::<_, Option<i64>>(9)?.map(from_sql),
         creator: row.get(10)?,
         units_due: serde_json::from_str(&units_due).map_err(json("units_due"))?,
+        volumes_before: volumes_before
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(json("volumes_before"))?,
     };
     record.spec.validate()?;
     Ok(record)

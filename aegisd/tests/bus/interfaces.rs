@@ -33,7 +33,8 @@ async fn the_interfaces_are_as_committed() {
     let root = zbus::OwnedObjectPath::try_from(names::ROOT_PATH).unwrap();
     for (path, interface) in [
         (root.clone(), names::MANAGER),
-        (root, names::SECRETS),
+        (root.clone(), names::SECRETS),
+        (root, names::VOLUMES),
         (instance, names::INSTANCE),
         (names::kit_path("k"), names::KIT),
         (names::image_path(image.digits()), names::IMAGE),

@@ -133,6 +133,9 @@ pub trait Instance {
     /// A path or a name; empty without one.
     #[zbus(property(emits_changed_signal = "const"))]
     fn workspace(&self) -> zbus::Result<String>;
+    /// Each `SOURCE:TARGET`, with `:ro` where the guest may only read it.
+    #[zbus(property)]
+    fn volumes(&self) -> zbus::Result<Vec<String>>;
     /// Each `ADDRESS:HOST:GUEST`.
     #[zbus(property)]
     fn ports(&self) -> zbus::Result<Vec<String>>;

@@ -4,7 +4,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`names`] | bus name, interface names, object paths |
-//! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`] | one interface each: its proxy and its values |
+//! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`], [`volumes`] | one interface each: its proxy and its values |
 //! | [`prune`] | which instances are left over |
 //! | [`dict`] | reading and writing `a{sv}` |
 //! | [`error`] | faults as D-Bus errors and back |
@@ -24,3 +24,4 @@ pub mod manager;
 pub mod names;
 pub mod prune;
 pub mod secrets;
+pub mod volumes;

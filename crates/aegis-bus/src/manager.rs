@@ -7,6 +7,7 @@ use aegis_core::port::PortMapping;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::secret::SecretSource;
 use aegis_core::spec::{Accel, Workspace};
+use aegis_core::volume::Volume;
 use serde::{Deserialize, Serialize};
 use zbus::{OwnedObjectPath, Type};
 
@@ -182,6 +183,7 @@ pub struct SpecRequest {
     pub cpus: Option<u32>,
     pub accel: Option<Accel>,
     pub workspace: Option<Workspace>,
+    pub volumes: Vec<Volume>,
     /// Most that the guest may write, in MiB.
     pub disk_mib: Option<u32>,
     /// The root is read-only.
@@ -222,6 +224,10 @@ impl SpecRequest {
         );
         let workspace = self.workspace.as_ref().map(ToString::to_string);
         put_some(&mut dict, "workspace", workspace);
+        if !self.volumes.is_empty() {
+            let volumes: Vec<_> = self.volumes.iter().map(ToString::to_string).collect();
+            put(&mut dict, "volumes", volumes);
+        }
         put_some(&mut dict, "disk", self.disk_mib);
         if self.read_only {
             put(&mut dict, "read-only", true);
@@ -274,6 +280,7 @@ impl SpecRequest {
             cpus: reader.take("cpus")?,
             accel: reader.parse("accel")?,
             workspace: reader.parse("workspace")?,
+            volumes: reader.parse_all("volumes")?,
             disk_mib: reader.take("disk")?,
             read_only: reader.take("read-only")?.unwrap_or_default(),
             ports: reader.parse_all("ports")?,
@@ -362,6 +369,10 @@ mod tests {
             cpus: Some(2),
             accel: Some(Accel::Tcg),
             workspace: Some(Workspace::Path("/data".into())),
+            volumes: vec![
+                "/a:b:/data:ro".parse().unwrap(),
+                "cache:/c".parse().unwrap(),
+            ],
             disk_mib: Some(1024),
             read_only: true,
             ports: vec!["8080:80".parse().unwrap()],

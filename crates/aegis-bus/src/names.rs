@@ -19,6 +19,8 @@ pub const JOB: &str = "org.aegisvm.Aegis1.Job";
 pub const IMAGE: &str = "org.aegisvm.Aegis1.Image";
 /// The Secrets interface.
 pub const SECRETS: &str = "org.aegisvm.Aegis1.Secrets";
+/// The Volumes interface.
+pub const VOLUMES: &str = "org.aegisvm.Aegis1.Volumes";
 /// What every error name of ours begins with.
 pub const ERROR_PREFIX: &str = "org.aegisvm.Aegis1.Error.";
 

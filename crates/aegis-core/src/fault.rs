@@ -75,6 +75,12 @@ symbols! {
     RegistryBusy,
     /// The workspace folder is missing or not usable.
     WorkspaceUnavailable,
+    /// The source of a volume is missing or not usable.
+    VolumeUnavailable,
+    /// There is no volume of that name.
+    VolumeNotFound,
+    /// Instances use the volume.
+    VolumeInUse,
     /// A port of the instance is taken by somebody else.
     PortInUse,
     /// No service manager answers.

@@ -59,7 +59,7 @@ pub enum LayoutError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub mode: Mode,
-    /// Registry, instances, workspaces: `~/.aegis` or `/var/lib/aegis`.
+    /// Registry, instances, workspaces, volumes: `~/.aegis` or `/var/lib/aegis`.
     pub home: PathBuf,
     /// Kits and their config: `~/.aegis` or `/etc/aegis`.
     pub config: PathBuf,
@@ -146,6 +146,16 @@ impl Layout {
     /// The folder of a named workspace.
     pub fn workspace(&self, name: &str) -> PathBuf {
         self.home.join("workspaces").join(name)
+    }
+
+    /// The folder of all named volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.home.join("volumes")
+    }
+
+    /// The folder of a named volume.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
     }
 
     /// The answer of the accelerator probe, kept between starts.

@@ -12,6 +12,7 @@
 //! | [`secret`], [`credential`] | secrets, and how a unit is given them |
 //! | [`daemon`] | how an instance daemon is run |
 //! | [`port`] | exposed ports |
+//! | [`volume`] | what of the host's files an instance sees |
 //! | [`label`] | what users note on instances |
 //! | [`limits`] | what a VM may use of the host |
 //! | [`kit`] | kit manifests |
@@ -48,3 +49,4 @@ pub mod state;
 pub mod tools;
 pub mod units;
 pub mod vm_spec;
+pub mod volume;

@@ -18,6 +18,7 @@ use crate::limits::{LimitError, ResourceLimits};
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
 use crate::secret::SecretSource;
+use crate::volume::{self, Volume, VolumeError};
 
 /// Least memory of a guest in MiB: below it the kernel and the harness do not fit.
 pub const MIN_MEMORY_MIB: u32 = 64;
@@ -34,8 +35,6 @@ pub const MIN_DISK_MIB: u32 = 16;
 pub const MAX_DISK_MIB: u32 = 16 * 1024 * 1024;
 /// Most virtual CPUs: CONFIG_NR_CPUS of the guest kernel.
 pub const MAX_CPUS: u32 = 64;
-/// Largest file name, in bytes (limits.h NAME_MAX).
-const NAME_MAX: usize = 255;
 
 /// Everything a user decided about an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +84,9 @@ pub struct InstanceSpec {
     pub accel: Accel,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
+    /// What of the host it sees beside the workspace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
     /// Most that the guest may write to its disk, in MiB; `None` means
     /// [`DEFAULT_DISK_MIB`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,6 +140,7 @@ impl Default for InstanceSpec {
             cpus: 1,
             accel: Accel::Auto,
             workspace: None,
+            volumes: Vec::new(),
             disk_mib: None,
             read_only: false,
             ports: Vec::new(),
@@ -240,6 +243,8 @@ pub enum SpecError {
     Label(#[from] LabelError),
     #[error(transparent)]
     Limit(#[from] LimitError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
 }
 
 impl InstanceSpec {
@@ -279,6 +284,7 @@ impl InstanceSpec {
         }
         label::validate(&self.labels)?;
         self.limits.validate()?;
+        volume::validate(&self.volumes, self.workspace.is_some())?;
         self.secrets
             .keys()
             .try_for_each(|name| validate_env_name(name))?;
@@ -448,15 +454,10 @@ impl FromStr for Workspace {
         if text.starts_with('/') {
             return Ok(Self::Path(text.into()));
         }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if text.is_empty()
-            || text.len() > NAME_MAX
-            || text.starts_with('.')
-            || !text.chars().all(allowed)
-        {
-            return Err(SpecError::Workspace(text.to_owned()));
+        match volume::check_name(text) {
+            Ok(()) => Ok(Self::Named(text.to_owned())),
+            Err(_) => Err(SpecError::Workspace(text.to_owned())),
         }
-        Ok(Self::Named(text.to_owned()))
     }
 }
 

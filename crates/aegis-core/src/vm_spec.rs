@@ -13,6 +13,7 @@ use crate::handle::Handle;
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
 use crate::spec::Accel;
+use crate::volume::WORKSPACE;
 
 /// What `aegis-vmm --spec FILE` reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct VmSpec {
     pub inject: Vec<PathBuf>,
     /// The host folder shown at `/workspace`.
     pub workspace: Option<PathBuf>,
+    /// What of the host is shown elsewhere.
+    #[serde(default)]
+    pub volumes: Vec<VmVolume>,
     pub command: Vec<String>,
     /// The Linux signal, 1 to 64, that asks the command to end when the guest is
     /// stopped (STOPSIGNAL of an image). `None` means SIGTERM, which every other
@@ -86,6 +90,25 @@ impl VmSpec {
         self.disk.as_ref().filter(|_| !self.read_only_root)
     }
 
+    /// All that is shown of the host, so that what lies below another target comes
+    /// after it.
+    pub fn shares(&self) -> Vec<VmVolume> {
+        let workspace = self.workspace.as_ref().map(|path| VmVolume {
+            source: path.clone(),
+            target: WORKSPACE.to_owned(),
+            read_only: false,
+            filled: false,
+        });
+        let mut shares: Vec<_> = workspace.into_iter().chain(self.volumes.clone()).collect();
+        shares.sort_by(|a, b| a.target.cmp(&b.target));
+        shares
+    }
+
+    /// Whether the guest can change something on the host that outlives it.
+    pub fn writes_to_host(&self) -> bool {
+        self.shares().iter().any(|share| !share.read_only)
+    }
+
     /// The environment of whatever runs in the guest, secrets included.
     pub fn full_env(&self) -> BTreeMap<String, String> {
         let mut env = self.env.clone();
@@ -95,6 +118,19 @@ impl VmSpec {
         env.extend(self.credential.env.iter().map(revealed));
         env
     }
+}
+
+/// A file or folder of the host that the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmVolume {
+    pub source: PathBuf,
+    /// Absolute path in the guest.
+    pub target: String,
+    #[serde(default)]
+    pub read_only: bool,
+    /// While nothing is in it, it gets what the image has at the target.
+    #[serde(default)]
+    pub filled: bool,
 }
 
 /// A writable layer.

@@ -258,7 +258,7 @@ pub struct Boot {
     /// A directory of the root that is made if it is missing, absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
-    /// A folder of the host, if one is shared.
+    /// What of the host is shared, if anything is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
     /// The instance command; without one the guest idles.
@@ -297,21 +297,34 @@ pub enum Upper {
     Tmpfs,
 }
 
-/// A folder of the host.
+/// Files and folders of the host, all on one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// How it reaches the guest.
+    /// How they reach the guest.
     pub kind: ShareKind,
     /// Mount tag of the device.
     pub tag: String,
+    /// What of it is seen where. What lies below another target comes after it.
+    pub places: Vec<SharePlace>,
+}
+
+/// One of the files and folders of a [`Share`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharePlace {
+    /// Its name on the device; empty for the device's whole tree.
+    #[serde(default)]
+    pub name: String,
     /// Absolute path in the guest; made if missing.
     pub target: String,
     /// Mount it read-only.
     #[serde(default)]
     pub read_only: bool,
+    /// While nothing is in the folder, it gets what the root has at the target.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub filled: bool,
 }
 
-/// How a folder of the host reaches the guest.
+/// How what is shared reaches the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShareKind {
     /// virtio-fs, by a vhost-user daemon.
@@ -498,7 +511,7 @@ pub enum Symbol {
     BootDeviceMissing,
     /// Boot: a mount failed.
     BootMountFailed,
-    /// Boot: the shared folder could not be mounted.
+    /// Boot: what is shared could not be mounted.
     BootShareFailed,
     /// Boot: anything else the guest needs failed.
     BootFailed,

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use aegis_link::message::{
     Boot, Booted, Call, CommandEnd, Event, Exec, Fault, GENERATION, Hello, Message, Process,
-    ProcessEnd, Program, Reply, Root, Share, ShareKind, Stats, Symbol, TtySize, Upper,
+    ProcessEnd, Program, Reply, Root, Share, ShareKind, SharePlace, Stats, Symbol, TtySize, Upper,
 };
 
 fn program() -> Program {
@@ -36,9 +36,13 @@ fn boot(upper: Upper, kind: ShareKind) -> Call {
         workdir: Some("/srv/app".into()),
         share: Some(Share {
             kind,
-            tag: "workspace".into(),
-            target: "/workspace".into(),
-            read_only: false,
+            tag: "share".into(),
+            places: vec![SharePlace {
+                name: "0".into(),
+                target: "/workspace".into(),
+                read_only: false,
+                filled: true,
+            }],
         }),
         command: Some(program()),
     }))

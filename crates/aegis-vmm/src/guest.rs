@@ -8,16 +8,13 @@ use aegis_core::control::{ExecRequest, TerminalSize};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::vm_spec::VmSpec;
 use aegis_link::message::{
-    self, Boot, GENERATION, Hello, Program, Root, Share, ShareKind, TtySize, Upper,
+    self, Boot, GENERATION, Hello, Program, Root, Share, ShareKind, SharePlace, TtySize, Upper,
 };
 use aegis_link::{CallError, Handle, LinkError};
 use tokio::time::{Instant, sleep_until};
 
-use crate::hypervisor::{self, DiskSerial, SHARE_TAG};
+use crate::hypervisor::{self, DiskSerial, MachineFacts, SHARE_TAG};
 use crate::status::now_ns;
-
-/// Where the shared folder is in the guest.
-const WORKSPACE: &str = "/workspace";
 
 /// Between two questions whether the guest is there. It costs the guest a wake-up.
 const PULSE_INTERVAL: Duration = Duration::from_secs(30);
@@ -36,7 +33,7 @@ fn layers(spec: &VmSpec) -> Vec<String> {
 }
 
 /// What a guest that introduced itself is told.
-pub fn boot_order(spec: &VmSpec, hello: &Hello, share: Option<hypervisor::ShareKind>) -> Boot {
+pub fn boot_order(spec: &VmSpec, hello: &Hello, machine: &MachineFacts) -> Boot {
     Boot {
         generation: hello.generation.min(GENERATION),
         hostname: spec.handle.to_string(),
@@ -54,18 +51,33 @@ pub fn boot_order(spec: &VmSpec, hello: &Hello, share: Option<hypervisor::ShareK
             },
         },
         workdir: spec.workdir.clone(),
-        share: share.map(|kind| Share {
-            kind: match kind {
-                hypervisor::ShareKind::Virtiofs => ShareKind::Virtiofs,
-                hypervisor::ShareKind::NineP => ShareKind::NineP,
-            },
-            tag: SHARE_TAG.to_owned(),
-            target: WORKSPACE.to_owned(),
-            read_only: false,
-        }),
+        share: share(spec, machine),
         // One with a terminal is started by the terminal.
         command: command(spec).filter(|_| !spec.terminal),
     }
+}
+
+/// What the guest is told of the share.
+fn share(spec: &VmSpec, machine: &MachineFacts) -> Option<Share> {
+    let kind = match machine.share? {
+        hypervisor::ShareKind::Virtiofs => ShareKind::Virtiofs,
+        hypervisor::ShareKind::NineP => ShareKind::NineP,
+    };
+    let shares = spec.shares().into_iter().enumerate();
+    let places = shares.map(|(number, shared)| SharePlace {
+        name: match machine.jailed {
+            true => number.to_string(),
+            false => String::new(),
+        },
+        target: shared.target,
+        read_only: shared.read_only,
+        filled: shared.filled,
+    });
+    Some(Share {
+        kind,
+        tag: SHARE_TAG.to_owned(),
+        places: places.collect(),
+    })
 }
 
 /// The instance's own command.

@@ -46,6 +46,7 @@ use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use aegis_core::fault::Symbol;
 use aegis_core::spec::Accel;
 
 pub use error::{LaunchError, MachineError};
@@ -63,7 +64,8 @@ pub struct MachinePlan {
     pub accel: Accel,
     /// In the order the guest sees them; at most [`MAX_DISKS`].
     pub disks: Vec<DiskPlan>,
-    pub share: Option<SharePlan>,
+    /// All on one device, by their numbers in this order.
+    pub shares: Vec<SharePlan>,
     /// Our peer holds the other end of this connected stream socket pair; the
     /// guest sees it as the virtio-serial port `org.aegisvm.link`.
     pub link: OwnedFd,
@@ -119,16 +121,18 @@ impl fmt::Display for DiskSerial {
     }
 }
 
-/// A host folder for the guest to mount by [`SHARE_TAG`].
+/// A file or folder of the host on the device that the guest mounts by [`SHARE_TAG`].
 #[derive(Clone, Debug)]
 pub struct SharePlan {
-    /// A directory; links in it are followed by the guest alone.
+    /// Links in a folder are followed by the guest alone.
     pub path: PathBuf,
     pub read_only: bool,
+    /// What a fault about it is called.
+    pub symbol: Symbol,
 }
 
 /// The mount tag of the share, for virtiofs and 9p alike.
-pub const SHARE_TAG: &str = "workspace";
+pub const SHARE_TAG: &str = "share";
 
 /// How a share is carried into the guest. The guest must be told which to mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +170,8 @@ pub struct MachineFacts {
     /// Of the running process, e.g. `10.0.2 (Debian 1:10.0.2+ds-2)`.
     pub version: String,
     pub share: Option<ShareKind>,
-    /// Whether the hypervisor runs in its jail.
+    /// Whether the hypervisor runs in its jail. Without one the device of the share is
+    /// the one folder that is shared.
     pub jailed: bool,
 }
 
@@ -227,7 +232,7 @@ pub enum EndCause {
     Exited(i32),
     /// A signal (signal(7) number) killed the process.
     Signaled(i32),
-    /// The file server of the share ended, and with it the guest's workspace.
+    /// The file server of the share ended, and with it what the guest sees of the host.
     ShareLost,
 }
 
@@ -238,7 +243,7 @@ impl fmt::Display for MachineEnd {
             EndCause::Quit => f.write_str("the machine was ended")?,
             EndCause::Exited(code) => write!(f, "the hypervisor exited with code {code}")?,
             EndCause::Signaled(signal) => write!(f, "signal {signal} killed the hypervisor")?,
-            EndCause::ShareLost => f.write_str("the file server of the workspace ended")?,
+            EndCause::ShareLost => f.write_str("the file server of the shared folders ended")?,
         }
         match self.last_words.lines().last() {
             Some(line) => write!(f, ": {line}"),

@@ -359,11 +359,11 @@ where
             return;
         };
         let grace = Duration::from_secs(self.spec.grace_secs);
-        let end = match (self.spec.ephemeral, &self.spec.workspace) {
+        let end = match (self.spec.ephemeral, self.spec.writes_to_host()) {
             // Nothing it has written outlives it.
-            (true, None) => up.end_at_once(),
-            // Its programs are not waited for, what they wrote to the folder is.
-            (true, Some(_)) => up.orderly_stop(cpus_run, Duration::ZERO),
+            (true, false) => up.end_at_once(),
+            // Its programs are not waited for, what they wrote to the host is.
+            (true, true) => up.orderly_stop(cpus_run, Duration::ZERO),
             (false, _) => up.orderly_stop(cpus_run, grace),
         };
         self.phase = Phase::Stopping { up, end, then };

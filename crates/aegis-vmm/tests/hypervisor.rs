@@ -78,7 +78,7 @@ impl Bench {
             cpus: 1,
             accel: Accel::Tcg,
             disks: Vec::new(),
-            share: None,
+            shares: Vec::new(),
             link: link.into(),
             console: OwnedFd::from(sink),
             scratch: self.path("scratch"),
@@ -270,10 +270,11 @@ async fn a_share_comes_as_virtiofs_or_9p_and_a_missing_folder_is_named() {
     let Some(bench) = Bench::ready() else { return };
     fs::create_dir(bench.path("work")).unwrap();
     let (mut plan, _link, _console) = bench.plan();
-    plan.share = Some(SharePlan {
+    plan.shares = vec![SharePlan {
         path: bench.path("work"),
         read_only: false,
-    });
+        symbol: Symbol::WorkspaceUnavailable,
+    }];
     let machine = launch(plan).await;
     let kind = machine.facts().share;
     assert!(matches!(kind, Some(ShareKind::Virtiofs | ShareKind::NineP)));
@@ -281,10 +282,11 @@ async fn a_share_comes_as_virtiofs_or_9p_and_a_missing_folder_is_named() {
     machine.quit().await;
 
     let (mut plan, _link, _console) = bench.plan();
-    plan.share = Some(SharePlan {
+    plan.shares = vec![SharePlan {
         path: bench.path("missing"),
         read_only: false,
-    });
+        symbol: Symbol::WorkspaceUnavailable,
+    }];
     let error = refused(plan).await;
     assert_eq!(
         error.fault().symbol,
@@ -428,10 +430,11 @@ async fn helper_launches_without_namespaces() {
     let (mut plan, _link, _console) = bench.plan();
     plan.insecure = true;
     fs::create_dir(bench.path("work")).unwrap();
-    plan.share = Some(SharePlan {
+    plan.shares = vec![SharePlan {
         path: bench.path("work"),
         read_only: true,
-    });
+        symbol: Symbol::WorkspaceUnavailable,
+    }];
     let machine = launch(plan).await;
     assert!(!machine.facts().jailed);
     let end = tokio::time::timeout(DEADLINE, machine.wait())

@@ -1,4 +1,4 @@
-//! Turning a `Boot` message into a running root: clock, name, layers, places, share.
+//! Turning a `Boot` message into a running root: clock, name, layers, places, shares.
 //!
 //! Done step by step and synchronously; a step that fails ends it with a fault
 //! that names the step. Nothing is undone: a guest that cannot boot is ended by
@@ -42,7 +42,7 @@ pub(crate) enum BootError {
     Place(#[source] PlaceError),
     #[error("Cannot make a directory of the root memory")]
     Memory(#[source] memory::MemoryError),
-    #[error("Cannot mount the shared folder")]
+    #[error("Cannot show what the host shares")]
     Share(#[source] share::ShareError),
     #[error("Cannot make {path}")]
     File {
@@ -93,7 +93,9 @@ pub(crate) fn boot(boot: &Boot) -> Result<Option<File>, BootError> {
         source,
     })?;
     let root = root::assemble(&boot.root).map_err(BootError::Root)?;
-    prepare(boot)?;
+    let share = boot.share.as_ref().map(share::open).transpose();
+    let share = share.map_err(BootError::Share)?;
+    prepare(boot, share.as_ref())?;
     if boot.root.read_only {
         root.seal().map_err(BootError::Root)?;
     }
@@ -101,13 +103,13 @@ pub(crate) fn boot(boot: &Boot) -> Result<Option<File>, BootError> {
     for path in memory_of(&boot.root) {
         memory::mount_memory(&places, path).map_err(BootError::Memory)?;
     }
+    if let Some(share) = share {
+        share.show(&places).map_err(BootError::Share)?;
+    }
     drop(places);
     let upper = root.switch().map_err(BootError::Root)?;
     mount_more()?;
     network::loopback_up().map_err(BootError::Loopback)?;
-    if let Some(share) = &boot.share {
-        share::mount_share(share).map_err(BootError::Share)?;
-    }
     Ok(upper)
 }
 
@@ -122,7 +124,7 @@ fn memory_of(root: &Root) -> &'static [&'static str] {
 
 /// Gives the root what it lacks, while it can be written to and nothing is mounted
 /// in it.
-fn prepare(boot: &Boot) -> Result<(), BootError> {
+fn prepare(boot: &Boot, share: Option<&share::Opened<'_>>) -> Result<(), BootError> {
     let places = Places::of(Path::new(root::ROOT)).map_err(BootError::Place)?;
     for name in ["dev", "proc", "sys"] {
         places.own_directory(name).map_err(BootError::Place)?;
@@ -134,8 +136,8 @@ fn prepare(boot: &Boot) -> Result<(), BootError> {
         }
     }
     name_files(&places, &boot.hostname).map_err(BootError::Place)?;
-    if let Some(share) = &boot.share {
-        share::make_place(share, &places).map_err(BootError::Share)?;
+    if let Some(share) = share {
+        share.make_places(&places).map_err(BootError::Share)?;
     }
     match &boot.workdir {
         Some(path) if path.starts_with('/') => {

@@ -58,6 +58,9 @@ enum State {
     /// No registry, and no aegisd that would make one.
     NoRegistry,
     EmptyRegistry,
+    /// No volume of the walk, without regard to the instance.
+    VolumeAbsent,
+    VolumeThere,
 }
 
 /// What became of an operation.
@@ -68,12 +71,14 @@ pub(super) enum Fate {
 }
 
 /// Makes an instance without a guest, which the client always starts. Its workspace
-/// has a name that units cannot carry, so that it needs a plain one.
+/// has a name that units cannot carry, so that it needs a plain one, and its volume is
+/// made with it.
 const CREATE: &str = "
     mkdir -p -m 777 '/var/tmp/My Project' || exit 1
     manager='org.aegisvm.Aegis1 /org/aegisvm/Aegis1 org.aegisvm.Aegis1.Manager'
     made=$(busctl $AEGIS_SCOPE call $manager CreateInstance 'sa{sv}a{sv}' \
-        {} 2 kit s walk workspace s '/var/tmp/My Project' 1 start b false) || exit 1
+        {} 3 kit s walk workspace s '/var/tmp/My Project' volumes as 1 walk-own:/own \
+        1 start b false) || exit 1
     job=${made##* }; job=$(echo $job | tr -d '\"')
     while :; do
         state=$(busctl $AEGIS_SCOPE get-property org.aegisvm.Aegis1 $job \
@@ -86,7 +91,7 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 23] = [
+pub(super) const ALL: [Operation; 25] = [
     Operation {
         name: "first start of aegisd",
         from: State::NoRegistry,
@@ -154,7 +159,7 @@ pub(super) const ALL: [Operation; 23] = [
     of(
         "update",
         State::Unlimited,
-        "aegisctl instance update {} --cpu-quota 70 --expose 18141:80",
+        "aegisctl instance update {} --cpu-quota 70 --expose 18141:80 --volume walk-more:/more",
         State::Limited,
     ),
     Operation {
@@ -226,6 +231,18 @@ pub(super) const ALL: [Operation; 23] = [
         State::ImageHere,
         "aegisctl image prune --all",
         State::ImageAbsent,
+    ),
+    of(
+        "volume create",
+        State::VolumeAbsent,
+        "aegisctl volume create walked",
+        State::VolumeThere,
+    ),
+    of(
+        "volume remove",
+        State::VolumeThere,
+        "aegisctl volume remove walked",
+        State::VolumeAbsent,
     ),
 ];
 
@@ -326,6 +343,8 @@ impl State {
             }
             Self::ImageAbsent => return must("aegisctl image prune --all").map(drop),
             Self::ImageHere => return must(PULL).map(drop),
+            Self::VolumeAbsent => return must("aegisctl volume remove walked").map(drop),
+            Self::VolumeThere => return must("aegisctl volume create walked").map(drop),
             Self::NoRegistry => return must(FORGET).map(drop),
             Self::EmptyRegistry => return must("aegisctl up").map(drop),
             _ => {}
@@ -345,7 +364,9 @@ impl State {
             | Self::ImageAbsent
             | Self::ImageHere
             | Self::NoRegistry
-            | Self::EmptyRegistry => "true",
+            | Self::EmptyRegistry
+            | Self::VolumeAbsent
+            | Self::VolumeThere => "true",
             Self::Enabled => "aegisctl instance stop {} && aegisctl instance enable {}",
             Self::ConfigOfKit => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
@@ -365,9 +386,12 @@ impl State {
                 "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/told.json"
             }
             Self::Unlimited => {
-                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0 --expose-remove 18141"
+                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0 --expose-remove 18141 \
+                 && { ! aegisctl instance info {} | grep -q :/more || aegisctl instance update {} --volume-remove /more; }"
             }
-            Self::Limited => "aegisctl instance update {} --cpu-quota 70 --expose 18141:80",
+            Self::Limited => {
+                "aegisctl instance update {} --cpu-quota 70 --expose 18141:80 --volume walk-more:/more"
+            }
         };
         must(line).map(drop)
     }
@@ -386,6 +410,11 @@ impl State {
         match self {
             Self::ImageAbsent => return Ok(!is_pulling(seat)? && !has_image(seat)?),
             Self::ImageHere => return Ok(!is_pulling(seat)? && has_image(seat)?),
+            Self::VolumeAbsent | Self::VolumeThere => {
+                let list = seat.aegis_ok("volume list --quiet")?;
+                let is_there = list.lines().any(|name| name == "walked");
+                return Ok(is_there == (self == Self::VolumeThere));
+            }
             Self::NoRegistry => {
                 let line = format!("test -e '{}/registry.db'", seat.home());
                 return Ok(seat.run(&line)?.code() != 0);
@@ -414,14 +443,28 @@ impl State {
             | Self::ImageAbsent
             | Self::ImageHere
             | Self::NoRegistry
-            | Self::EmptyRegistry => false,
+            | Self::EmptyRegistry
+            | Self::VolumeAbsent
+            | Self::VolumeThere => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
             Self::Enabled => is_enabled && socket && daemon && !vm,
             Self::Unlimited => {
-                is_enabled && socket && daemon && !vm && !is_limited(seat)? && !is_exposed(seat)?
+                is_enabled
+                    && socket
+                    && daemon
+                    && !vm
+                    && !is_limited(seat)?
+                    && !is_exposed(seat)?
+                    && !is_shown(seat)?
             }
             Self::Limited => {
-                is_enabled && socket && daemon && !vm && is_limited(seat)? && is_exposed(seat)?
+                is_enabled
+                    && socket
+                    && daemon
+                    && !vm
+                    && is_limited(seat)?
+                    && is_exposed(seat)?
+                    && is_shown(seat)?
             }
             Self::ConfigOfKit => {
                 let unchanged = says(seat, "gateway", "hello")? && says(seat, "told", "hello")?;
@@ -472,6 +515,12 @@ fn has_image(seat: Seat<'_>) -> Result<bool> {
 fn is_exposed(seat: Seat<'_>) -> Result<bool> {
     let listen = seat.unit_property(&format!("aegis-vm-{HANDLE}.socket"), "Listen")?;
     Ok(listen.contains("127.0.0.1:18141 "))
+}
+
+/// Whether the VM's unit has the volume of the walk.
+fn is_shown(seat: Seat<'_>) -> Result<bool> {
+    let binds = seat.unit_property(&format!("aegis-vm-{HANDLE}.service"), "BindPaths")?;
+    Ok(binds.contains("/volumes/walk-more"))
 }
 
 /// Whether the VM's unit has the limit of the walk.

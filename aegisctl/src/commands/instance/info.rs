@@ -73,6 +73,10 @@ fn render(ui: Ui, view: &InstanceView) -> String {
         .collect();
     lines.add("Labels", &labels.join(", "));
     lines.add("Workspace", &view.workspace);
+    lines.add("Volumes", view.volumes.first().map_or("", String::as_str));
+    for volume in view.volumes.iter().skip(1) {
+        lines.detail(volume);
+    }
     lines.add("Memory", &format!("{} MiB", view.memory_mib));
     lines.add("CPUs", &view.cpus.to_string());
     lines.add("Limits", &limit_words(&view.limits));

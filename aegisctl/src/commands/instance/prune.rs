@@ -1,7 +1,6 @@
 //! `instance prune`: instances that are left over.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, IsTerminal, Write};
 
 use aegis_bus::instance::InstanceView;
 use aegis_bus::prune::PruneOptions;
@@ -14,6 +13,7 @@ use crate::exit_code;
 use crate::failure::Failure;
 use crate::job::JobWatch;
 use crate::listing::FilterFlags;
+use crate::typed;
 use crate::ui::{Progress, age};
 
 /// Delete instances that are disabled or have failed
@@ -71,7 +71,8 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         )?;
         return Ok(exit_code::OK);
     }
-    if !found.is_empty() && !args.force && !confirm(found.len(), &listed)? {
+    let question = format!("{listed}Delete {}? [y/N] ", instances(found.len()));
+    if !found.is_empty() && !args.force && !typed::confirm(&question)? {
         return Err(Failure::NotConfirmed);
     }
     let progress = context.ui.progress("Deleting");
@@ -112,27 +113,6 @@ async fn delete(
         }),
         Ok(_) => Ok((deleted, kept)),
     }
-}
-
-/// Asks on the terminal. Without one nobody can answer, and nothing is deleted
-/// that nobody confirmed.
-fn confirm(count: usize, listed: &str) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Failure::CannotAsk);
-    }
-    let question = format!("{listed}Delete {}? [y/N] ", instances(count));
-    let mut stderr = io::stderr().lock();
-    let asked = stderr.write_all(question.as_bytes());
-    let mut answer = String::new();
-    let answered = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
-    answered.map_err(|source| Failure::Io {
-        what: "ask on the terminal",
-        source,
-    })?;
-    Ok(matches!(
-        answer.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes"
-    ))
 }
 
 fn describe(handles: &[String], views: &[InstanceView]) -> String {

@@ -6,21 +6,22 @@ use aegis_bus::instance::{InstanceView, UpdateRequest};
 use aegis_bus::job::JobState;
 use aegis_core::port::{self, PortMapping};
 use aegis_core::restart::RestartPolicy;
+use aegis_core::volume::parse_target;
 use serde_json::json;
 
 use super::{outcome_of, to_json};
 use crate::cli::Context;
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::flags::{LabelFlags, LimitChanges, RootFs, entrypoint, parse_memory};
+use crate::flags::{LabelFlags, LimitChanges, RootFs, entrypoint, parse_memory, parse_volumes};
 use crate::job;
 
 /// Change the settings of an instance, all that are given or none
 ///
 /// The limits apply at once, to a VM that runs too. Memory, CPUs, disk, variables and
 /// the command are those of a guest: they apply when its VM starts next, and `instance
-/// info` shows them as waiting until then. So do the restart policy and the ports,
-/// which apply at once where no VM runs. Another image needs `instance start
+/// info` shows them as waiting until then. So do the restart policy, the ports and the
+/// volumes, which apply at once where no VM runs. Another image needs `instance start
 /// --replace`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -59,6 +60,12 @@ pub(crate) struct Args {
     /// Close a port of this host
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = port::parse_host)]
     expose_remove: Vec<SocketAddr>,
+    /// Show a folder or file of the host, or a named volume, in the place of what was at that path
+    #[arg(short, long, value_name = "PATH|NAME:TARGET[:ro]")]
+    volume: Vec<String>,
+    /// Show nothing of the host at a path of the guest any more
+    #[arg(long, value_name = "TARGET", value_parser = parse_target)]
+    volume_remove: Vec<String>,
     #[command(flatten)]
     limits: LimitChanges,
     #[command(flatten)]
@@ -101,6 +108,8 @@ impl Args {
             restart: self.restart,
             ports: self.expose.clone(),
             remove_ports: self.expose_remove.clone(),
+            volumes: parse_volumes(&self.volume)?,
+            remove_volumes: self.volume_remove.clone(),
             memory_max_mib: self.limits.memory_max,
             cpu_quota: self.limits.cpu_quota,
             tasks_max: self.limits.tasks_max,

@@ -355,6 +355,12 @@ impl Instance {
     }
 
     #[zbus(property)]
+    fn volumes(&self) -> Vec<String> {
+        let volumes = self.record().spec.volumes;
+        volumes.iter().map(ToString::to_string).collect()
+    }
+
+    #[zbus(property)]
     fn ports(&self) -> Vec<String> {
         let ports = self.record().spec.ports;
         ports.iter().map(ToString::to_string).collect()

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use aegis_core::port::PortMapping;
 use aegis_core::restart::RestartPolicy;
+use aegis_core::volume::Volume;
 
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
 
@@ -39,6 +40,11 @@ pub struct UpdateRequest {
     pub ports: Vec<PortMapping>,
     /// Where on the host nothing listens any more.
     pub remove_ports: Vec<SocketAddr>,
+    /// Shown beside those that are there; one with the same target takes the place of
+    /// the other.
+    pub volumes: Vec<Volume>,
+    /// Targets in the guest where no volume is any more.
+    pub remove_volumes: Vec<String>,
     /// In MiB; 0 takes a limit back that was set.
     pub memory_max_mib: Option<u32>,
     /// Per cent of one CPU; 0 takes a limit back that was set.
@@ -80,6 +86,8 @@ impl UpdateRequest {
         put_some(&mut dict, "restart", restart);
         put_words(&mut dict, "ports", &self.ports);
         put_words(&mut dict, "remove-ports", &self.remove_ports);
+        put_words(&mut dict, "volumes", &self.volumes);
+        put_words(&mut dict, "remove-volumes", &self.remove_volumes);
         put_some(&mut dict, "memory-max", self.memory_max_mib);
         put_some(&mut dict, "cpu-quota", self.cpu_quota);
         put_some(&mut dict, "tasks-max", self.tasks_max);
@@ -113,6 +121,8 @@ impl UpdateRequest {
             restart: reader.parse("restart")?,
             ports: reader.parse_all("ports")?,
             remove_ports: reader.parse_all("remove-ports")?,
+            volumes: reader.parse_all("volumes")?,
+            remove_volumes: reader.take("remove-volumes")?.unwrap_or_default(),
             memory_max_mib: reader.take("memory-max")?,
             cpu_quota: reader.take("cpu-quota")?,
             tasks_max: reader.take("tasks-max")?,
@@ -154,6 +164,8 @@ mod tests {
             restart: Some(RestartPolicy::Always),
             ports: vec!["8080:80".parse().unwrap()],
             remove_ports: vec!["127.0.0.1:8081".parse().unwrap()],
+            volumes: vec!["/srv:/data:ro".parse().unwrap()],
+            remove_volumes: vec!["/old".into()],
             memory_max_mib: Some(1024),
             cpu_quota: Some(150),
             tasks_max: Some(0),

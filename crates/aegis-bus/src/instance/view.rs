@@ -30,6 +30,8 @@ pub struct InstanceView {
     pub accel: String,
     pub kernel: String,
     pub workspace: String,
+    /// Each `SOURCE:TARGET[:ro]`.
+    pub volumes: Vec<String>,
     pub ports: Vec<String>,
     pub labels: BTreeMap<String, String>,
     /// In force, set by the user or not.
@@ -91,6 +93,7 @@ impl InstanceView {
             accel: reader.take("Accel")?.unwrap_or_default(),
             kernel: reader.take("Kernel")?.unwrap_or_default(),
             workspace: reader.take("Workspace")?.unwrap_or_default(),
+            volumes: reader.take("Volumes")?.unwrap_or_default(),
             ports: reader.take("Ports")?.unwrap_or_default(),
             labels: reader.take("Labels")?.unwrap_or_default(),
             limits: limits_from(limits)?,

@@ -198,7 +198,7 @@ impl Invocation {
         Ok(())
     }
 
-    /// The shared folder.
+    /// What is shared of the host.
     pub fn share(&mut self, carrier: Carrier) {
         match carrier {
             Carrier::Virtiofs { socket } => {
@@ -405,7 +405,7 @@ mod tests {
         assert!(values(&invocation, "-machine")[0].ends_with(",memory-backend=ram"));
         assert_eq!(
             values(&invocation, "-device"),
-            ["vhost-user-fs-device,chardev=share,tag=workspace"]
+            ["vhost-user-fs-device,chardev=share,tag=share"]
         );
     }
 

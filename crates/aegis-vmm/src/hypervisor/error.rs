@@ -46,7 +46,7 @@ pub enum LaunchError {
     TooManyDisks(usize),
     #[error("cannot make a descriptor for QEMU")]
     Descriptor(#[source] io::Error),
-    #[error("cannot share the workspace")]
+    #[error("cannot share files of the host with the guest")]
     Share(#[source] ShareError),
     #[error("cannot start {program}")]
     Start {
@@ -102,10 +102,12 @@ impl LaunchError {
                     "allow unprivileged user namespaces (sysctl user.max_user_namespaces above 0; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0), or start with --insecure",
                 )
             }
-            Self::Share(ShareError::Missing { .. } | ShareError::NotADirectory { .. }) => {
-                fault(Symbol::WorkspaceUnavailable).with_hint("make the folder, or name another one")
+            Self::Share(error @ (ShareError::Missing { .. } | ShareError::Kind { .. })) => {
+                fault(error.symbol()).with_hint("make the folder or file, or name another one")
             }
-            Self::Share(_) => fault(Symbol::WorkspaceUnavailable),
+            Self::Share(error @ ShareError::NoJail) => fault(error.symbol())
+                .with_hint("allow unprivileged user namespaces, or share one folder alone"),
+            Self::Share(error) => fault(error.symbol()),
             Self::Disk { .. }
             | Self::Start { .. }
             | Self::Ended(_)

@@ -119,14 +119,9 @@ impl Hypervisor for Qemu {
             .choose(plan.accel, host, |accel| trial.run(accel))
             .await?;
 
-        let share = match &plan.share {
-            Some(folder) => Some(
-                Share::prepare(folder, accel, &plan.scratch, jail_root)
-                    .await
-                    .map_err(LaunchError::Share)?,
-            ),
-            None => None,
-        };
+        let share = Share::prepare(&plan.shares, accel, &plan.scratch, jail_root)
+            .await
+            .map_err(LaunchError::Share)?;
         let cmdline = cmdline(Conditions {
             kernel: plan.kernel.kind(),
             accel,

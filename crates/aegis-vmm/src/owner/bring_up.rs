@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_core::fault::{Fault, Symbol};
-use aegis_core::vm_spec::VmSpec;
+use aegis_core::vm_spec::{VmSpec, VmVolume};
+use aegis_core::volume::WORKSPACE;
 use aegis_fault_points::around_async;
 use aegis_link::message::{Event, Hello};
 use aegis_link::{CallError, Handle, Incoming, LinkError, Received, Role};
@@ -150,6 +151,18 @@ pub async fn bring_up<H: Hypervisor>(
     around_async("vm.boot", resource("link"), launched.ready()).await
 }
 
+/// How something of the host is shared.
+fn share_plan(shared: VmVolume) -> SharePlan {
+    SharePlan {
+        symbol: match shared.target.as_str() {
+            WORKSPACE => Symbol::WorkspaceUnavailable,
+            _ => Symbol::VolumeUnavailable,
+        },
+        path: shared.source,
+        read_only: shared.read_only,
+    }
+}
+
 /// What could not be had.
 fn resource(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Resource { what, source }
@@ -229,10 +242,7 @@ impl Planned {
             cpus: spec.cpus,
             accel: spec.accel,
             disks,
-            share: spec.workspace.clone().map(|path| SharePlan {
-                path,
-                read_only: false,
-            }),
+            shares: spec.shares().into_iter().map(share_plan).collect(),
             link: OwnedFd::from(guest_link),
             console,
             scratch: scratch.path().to_owned(),
@@ -380,7 +390,7 @@ async fn talk<M: Machine>(
         "the guest speaks: harness {}, kernel {}",
         hello.harness, hello.kernel
     );
-    let order = guest::boot_order(spec, &hello, machine.facts().share);
+    let order = guest::boot_order(spec, &hello, machine.facts());
     let booted = async { link.boot(order).await.map_err(StartError::Boot) };
     let booted = around_async("vm.order", resource("boot order"), booted).await?;
     info!(

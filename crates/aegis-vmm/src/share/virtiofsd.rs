@@ -81,7 +81,7 @@ fn parse_version(output: &str) -> Option<(u32, u32)> {
 /// Starts a server for one connection and makes the connection.
 pub(super) async fn start(
     program: &Path,
-    folder: Bind,
+    shown: Vec<Bind>,
     read_only: bool,
     scratch: &Path,
     jail_root: &Path,
@@ -91,13 +91,13 @@ pub(super) async fn start(
     // The limit on open files is read even by a server that is told to leave it alone.
     let limit = Path::new("/proc/sys/fs/nr_open");
     view.bind(limit, limit, Access::Read);
-    for bind in [folder, own_proc()] {
+    for bind in shown.into_iter().chain([own_proc()]) {
         view.bind(&bind.from, &bind.to, bind.access);
     }
     let mut args = vec![
         format!("--fd={FIRST_DESCRIPTOR}"),
         format!("--shared-dir={JAILED}"),
-        // Within the jail, which holds the libraries too, down to the folder.
+        // Within the jail, which holds the libraries too, down to what is shared.
         "--sandbox=chroot".to_owned(),
         format!("--translate-uid={SQUASH}"),
         format!("--translate-gid={SQUASH}"),

@@ -74,6 +74,7 @@ impl Bench {
             disk: None,
             inject: Vec::new(),
             workspace: None,
+            volumes: Vec::new(),
             command: ["sh", "-c", script].map(str::to_owned).to_vec(),
             stop_signal: None,
             terminal: false,

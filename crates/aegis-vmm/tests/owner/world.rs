@@ -91,6 +91,7 @@ impl World {
             disk: None,
             inject: Vec::new(),
             workspace: None,
+            volumes: Vec::new(),
             command: plan.command,
             stop_signal: None,
             terminal: plan.terminal,

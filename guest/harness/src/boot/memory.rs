@@ -61,7 +61,8 @@ pub(super) fn mount_memory(places: &Places, path: &'static str) -> Result<(), Me
     mount(Some("tmpfs"), FRESH, Some("tmpfs"), flags, none).map_err(failed)?;
     if !is_empty(&place).map_err(read)? {
         let source = format!("{}/.", path_of(&place));
-        copy(Path::new(&source)).map_err(|source| MemoryError::Copy { path, source })?;
+        copy(Path::new(&source), Path::new(FRESH), true)
+            .map_err(|source| MemoryError::Copy { path, source })?;
     }
     chown(FRESH, Some(image.uid()), Some(image.gid()))
         .and_then(|()| fs::set_permissions(FRESH, Permissions::from_mode(image.mode() & 0o7777)))
@@ -70,22 +71,23 @@ pub(super) fn mount_memory(places: &Places, path: &'static str) -> Result<(), Me
     mount(Some(FRESH), place.as_str(), none, MsFlags::MS_MOVE, none).map_err(failed)
 }
 
-/// Copies the content of a directory to [`FRESH`].
-fn copy(source: &Path) -> Result<(), ArchiveError> {
+/// Copies the content of a directory to another one, with the owners of files or as
+/// ours.
+pub(super) fn copy(source: &Path, target: &Path, owners: bool) -> Result<(), ArchiveError> {
     let never = AtomicBool::new(false);
     let (reader, writer) = io::pipe().map_err(ArchiveError::Read)?;
     let packing = PackOptions {
         follow: false,
-        owners: true,
+        owners,
     };
     let unpacking = UnpackOptions {
         whole: true,
         trusted: true,
-        owners: true,
+        owners,
     };
     thread::scope(|scope| {
         let packed = scope.spawn(|| pack(source, writer, packing, &never));
-        let unpacked = unpack(reader, Path::new(FRESH), unpacking, &never);
+        let unpacked = unpack(reader, target, unpacking, &never);
         let packed = packed.join();
         // What could not be unpacked keeps the other side from packing.
         unpacked?;

@@ -30,6 +30,8 @@ pub(crate) enum PlaceError {
     },
     #[error("Cannot make the directory {path}: the image has something else there")]
     Taken { path: String },
+    #[error("Cannot put a file at {path}: the image has a directory there")]
+    NoFile { path: String },
     #[error("Cannot write {path}")]
     File {
         path: String,
@@ -140,6 +142,35 @@ impl Places {
         Ok(parent)
     }
 
+    /// What a file can be mounted on: whatever is there but a directory, or an empty
+    /// file that is made.
+    pub(crate) fn file_place(&self, path: &str) -> Result<OwnedFd, PlaceError> {
+        let failed = |errno: Errno| PlaceError::File {
+            path: path.to_owned(),
+            source: errno.into(),
+        };
+        match self.find(path) {
+            Ok(found) if kind(&fstat(&found).map_err(failed)?) == SFlag::S_IFDIR => {
+                return Err(PlaceError::NoFile {
+                    path: path.to_owned(),
+                });
+            }
+            Ok(found) => return Ok(found),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parent = self.directory(parent, 0o755, Obstacle::Kept)?;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(&parent, name, flags, Mode::from_bits_truncate(0o644)).map_err(failed)
+    }
+
+    /// What is at a path within the root, links followed.
+    pub(crate) fn find(&self, path: &str) -> nix::Result<OwnedFd> {
+        self.open(path, OFlag::empty())
+    }
+
     /// A file with this text. A link is replaced and never written through; a
     /// directory with something in it stays, since a guest can do without the file.
     pub(crate) fn file(
@@ -180,7 +211,7 @@ impl Places {
 
     /// The beginning of a file; nothing if there is none, or something else.
     fn content(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        let Ok(found) = self.open(path, OFlag::empty()) else {
+        let Ok(found) = self.find(path) else {
             return Ok(None);
         };
         // Opening a device or a pipe would do more than look.
@@ -300,6 +331,27 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn a_place_for_a_file_is_found_or_made() {
+        let (dir, root, places) = roots();
+        places.file_place("/made/below/file").unwrap();
+        assert!(root.join("made/below/file").metadata().unwrap().is_file());
+        places.file_place("/top").unwrap();
+        fs::write(root.join("kept"), "text").unwrap();
+        symlink("/kept", root.join("link")).unwrap();
+        places.file_place("/link").unwrap();
+        assert_eq!(fs::read_to_string(root.join("kept")).unwrap(), "text");
+        let error = places.file_place("/made").unwrap_err();
+        assert!(matches!(error, PlaceError::NoFile { .. }), "{error}");
+        let error = places.file_place("/kept/below").unwrap_err();
+        assert!(error.to_string().contains("/kept/below"), "{error}");
+
+        let outside = dir.path().join("outside");
+        symlink(&outside, root.join("dangling")).unwrap();
+        places.file_place("/dangling").unwrap_err();
+        assert!(!outside.exists());
     }
 
     #[test]

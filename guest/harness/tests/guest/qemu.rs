@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aegis_link::message::{Boot, Event, GENERATION, Hello, Program, Root, Share, Upper};
+use aegis_link::message::{
+    Boot, Event, GENERATION, Hello, Program, Root, Share, SharePlace, Upper,
+};
 use aegis_link::{Handle, Incoming, Received, Role};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -31,8 +33,9 @@ pub(crate) enum Machine {
 pub(crate) struct Hardware {
     /// An ext4 disk with the serial "upper".
     pub(crate) disk: Option<PathBuf>,
-    /// A folder shared by 9p under the tag "workspace".
+    /// A folder shared by 9p under the tag "share", at its places.
     pub(crate) folder: Option<PathBuf>,
+    pub(crate) places: Vec<SharePlace>,
 }
 
 #[derive(Debug)]
@@ -151,7 +154,7 @@ impl Guest {
             ]);
             qemu.args([
                 "-device",
-                &format!("virtio-9p-{bus},fsdev=share,mount_tag=workspace"),
+                &format!("virtio-9p-{bus},fsdev=share,mount_tag=share"),
             ]);
         }
         fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -206,9 +209,8 @@ impl Guest {
             workdir: None,
             share: hardware.folder.as_ref().map(|_| Share {
                 kind: aegis_link::message::ShareKind::NineP,
-                tag: "workspace".to_owned(),
-                target: "/workspace".to_owned(),
-                read_only: false,
+                tag: "share".to_owned(),
+                places: hardware.places.clone(),
             }),
             command,
         }
