@@ -167,7 +167,10 @@ impl Images {
         let this = self.clone();
         // Not one of the runtime's threads: its end would wait for this one.
         std::thread::spawn(move || match this.store.wait_for_pulls() {
-            Ok(true) => this.show(),
+            Ok(true) => {
+                this.sweep();
+                this.show();
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!("cannot wait for pulls: {error}, ignoring"),
         });

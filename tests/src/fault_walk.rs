@@ -162,7 +162,7 @@ impl<'a> Walk<'a> {
         seat.systemctl(&format!("set-environment {SWITCH}=1"))?
             .success()?;
         kit::install(seat, "walk", &["shell-gateway", "told-daemon"])?;
-        Layout::make(&["echo two >etc/two"], "--config.cmd id")?.put(seat, "walk-image")?;
+        Layout::make(&["echo >>etc/passwd"], "--config.cmd id")?.put(seat, "walk-image")?;
         let walk = Self { seat };
         walk.clean_up()?;
         Ok(walk)

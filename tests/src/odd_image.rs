@@ -296,6 +296,22 @@ fn to_be_changed(layer: &mut Layer) -> io::Result<()> {
             _ => layer.hard(path, "odd/change/hard-one")?,
         }
     }
+    // Folders that layers above only pass through.
+    let private = |header: &mut Header| {
+        header.set_mode(0o700);
+        header.set_uid(7);
+    };
+    layer.attributes(&[("user.kept", b"k")])?;
+    layer.add(EntryType::Directory, "odd/change/passed/", private, b"")?;
+    let shared = |header: &mut Header| header.set_mode(0o1777);
+    layer.add(EntryType::Directory, "odd/change/passed/sub/", shared, b"")?;
+    layer.dir("odd/change/passed/told-later/")?;
+    layer.add(
+        EntryType::Directory,
+        "odd/change/passed-to-file/",
+        private,
+        b"",
+    )?;
     // Twice in one archive: the last counts, and folders keep what they have.
     layer.dir("odd/twice/")?;
     layer.file("odd/twice/file", b"first and longer")?;
@@ -348,6 +364,9 @@ fn changed() -> Result<Vec<u8>> {
         layer.file("odd/change/link-to-file", b"new")?;
         layer.dir("odd/change/link-to-dir/")?;
         layer.file("odd/change/link-to-dir/new", b"new")?;
+        layer.file("odd/change/passed/sub/new", b"new")?;
+        layer.file("odd/change/passed/told-later/new", b"new")?;
+        layer.file("odd/change/passed-to-file/new", b"new")?;
         layer.gone("odd/change", "hard-two")?;
         layer.file("odd/change/hard-three", b"alone")
     };
@@ -365,6 +384,14 @@ fn back() -> Result<Vec<u8>> {
             layer.dir(format!("odd/change/{folder}/"))?;
             layer.file(format!("odd/change/{folder}/new"), b"new")?;
         }
+        let told = |header: &mut Header| header.set_mode(0o711);
+        layer.add(
+            EntryType::Directory,
+            "odd/change/passed/told-later/",
+            told,
+            b"",
+        )?;
+        layer.file("odd/change/passed-to-file", b"new")?;
         layer.file("odd/change/dir-and-back", b"new")
     };
     fill().context("adding what comes back")?;

@@ -19,7 +19,8 @@
 //!   symbolic link of the same layer they go on where it leads, as in a chroot.
 //! - The last entry of a name wins. A directory over a directory keeps what is in
 //!   it. What stands in the place of a parent gives way to a directory, and a
-//!   missing parent belongs to root, mode 0755.
+//!   missing parent belongs to root, mode 0755, where no lower layer has it
+//!   ([`said_again`]).
 //! - Whiteouts hide what is in lower layers, never what is in the same one
 //!   ([OCI image-spec, layer.md](https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#whiteouts)).
 //!   They become what overlayfs knows: device 0:0, `trusted.overlay.opaque`.
@@ -30,6 +31,7 @@
 //!   become the nearest.
 
 mod emit;
+mod folders;
 mod header;
 mod path;
 mod reader;
@@ -48,6 +50,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::digest::{Algorithm, Digest, Hash};
 
 use emit::EmitError;
+pub use folders::{Folders, said_again};
 use reader::Reader;
 use sqfstar::Sqfstar;
 use tree::Tree;
@@ -119,6 +122,8 @@ pub struct Layer {
     /// The layer hides all layers below it. Overlayfs looks for no such mark on a
     /// layer's root, and sqfstar could not make one.
     pub opaque: bool,
+    /// What it says about folders.
+    pub folders: Folders,
 }
 
 /// Why there is no SquashFS of a layer.
@@ -240,6 +245,7 @@ fn read_and_make(job: &Convert<'_>) -> Result<Layer, LayerError> {
         unpacked,
         size: made,
         opaque: tree.is_opaque(),
+        folders: Folders::of(&tree),
     })
 }
 

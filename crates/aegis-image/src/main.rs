@@ -52,7 +52,11 @@ fn main() -> ExitCode {
 /// Whether the image is here now.
 async fn serve() -> io::Result<bool> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let Opened { mark, source } = Opened::receive(&socket)?;
+    // The mark is held to the end.
+    let Opened {
+        mark: _mark,
+        source,
+    } = Opened::receive(&socket)?;
     socket.set_nonblocking(true)?;
     let (reader, mut writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
     let mut orders = Orders(BufReader::new(reader));
@@ -85,8 +89,6 @@ async fn serve() -> io::Result<bool> {
         Ok(image) => Report::Done(Box::new(image)),
         Err(fault) => Report::Failed(fault),
     };
-    // Who waits for the end of the pull finds what it left.
-    drop(mark);
     say(&mut writer, &report).await;
     Ok(done)
 }

@@ -1,7 +1,8 @@
 //! One pull: from a name to an image in the store.
 //!
 //! ```text
-//!  find ──► room? ──► for each layer that is not here: load ──► convert ──► add ──► publish
+//!  find ──► room? ──► for each layer that is not here: load ──► convert ──► add ──┐
+//!              publish ◄── one more, where folders have to be said again (layer) ◄─┘
 //! ```
 //!
 //! Layers are loaded side by side and converted one by one. Whoever comes to a layer
@@ -34,6 +35,9 @@ use crate::store::{Store, StoreError, Work};
 /// Layers that are loaded at a time, as Docker's daemon does
 /// (`max-concurrent-downloads`).
 const LOADS: usize = 3;
+
+/// Layers that a VM can have: partitions of one disk.
+const MOST_LAYERS: usize = 128;
 
 /// Times an image is looked at whose layers were pruned before it was published.
 const TRIES: u32 = 3;
@@ -200,7 +204,9 @@ async fn attempt(
         let (number, made) = ended.map_err(PullError::Lost)?;
         layers[number] = Some(made?);
     }
-    let image = image(found, layers.into_iter().flatten().collect());
+    let mut layers: Vec<Layer> = layers.into_iter().flatten().collect();
+    layers.extend(maker.say_again(&layers).await?);
+    let image = image(found, layers);
     let name = Name {
         name: name.to_string(),
         image: image.id.clone(),
@@ -313,6 +319,7 @@ impl Maker {
             let layer = around("pull.convert", failed, || {
                 layer::convert(&job).map_err(|source| PullError::Layer { id, source })
             })?;
+            store.add_folders(&diff_id, &layer.folders)?;
             store.add_layer(&made, &diff_id, layer.opaque)?;
             // The blob is not needed any more, and a large image has many.
             around("pull.forget", failed, || {
@@ -321,6 +328,57 @@ impl Maker {
             Ok(layer.opaque)
         });
         converted.await.map_err(PullError::Lost)?
+    }
+}
+
+impl Maker {
+    /// The layer that says again what these say about folders, if one is needed and a
+    /// VM has room for it.
+    async fn say_again(&self, layers: &[Layer]) -> Result<Option<Layer>, PullError> {
+        if layers.len() >= MOST_LAYERS {
+            return Ok(None);
+        }
+        let ids = layers.iter().map(|layer| layer.diff_id.clone());
+        let ids: Vec<Digest> = ids.collect();
+        let (store, cancelled) = (self.store.clone(), self.cancelled.clone());
+        let archive = self.work.path().join("folders.tar");
+        let said = tokio::task::spawn_blocking(move || {
+            let said: Vec<_> = ids.iter().map(|id| store.folders(id)).collect();
+            let Some(bytes) = layer::said_again(&said) else {
+                return Ok(None);
+            };
+            let failed = |source| PullError::File {
+                path: archive.clone(),
+                source,
+            };
+            around("pull.folders", failed, || {
+                std::fs::write(&archive, &bytes).map_err(failed)
+            })?;
+            let made = archive.with_extension("squashfs");
+            let job = Convert {
+                blob: &archive,
+                to: &made,
+                diff_id: None,
+                limits: Limits::default(),
+                progress: &|_| (),
+                cancelled: &cancelled,
+            };
+            let converted = layer::convert(&job);
+            let layer = converted.map_err(|source| PullError::Layer {
+                id: "of folders".to_owned(),
+                source,
+            })?;
+            let _lock = store.lock_layer(&layer.diff_id)?;
+            if store.layer_size(&layer.diff_id).is_none() {
+                store.add_layer(&made, &layer.diff_id, false)?;
+            }
+            Ok(Some(Layer {
+                size: store.layer_size(&layer.diff_id).unwrap_or_default(),
+                diff_id: layer.diff_id,
+                opaque: false,
+            }))
+        });
+        said.await.map_err(PullError::Lost)?
     }
 }
 

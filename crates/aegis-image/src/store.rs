@@ -4,6 +4,7 @@
 //!  ROOT/
 //!   layers/DIGEST.squashfs   one for each layer, read-only, shared by all images
 //!   layers/DIGEST.opaque     beside one that hides all layers below it
+//!   layers/DIGEST.folders    what it says about folders
 //!   images/DIGEST.json       one for each image, by its identity
 //!   names/DIGEST.json        one for each name; DIGEST is that of the name
 //!   work/                    what is under way, and the locks
@@ -31,6 +32,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
+use crate::layer::Folders;
 use crate::record::{Image, Name};
 
 const LAYERS: &str = "layers";
@@ -216,6 +218,27 @@ impl Store {
         self.layers().join(format!("{}.opaque", plain(diff_id)))
     }
 
+    fn folders_file(&self, diff_id: &Digest) -> PathBuf {
+        self.layers().join(format!("{}.folders", plain(diff_id)))
+    }
+
+    /// What a layer says about folders; nothing if that is not known.
+    pub fn folders(&self, diff_id: &Digest) -> Folders {
+        let known = read(&self.folders_file(diff_id));
+        known.ok().flatten().unwrap_or_default()
+    }
+
+    /// Keeps what a layer says about folders, before it is added.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn add_folders(&self, diff_id: &Digest, folders: &Folders) -> Result<(), StoreError> {
+        let path = self.folders_file(diff_id);
+        // There may be many, and nobody reads them by eye.
+        let json = serde_json::to_vec(folders).map_err(io::Error::other);
+        self.put(&path, json)
+    }
+
     /// Gives a finished layer its name. `file` lies in a [`Work`] folder; the layer's
     /// lock is held. `opaque`: it hides all layers below it.
     ///
@@ -384,6 +407,7 @@ impl Store {
         for layer in &prunable.layers {
             self.remove(&self.layer(layer))?;
             self.remove(&self.opaque_mark(layer))?;
+            self.remove(&self.folders_file(layer))?;
         }
         Ok(prunable)
     }
@@ -446,11 +470,17 @@ impl Store {
     }
 
     fn write(&self, path: &Path, record: &impl Serialize) -> Result<(), StoreError> {
+        self.put(
+            path,
+            serde_json::to_vec_pretty(record).map_err(io::Error::other),
+        )
+    }
+
+    fn put(&self, path: &Path, json: io::Result<Vec<u8>>) -> Result<(), StoreError> {
         let written = step("store.write", || {
             let folder = path.parent().unwrap_or(&self.root);
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            let json = serde_json::to_vec_pretty(record).map_err(io::Error::other)?;
-            file.write_all(&json)?;
+            file.write_all(&json?)?;
             file.as_file().sync_all()?;
             file.persist(path).map_err(|error| error.error)?;
             File::open(folder)?.sync_all()

@@ -246,7 +246,7 @@ pub(super) const ALL: [Operation; 25] = [
     ),
 ];
 
-/// An image of two layers.
+/// An image of two layers, of which the second passes through a folder of the first.
 const PULL: &str = "aegisctl image pull oci:walk-image";
 
 /// A kit's folder with a file, a folder and a link.
@@ -507,7 +507,8 @@ fn has_image(seat: Seat<'_>) -> Result<bool> {
     let listed = seat.aegis_ok("image list --json")?.contains("walk-image");
     let layers = format!("ls {}/images/layers/*.squashfs | wc -l", seat.home());
     let layers = seat.run(&layers)?.text();
-    ensure!(!listed || layers == "2", "listed with {layers} layers of 2");
+    // With the one that has the folder.
+    ensure!(!listed || layers == "3", "listed with {layers} layers of 3");
     Ok(listed)
 }
 

@@ -69,6 +69,24 @@ pub(super) fn emit<R: Read, W: Write + ?Sized>(
     Ok(places.inodes)
 }
 
+/// Writes an archive of folders; an empty path is the root.
+pub(super) fn emit_folders(
+    folders: impl Iterator<Item = (Vec<u8>, Attributes)>,
+    output: &mut impl Write,
+) -> io::Result<()> {
+    for (mut path, attributes) in folders {
+        if path.is_empty() {
+            path = b"./".to_vec();
+        }
+        let item = Item {
+            kind: b'5',
+            ..Item::new(path, &attributes)
+        };
+        item.write(output)?;
+    }
+    output.write_all(&[0; 2 * BLOCK])
+}
+
 /// Where inodes are in the tree.
 struct Places<'a> {
     tree: &'a Tree,

@@ -57,6 +57,8 @@ pub(super) struct Dir {
     /// Of its whole path.
     path_length: usize,
     pub(super) attributes: Attributes,
+    /// An entry describes it.
+    pub(super) named: bool,
     pub(super) opaque: bool,
     pub(super) children: BTreeMap<Box<[u8]>, Child>,
 }
@@ -106,6 +108,7 @@ impl Dir {
                 mode: 0o755,
                 ..Attributes::default()
             },
+            named: false,
             opaque: false,
             children: BTreeMap::new(),
         }
@@ -203,7 +206,7 @@ impl Tree {
             Kind::Dir => {
                 let dir = self.make_parents(parents, &name)?;
                 let dir = self.enter(dir, base, &name)?;
-                self.dirs[dir].attributes = attributes_of(entry);
+                self.describe(dir, entry);
             }
             Kind::HardLink => {
                 let inode = self.linked(&entry)?;
@@ -231,8 +234,13 @@ impl Tree {
                 name: owned(&entry.name),
             });
         }
-        self.dirs[ROOT].attributes = attributes_of(entry);
+        self.describe(ROOT, entry);
         Ok(())
+    }
+
+    fn describe(&mut self, dir: DirId, entry: Entry) {
+        self.dirs[dir].attributes = attributes_of(entry);
+        self.dirs[dir].named = true;
     }
 
     /// What a hard link leads to. The last part is not followed, as link(2) does

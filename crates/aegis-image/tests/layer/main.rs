@@ -6,6 +6,7 @@
 
 mod archive;
 mod facts;
+mod folders;
 #[path = "../../../../fuzz/images.rs"]
 mod images;
 mod meaning;
