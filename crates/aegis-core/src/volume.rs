@@ -103,8 +103,11 @@ pub fn parse_target(text: &str) -> Result<String, VolumeError> {
             name => target.extend(["/", name]),
         }
     }
-    let of_kernel = |tree: &&str| Path::new(&target).starts_with(tree);
-    if target.is_empty() || KERNELS.iter().any(|tree| of_kernel(&tree)) {
+    if target.is_empty()
+        || KERNELS
+            .iter()
+            .any(|tree| Path::new(&target).starts_with(tree))
+    {
         return Err(VolumeError::Reserved(text.to_owned()));
     }
     Ok(target)
