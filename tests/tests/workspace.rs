@@ -231,8 +231,9 @@ fn a_home_may_have_any_name() -> Result<()> {
     }
     seat.systemctl(&format!("set-environment 'AEGIS_HOME={home}'"))?
         .success()?;
-    let instance = Instance::start(seat, "odd-home", "--kit echo --workspace named")?;
-    instance.exec_ok("echo kept >/workspace/file")?;
+    let flags = "--kit echo --workspace named --volume named:/named";
+    let instance = Instance::start(seat, "odd-home", flags)?;
+    instance.exec_ok("echo kept >/workspace/file && echo too >/named/file")?;
     let daemon = instance.daemon_pid("echo-gateway")?;
 
     seat.systemctl("daemon-reload")?.success()?;
@@ -243,10 +244,13 @@ fn a_home_may_have_any_name() -> Result<()> {
     .success()?;
     assert_ne!(instance.daemon_pid("echo-gateway")?, daemon);
     instance.act("stop")?;
-    assert_eq!(instance.exec_ok("cat /workspace/file")?, "kept");
+    let both = "cat /workspace/file /named/file";
+    assert_eq!(instance.exec_ok(both)?, "kept\ntoo");
     instance.delete()?;
-    seat.run(&format!("test -e '{home}/workspaces/named/file'"))?
-        .success()?;
+    seat.run(&format!(
+        "test -e '{home}/workspaces/named/file' && test -e '{home}/volumes/named/file'"
+    ))?
+    .success()?;
     Ok(())
 }
 
