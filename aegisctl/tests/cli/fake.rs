@@ -26,6 +26,8 @@ mod manager;
 mod secrets;
 mod systemd;
 
+pub(crate) use image::DIGITS;
+
 /// What a test shares with the fake.
 #[derive(Clone, Default)]
 pub(crate) struct Handles {

@@ -11,6 +11,7 @@
 
 mod fake;
 mod harness;
+mod images;
 mod instances;
 mod logs;
 mod schema;

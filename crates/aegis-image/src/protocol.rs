@@ -1,8 +1,8 @@
-//! What aegisd and the program that pulls say to each other: lines of JSON over a
+//! What aegisd and the program that pulls and imports say to each other: lines of JSON over a
 //! socket pair, which is the program's standard input.
 //!
 //! ```text
-//!  aegisd ──byte───► aegis-image        with the open file or folder of a local image
+//!  aegisd ──byte───► aegis-image        with what is open of it on this host
 //!         ──Order──►
 //!         ◄─Report── …                  progress, then the end
 //!         ──Cancel─►                    or the connection's end, which cancels nothing
@@ -25,6 +25,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::import::Request;
 use crate::record::Image;
 
 /// The longest line, in bytes: the certificates of many authorities, or what an image
@@ -36,7 +37,8 @@ pub const LONGEST_LINE: usize = 8 << 20;
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     Pull(Box<Pull>),
-    /// Give the pull up.
+    Import(Box<Import>),
+    /// Give it up.
     Cancel,
 }
 
@@ -52,6 +54,14 @@ pub struct Pull {
     /// `access::Access`; without it as those of this program have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<SecretText>,
+}
+
+/// One import, of the archive that came with the order.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Import {
+    /// The store's folder.
+    pub store: PathBuf,
+    pub request: Request,
 }
 
 /// What the program reports.
@@ -129,6 +139,7 @@ impl Stage {
         match self {
             Self::Waiting => "waiting",
             Self::Pulling => "pulling",
+            Self::Reading => "reading",
             Self::Converting => "converting",
             Self::Here => "here",
         }
@@ -143,6 +154,8 @@ pub enum Stage {
     Waiting,
     /// Its blob comes over the network.
     Pulling,
+    /// It is read from a file or pipe.
+    Reading,
     /// It becomes a file system.
     Converting,
     /// It is in the store.

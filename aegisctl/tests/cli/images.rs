@@ -1,0 +1,52 @@
+//! Images, as people handle them.
+
+use crate::fake::DIGITS;
+use crate::harness::Bench;
+
+#[test]
+fn an_import_reads_a_file_or_stdin_and_says_what_came_of_it() {
+    let bench = Bench::new();
+    let id = format!("sha256:{DIGITS}\n");
+    let file = bench.dir.path().join("root.tar");
+    std::fs::write(&file, "tar").unwrap();
+    let file = file.to_str().unwrap();
+    bench.run(&["image", "import", file]).expect(0, &id, "");
+    let named = bench.run_with(
+        &[
+            "image",
+            "import",
+            "-",
+            "mine",
+            "-c",
+            "CMD [\"a\"]",
+            "-c",
+            "LABEL b=c",
+        ],
+        b"archive",
+    );
+    let name = "docker.io/library/mine:latest";
+    named.expect(0, &format!("{}  {name}\n", &DIGITS[..12]), "");
+    let calls = bench.fake.calls();
+    assert!(calls[0].starts_with(&format!("import  of {file}, 3 bytes: ")));
+    assert!(calls[1].starts_with(&format!("import {name} of -, 7 bytes: ")));
+    assert!(calls[1].contains(r#"command: ["a"]"#) && calls[1].contains(r#"{"b": "c"}"#));
+}
+
+#[test]
+fn what_cannot_be_imported_is_said_before_aegisd_is_asked() {
+    let bench = Bench::new();
+    for (args, words) in [
+        (
+            &["/proc/version", "-c", "VOLUME /x"][..],
+            "'VOLUME' is no instruction",
+        ),
+        (&["/proc"], "cannot open '/proc'"),
+        (&["/nowhere"], "cannot open '/nowhere'"),
+        (&["/proc/version", "Mine"], "upper case"),
+    ] {
+        let refused = bench.run(&[&["image", "import"], args].concat());
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(words), "{refused:?}");
+    }
+    assert!(bench.fake.calls().is_empty());
+}
