@@ -59,7 +59,7 @@ pub enum ImportError {
     Name(String),
     #[error("an image for {wanted} does not run on this host, which is {host}")]
     Platform { wanted: Platform, host: Platform },
-    #[error("{origin} cannot become an image")]
+    #[error("{origin} cannot be used")]
     Archive {
         origin: Origin,
         #[source]

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aegis_bus::image::{ImageConfig, ImportOptions};
-use aegis_core::fault::{Fault, Symbol};
 use aegis_image::record::Config;
 use serde_json::json;
 
@@ -17,6 +16,9 @@ use crate::failure::Failure;
 use crate::images;
 use crate::job::JobWatch;
 use crate::session::Signals;
+
+/// Completes "cannot ...".
+const WHAT: &str = "make an image";
 
 /// Make an image of a tar archive of files
 ///
@@ -53,15 +55,11 @@ pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     let (source, origin) = open(&args.file)?;
     let options = ImportOptions {
         source,
-        origin: origin.clone(),
+        origin,
         config,
         message: args.message,
         platform: args.platform,
         insecure: args.insecure,
-    };
-    let what = match &*origin {
-        "-" => "import the standard input".to_owned(),
-        origin => format!("import '{origin}'"),
     };
     let progress = context.ui.progress("Asking aegisd");
     let mut signals = Signals::catch()?;
@@ -69,15 +67,12 @@ pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         let client = context.aegisd().await?;
         let manager = client.manager().await?;
         let mut watch = JobWatch::start(&client).await?;
-        let dict = options.to_dict().map_err(Failure::call(what.clone()))?;
-        // So that nobody but aegisd's program holds the pipe.
-        drop(options);
+        let dict = options.to_dict().map_err(Failure::call(WHAT))?;
         let job = manager.import_image(&name, &dict).await;
-        drop(dict);
-        let job = job.map_err(Failure::call(what.clone()))?;
+        let job = job.map_err(Failure::call(WHAT))?;
         let import = client.job(job.clone()).await?;
         let ended = tokio::select! {
-            ended = watch.wait(&job, &what, &progress) => ended,
+            ended = watch.wait(&job, WHAT, &progress) => ended,
             signal = signals.next_end() => {
                 let cancelled = import.cancel().await;
                 cancelled.map_err(Failure::call("end the import"))?;
@@ -86,7 +81,7 @@ pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         };
         progress.show(Vec::new());
         ended?;
-        let id = import.image().await.map_err(Failure::call(what.clone()))?;
+        let id = import.image().await.map_err(Failure::call(WHAT))?;
         Ok::<_, Failure>(Ok(id))
     };
     let id = match progress.during(import).await? {
@@ -107,9 +102,7 @@ pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
 fn config(changes: &[String]) -> Result<ImageConfig, Failure> {
     let mut config = Config::default();
     for change in changes {
-        let changed = config.change(change);
-        changed
-            .map_err(|error| Failure::Kit(Fault::from_error(Symbol::InvalidArgument, &error)))?;
+        config.change(change).map_err(Failure::Change)?;
     }
     Ok(ImageConfig {
         env: config.env,
@@ -128,13 +121,7 @@ fn open(path: &Path) -> Result<(OwnedFd, String), Failure> {
     if path == Path::new("-") {
         let stdin = io::stdin();
         if stdin.is_terminal() {
-            let fault = Fault::new(
-                Symbol::InvalidArgument,
-                "the archive would come from the terminal",
-            );
-            let hint =
-                "give a file, or pipe an archive in: tar -c -C DIR . | aegisctl image import -";
-            return Err(Failure::Kit(fault.with_hint(hint)));
+            return Err(Failure::ArchiveFromTerminal);
         }
         let copy = stdin.as_fd().try_clone_to_owned();
         let copy = copy.map_err(|source| Failure::Io {
