@@ -9,6 +9,7 @@ use aegis_bus::connect;
 use aegis_bus::dict::Dict;
 use aegis_bus::image::ImageView;
 use aegis_bus::instance::{InstanceProxy, InstanceView};
+use aegis_bus::job::JobProxy;
 use aegis_bus::kit::KitView;
 use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
@@ -72,6 +73,16 @@ impl Client {
         path: OwnedObjectPath,
     ) -> Result<InstanceProxy<'static>, Failure> {
         InstanceProxy::builder(&self.connection)
+            .path(path)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(Failure::call("talk to aegisd"))
+    }
+
+    /// A job that aegisd answered a call with.
+    pub(crate) async fn job(&self, path: OwnedObjectPath) -> Result<JobProxy<'static>, Failure> {
+        JobProxy::builder(&self.connection)
             .path(path)
             .cache_properties(CacheProperties::No)
             .build()

@@ -11,6 +11,7 @@ use aegis_core::control::ExecEvent;
 use aegis_core::fault::{Fault, Symbol, chain};
 use aegis_core::secret::SecretError;
 use aegis_core::spec::SpecError;
+use aegis_image::change::ChangeError;
 use serde_json::{Value, json};
 
 use crate::exit_code;
@@ -149,6 +150,10 @@ pub(crate) enum Failure {
     CopyInterrupted { destination: String },
     #[error("{0}")]
     CopyUsage(&'static str),
+    #[error("the image cannot be changed so")]
+    Change(#[source] ChangeError),
+    #[error("the archive would come from the terminal")]
+    ArchiveFromTerminal,
     /// What another module found, in its words: of a kit, an image, a login.
     #[error(transparent)]
     Said(Fault),
@@ -255,6 +260,8 @@ impl Failure {
                 | Self::Mode(_)
                 | Self::NoTerminal
                 | Self::CopyUsage(_)
+                | Self::Change(_)
+                | Self::ArchiveFromTerminal
         )
     }
 
@@ -314,7 +321,7 @@ impl Failure {
             | Self::NoTerminal => "InvalidArgument",
             Self::Copy { .. } | Self::CopyInGuest { .. } => "CopyFailed",
             Self::CopyInterrupted { .. } => "Cancelled",
-            Self::CopyUsage(_) => "InvalidArgument",
+            Self::CopyUsage(_) | Self::Change(_) | Self::ArchiveFromTerminal => "InvalidArgument",
             Self::Differs { .. } => "AlreadyExists",
             Self::Exec(fault) | Self::Said(fault) => fault.symbol.name(),
             Self::Terminal { .. } | Self::Io { .. } | Self::File { .. } => "InputOutput",
@@ -364,6 +371,10 @@ impl Failure {
                 "give a value: --env {name}=VALUE; a new value of a secret needs no update: \
                  aegisctl secret set"
             )),
+            Self::ArchiveFromTerminal => Some(
+                "give a file, or pipe an archive in: tar -c -C DIR . | aegisctl image import -"
+                    .to_owned(),
+            ),
             Self::NoTerminal => Some("leave --tty out: the streams are passed on".to_owned()),
             _ => None,
         }

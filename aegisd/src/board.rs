@@ -63,6 +63,8 @@ pub struct JobShown {
     pub status: String,
     /// What it is made of, where it has parts that go on side by side.
     pub parts: Vec<JobPart>,
+    /// The identity of the image that it brought here; empty without one.
+    pub image: String,
     pub outcome: JobOutcome,
 }
 

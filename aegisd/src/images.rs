@@ -1,14 +1,14 @@
-//! Images: which are here, bringing them, removing them.
+//! Images: which are here, bringing and making them, removing them.
 //!
 //! ```text
-//!  PullImage ─► pull ─► unit aegis-pull-N: aegis-image ─► store ◄─ instances' layers
-//!                                                           ▲
-//!  RemoveImage, PruneImages ────────────────────────────────┘
+//!  PullImage ───► unit aegis-pull-N: aegis-image ────► store ◄─ instances' layers
+//!  ImportImage ─► unit aegis-import-N: aegis-image ──────┤▲
+//!  RemoveImage, PruneImages ─────────────────────────────┘
 //! ```
 //!
 //! The store's files are the truth; the board shows what was read of them.
 
-mod pull;
+mod bring;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,8 +19,9 @@ use std::sync::Arc;
 use aegis_bus::image::{ImageConfig, ImageView, PruneImagesOptions};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_image::digest;
+use aegis_image::document::PlatformError;
 use aegis_image::name::ImageName;
-use aegis_image::record::{Image, Name};
+use aegis_image::record::{Config, Image, Name};
 use aegis_image::store::{Prunable, Store, StoreError};
 
 use crate::board::Board;
@@ -30,7 +31,7 @@ use crate::instance::{blocking, supervisor_fault};
 use crate::supervisor::SupervisorError;
 use crate::supervisor::plan::is_plain_path;
 
-pub use pull::{Given, pull};
+pub use bring::{Archive, Given, import, pull};
 
 /// Why something cannot be done with an image.
 #[derive(Debug, thiserror::Error)]
@@ -57,18 +58,20 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot pass the pull to its program")]
+    #[error("cannot pass the order to the program that pulls and imports")]
     Pass(#[source] io::Error),
-    #[error("the program that pulls ended without a word, as the unit {0}")]
+    #[error("the program that pulls and imports ended without a word, as the unit {0}")]
     Silent(String),
-    #[error("the program that pulls said something that is not understood")]
+    #[error("the program that pulls and imports said something that is not understood")]
     Garbled(#[source] serde_json::Error),
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
     /// The program's own words.
     #[error(transparent)]
     Failed(Fault),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
-    #[error("the pull was cancelled")]
+    #[error("it was cancelled")]
     Cancelled,
 }
 
@@ -77,7 +80,7 @@ impl ImageError {
     pub fn fault(&self) -> Fault {
         let fault = |symbol| Fault::from_error(symbol, self);
         match self {
-            Self::Name { .. } => fault(Symbol::InvalidArgument),
+            Self::Name { .. } | Self::Platform(_) => fault(Symbol::InvalidArgument),
             Self::Missing(name) => fault(Symbol::ImageUnavailable)
                 .with_hint(format!("pull it: aegisctl image pull {name}")),
             Self::Ambiguous(_) => fault(Symbol::InvalidArgument).with_hint("give more digits"),
@@ -360,6 +363,22 @@ fn view(image: &Image, names: &[Name]) -> ImageView {
             user: config.user.clone().unwrap_or_default(),
             stop_signal: config.stop_signal.clone().unwrap_or_default(),
             exposed: config.exposed.clone(),
+            labels: config.labels.clone(),
         },
+    }
+}
+
+/// What an image shall say about its programs, as a client puts it.
+pub fn config(wanted: ImageConfig) -> Config {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    Config {
+        env: wanted.env,
+        entrypoint: wanted.entrypoint,
+        cmd: wanted.command,
+        workdir: some(wanted.workdir),
+        user: some(wanted.user),
+        stop_signal: some(wanted.stop_signal),
+        exposed: wanted.exposed,
+        labels: wanted.labels,
     }
 }

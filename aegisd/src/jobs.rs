@@ -60,6 +60,7 @@ impl Jobs {
             progress: -1.0,
             status: String::new(),
             parts: Vec::new(),
+            image: String::new(),
             outcome: JobOutcome {
                 state: JobState::Running,
                 fault: None,
@@ -180,6 +181,13 @@ impl Reporter {
                 job.status = words;
                 job.parts = parts;
             });
+        }
+    }
+
+    /// Says which image is here now, before the job ends.
+    pub fn brought(&self, image: String) {
+        if let Some((id, board)) = &self.shown {
+            change(board, *id, |job| job.image = image);
         }
     }
 

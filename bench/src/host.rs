@@ -9,12 +9,15 @@ use aegis_tests::cache;
 use aegis_tests::machine::{Machine, Root, Systemd, User};
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::inside::{IMAGES, REGISTRY, REPOSITORY};
 use crate::report;
 use crate::row::Row;
+use crate::sample_image::{self, TAGS};
 
 /// Packages of the peers, beside those of a test machine.
-const PEERS: [&str; 7] = [
+const PEERS: [&str; 8] = [
     "podman",
+    "skopeo",
     "supervisor",
     "runit",
     "s6",
@@ -27,6 +30,11 @@ const PROGRAM: &str = "/usr/local/bin/aegis-bench";
 /// Lets alice start her manager anew, as a boot does.
 const RULE: &str = "/etc/polkit-1/rules.d/50-aegis-bench.rules";
 const RULE_TEXT: &str = include_str!("../boot.rules");
+/// Programs of the host that tests of images use too. They need nothing but the C
+/// library.
+const IMAGE_TOOLS: [&str; 2] = ["docker-registry", "umoci"];
+const REGISTRY_CONFIG: &str = "/usr/local/lib/aegis-bench/registry.yml";
+const LAYOUT: &str = "/usr/local/lib/aegis-bench/layout";
 const INITRAMFS: &str = "/usr/local/lib/aegis-bench/initramfs";
 
 /// Measures in a machine of its own and writes the report.
@@ -57,6 +65,10 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         .run(User::Root, &format!("chmod 755 {PROGRAM}"))?
         .success()?;
 
+    if only.is_none_or(|only| IMAGES.contains(only)) {
+        serve_image(&machine)?;
+    }
+
     let only_flag = only.map_or(String::new(), |only| format!(" --only '{only}'"));
     let mut inside = machine
         .command(User::Alice, &format!("{PROGRAM} inside{only_flag}"))
@@ -77,6 +89,50 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         let document = cache::repository().join("docs/BENCHMARKS.md");
         report::write(&document, &heading(&machine, &busy)?, &rows)?;
         println!("\nwritten to {}", document.display());
+    }
+    Ok(())
+}
+
+/// Lets a registry of the machine have the images that are pulled. It is no unit of
+/// alice's, so that its processor time is nobody's.
+fn serve_image(machine: &Machine) -> Result<()> {
+    let layout = sample_image::layout()?;
+    let archive = Command::new("tar")
+        .args(["--create", "--directory"])
+        .arg(layout)
+        .arg(".")
+        .output()
+        .context("running tar")?;
+    let unpack = format!("mkdir -p {LAYOUT} && tar --extract --directory={LAYOUT}");
+    machine
+        .run_with_input(User::Root, &unpack, &archive.stdout)?
+        .success()?;
+    for tool in IMAGE_TOOLS {
+        let program = fs::read(format!("/usr/bin/{tool}"));
+        let program =
+            program.with_context(|| format!("reading {tool}, which must be installed"))?;
+        let copy = format!("/usr/local/bin/{tool}");
+        machine.write_file(User::Root, &copy, &program)?;
+        machine
+            .run(User::Root, &format!("chmod 755 {copy}"))?
+            .success()?;
+    }
+    let config = format!(
+        "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+         storage: {{filesystem: {{rootdirectory: /var/tmp/bench-registry}}}}\n\
+         http: {{addr: '{REGISTRY}'}}\n"
+    );
+    machine.write_file(User::Root, REGISTRY_CONFIG, config.as_bytes())?;
+    let serve = format!(
+        "systemd-run --quiet --unit bench-registry docker-registry serve {REGISTRY_CONFIG}"
+    );
+    machine.run(User::Root, &serve)?.success()?;
+    for tag in TAGS {
+        let copy = format!(
+            "skopeo --insecure-policy copy --quiet --retry-times 5 --dest-tls-verify=false \
+             oci:{LAYOUT}:{tag} docker://{REGISTRY}/{REPOSITORY}:{tag}"
+        );
+        machine.run(User::Root, &copy)?.success()?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod cold;
 mod crowd;
 mod daemon;
 mod fleet;
+mod images;
 mod kits;
 mod link;
 mod session;
@@ -16,16 +17,22 @@ use anyhow::{Context, Result};
 
 use crate::row::Row;
 
+pub(crate) use images::{REGISTRY, REPOSITORY};
+
+/// The group that needs a registry.
+pub(crate) const IMAGES: &str = "images";
+
 /// A group of measurements, by the name `--only` takes.
 type Group = (&'static str, fn() -> Result<Vec<Row>>);
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     ("cold", cold::measure),
     ("session", session::measure),
     ("link", link::measure),
     ("daemon", daemon::measure),
     ("kits", kits::measure),
     ("fleet", fleet::measure),
+    (IMAGES, images::measure),
 ];
 
 /// Measures and writes each row as a line of JSON to standard output.

@@ -19,6 +19,7 @@ mod host;
 mod inside;
 mod report;
 mod row;
+mod sample_image;
 mod samples;
 
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(about = "Measure AegisVM beside floors and peers")]
 struct Arguments {
-    /// Only groups whose name contains this: cold, session, link, daemon, fleet, kits
+    /// Only groups whose name contains this: cold, session, link, daemon, kits, fleet, images
     #[arg(long, global = true)]
     only: Option<String>,
     #[command(subcommand)]

@@ -42,7 +42,7 @@ complete -c aegis -n "__fish_aegis_needs_command" -f -a "stats" -d 'Show what in
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "kill" -d 'Send a signal to the command of instances'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "wait" -d 'Wait until instances are stopped, or as --condition says'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "events" -d 'Show what happens to instances and kits from now on, until Ctrl-C'
-complete -c aegis -n "__fish_aegis_needs_command" -f -a "image" -d 'Pull, show and remove images'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "image" -d 'Pull, import, show and remove images'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "login" -d 'Keep the credentials for a registry, once it has accepted them'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "logout" -d 'Forget the credentials for a registry'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "volume" -d 'Keep folders that instances share and that outlive them'
@@ -411,17 +411,18 @@ complete -c aegis -n "__fish_aegis_using_subcommand events" -l system -d 'Use th
 complete -c aegis -n "__fish_aegis_using_subcommand events" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand events" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -l json -d 'Print data, and errors, as JSON'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -s h -l help -d 'Print help'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "pull" -d 'Bring an image here, or look up again what its tag means'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "list" -d 'List the images that are here'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "ls" -d 'List the images that are here'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "inspect" -d 'Show everything about an image, as JSON'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "remove" -d 'Remove an image that no instance uses, or one of its names'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "rm" -d 'Remove an image that no instance uses, or one of its names'
-complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull list ls inspect remove rm prune" -f -a "prune" -d 'Remove the images without a name that no instance uses, and layers that nothing needs'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "pull" -d 'Bring an image here, or look up again what its tag means'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "import" -d 'Make an image of a tar archive of files'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "list" -d 'List the images that are here'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "ls" -d 'List the images that are here'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "inspect" -d 'Show everything about an image, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "remove" -d 'Remove an image that no instance uses, or one of its names'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "rm" -d 'Remove an image that no instance uses, or one of its names'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "prune" -d 'Remove the images without a name that no instance uses, and layers that nothing needs'
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l insecure -d 'Pull without the sandbox where the host forbids it'
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l user
@@ -429,6 +430,15 @@ complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subco
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -s c -l change -d 'Apply an instruction of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER or WORKDIR' -r
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -s m -l message -d 'Say this of it in the image\'s history' -r
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -l platform -d 'The platform of its programs; by default that of this host' -r
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -l insecure -d 'Import without the sandbox where the host forbids it'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -l user
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'

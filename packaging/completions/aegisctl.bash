@@ -85,6 +85,9 @@ _aegisctl() {
             aegisctl,wait)
                 cmd="aegisctl__subcmd__wait"
                 ;;
+            aegisctl__subcmd__image,import)
+                cmd="aegisctl__subcmd__image__subcmd__import"
+                ;;
             aegisctl__subcmd__image,inspect)
                 cmd="aegisctl__subcmd__image__subcmd__inspect"
                 ;;
@@ -406,12 +409,46 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image)
-            opts="-q -h --system --json --quiet --help pull list ls inspect remove rm prune"
+            opts="-q -h --system --json --quiet --help pull import list ls inspect remove rm prune"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__image__subcmd__import)
+            opts="-c -m -q -h --change --message --platform --insecure --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --change)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

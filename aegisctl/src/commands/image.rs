@@ -1,4 +1,4 @@
-//! `image`: what is here, and bringing and removing it.
+//! `image`: what is here, and bringing, making and removing it.
 
 use aegis_bus::image::ImageView;
 use aegis_image::name::ImageName;
@@ -9,17 +9,19 @@ use crate::cli::Context;
 use crate::failure::Failure;
 use crate::ui::moment;
 
+mod import;
 mod inspect;
 mod list;
 mod prune;
 mod pull;
 mod remove;
 
-/// Pull, show and remove images
+/// Pull, import, show and remove images
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub(crate) enum Command {
     Pull(pull::Args),
+    Import(import::Args),
     List(list::Args),
     Inspect(inspect::Args),
     Remove(remove::Args),
@@ -30,6 +32,7 @@ impl Command {
     pub(super) async fn execute(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Pull(args) => pull::execute(context, args).await,
+            Self::Import(args) => import::execute(context, args).await,
             Self::List(args) => list::execute(context, args).await,
             Self::Inspect(args) => inspect::execute(context, args).await,
             Self::Remove(args) => remove::execute(context, args).await,
@@ -61,6 +64,7 @@ fn to_json(image: &ImageView, used_by: &[String]) -> Value {
             "user": config.user,
             "stop_signal": config.stop_signal,
             "exposed": config.exposed,
+            "labels": config.labels,
         },
     })
 }

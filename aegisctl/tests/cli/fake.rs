@@ -28,6 +28,8 @@ mod secrets;
 mod systemd;
 mod volumes;
 
+pub(crate) use image::DIGITS;
+
 /// What a test shares with the fake.
 #[derive(Clone, Default)]
 pub(crate) struct Handles {

@@ -37,7 +37,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 36] = [
+const DOCUMENTS: [(&str, &str); 37] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -56,6 +56,10 @@ const DOCUMENTS: [(&str, &str); 36] = [
     ("instance enable web", "outcome.json"),
     ("kit list", "kit-list.json"),
     ("image pull alpine", "image-pull.json"),
+    (
+        "image import /proc/version mine --change USER=www",
+        "image-import.json",
+    ),
     ("image list", "image-list.json"),
     ("image inspect alpine", "image-inspect.json"),
     ("image remove alpine", "image-removed.json"),

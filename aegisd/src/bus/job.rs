@@ -77,6 +77,11 @@ impl JobObject {
     }
 
     #[zbus(property)]
+    fn image(&self) -> String {
+        self.looks.get().image.clone()
+    }
+
+    #[zbus(property)]
     fn state(&self) -> String {
         self.looks.get().outcome.to_parts().0
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aegis_bus::dict::{Dict, DictError, DictReader};
 use aegis_bus::error::BusFault;
-use aegis_bus::image::{PruneImagesOptions, PullOptions};
+use aegis_bus::image::{ImportOptions, PruneImagesOptions, PullOptions};
 use aegis_bus::kit::{InstallOptions, RemoveOptions};
 use aegis_bus::manager::{CheckRow, CreateOptions, SpecRequest};
 use aegis_bus::names::{instance_path, job_path, kit_path};
@@ -138,6 +138,14 @@ impl ManagerObject {
             insecure: options.insecure,
         };
         let job = self.engine.pull_image(&name, given).map_err(failed)?;
+        self.engine.board().settled().await;
+        Ok(job_path(job))
+    }
+
+    #[zbus(out_args("job"))]
+    async fn import_image(&self, name: String, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        let options = ImportOptions::from_dict(options).map_err(refused)?;
+        let job = self.engine.import_image(&name, options).map_err(failed)?;
         self.engine.board().settled().await;
         Ok(job_path(job))
     }

@@ -1,11 +1,13 @@
 //! Images, as far as they concern instances.
 
-use aegis_bus::image::PruneImagesOptions;
+use aegis_bus::image::{ImportOptions, PruneImagesOptions};
+use aegis_image::document::Platform;
+use aegis_image::import::Request;
 use aegis_image::name::ImageName;
 
 use super::Engine;
 use crate::board::JobId;
-use crate::images::{self, Given, ImageError, Removed, Users};
+use crate::images::{self, Archive, Given, ImageError, Removed, Users};
 use crate::instance::InstanceError;
 use crate::jobs::Outcome;
 
@@ -16,16 +18,52 @@ impl Engine {
     /// The name is none. What fails later is the job's to tell.
     pub fn pull_image(&self, name: &str, given: Given) -> Result<JobId, InstanceError> {
         self.usable()?;
-        let name: ImageName = name.parse().map_err(|source| ImageError::Name {
-            name: name.to_owned(),
-            source,
-        })?;
+        let name = image_name(name)?;
         let job = self.shared.jobs.begin("pull", None);
         let (id, shared) = (job.id(), self.shared.clone());
         tokio::spawn(async move {
             let pulled = images::pull(&shared, &name, given, &job.reporter()).await;
             job.end(
                 pulled
+                    .map(|()| Outcome::Changed)
+                    .map_err(|error| error.fault()),
+            );
+        });
+        Ok(id)
+    }
+
+    /// Begins to make an image of an archive.
+    ///
+    /// # Errors
+    /// The name or platform is none, or none for an import. What fails later is the
+    /// job's to tell.
+    pub fn import_image(&self, name: &str, options: ImportOptions) -> Result<JobId, InstanceError> {
+        self.usable()?;
+        let request = Request {
+            origin: options.origin,
+            name: match name {
+                "" => None,
+                name => Some(image_name(name)?),
+            },
+            config: images::config(options.config),
+            message: options.message,
+            platform: match options.platform {
+                None => Platform::host(),
+                Some(text) => text.parse().map_err(ImageError::Platform)?,
+            },
+        };
+        let checked = request.check();
+        checked.map_err(|error| ImageError::Failed(error.into()))?;
+        let archive = Archive {
+            source: options.source,
+            insecure: options.insecure,
+        };
+        let job = self.shared.jobs.begin("import", None);
+        let (id, shared) = (job.id(), self.shared.clone());
+        tokio::spawn(async move {
+            let imported = images::import(&shared, request, archive, &job.reporter()).await;
+            job.end(
+                imported
                     .map(|()| Outcome::Changed)
                     .map_err(|error| error.fault()),
             );
@@ -74,4 +112,11 @@ impl Engine {
         }
         users
     }
+}
+
+fn image_name(text: &str) -> Result<ImageName, ImageError> {
+    text.parse().map_err(|source| ImageError::Name {
+        name: text.to_owned(),
+        source,
+    })
 }

@@ -1,14 +1,16 @@
 //! The Image interface, and an image as a client sees it.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use crate::dict::{Dict, DictError, DictReader, put, put_descriptor};
+use crate::dict::{Dict, DictError, DictReader, put, put_descriptor, put_some};
 
 /// The key of `PullImage`'s options whose descriptor leads to how to get at the
 /// image: credentials, proxies and certificates, as JSON. It is a descriptor since
 /// whoever may watch the bus can read a message.
 const ACCESS: &str = "access";
-/// The key with the open file or folder of an image that is not in a registry.
+/// The key with the open file or folder of an image that is not in a registry, and of
+/// `ImportImage` with the open file or pipe of the archive.
 const SOURCE: &str = "source";
 
 /// An image that is here, at [`crate::names::image_path`].
@@ -94,6 +96,7 @@ pub struct ImageConfig {
     pub stop_signal: String,
     /// `80/tcp` each.
     pub exposed: Vec<String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 impl ImageConfig {
@@ -107,6 +110,7 @@ impl ImageConfig {
         put(&mut dict, "user", self.user.as_str());
         put(&mut dict, "stop-signal", self.stop_signal.as_str());
         put(&mut dict, "exposed", self.exposed.clone());
+        put(&mut dict, "labels", self.labels.clone());
         dict
     }
 
@@ -124,6 +128,7 @@ impl ImageConfig {
             user: reader.take("user")?.unwrap_or_default(),
             stop_signal: reader.take("stop-signal")?.unwrap_or_default(),
             exposed: reader.take("exposed")?.unwrap_or_default(),
+            labels: reader.take("labels")?.unwrap_or_default(),
         })
     }
 }
@@ -166,6 +171,63 @@ impl PullOptions {
         let options = Self {
             access: reader.take_descriptor(ACCESS)?,
             source: reader.take_descriptor(SOURCE)?,
+            insecure: reader.take("insecure")?.unwrap_or_default(),
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+/// The `options` of `ImportImage`.
+#[derive(Debug)]
+pub struct ImportOptions {
+    /// See [`SOURCE`]; must be given. It is read from where it stands.
+    pub source: OwnedFd,
+    /// Where it comes from, for people: a path, or `-`.
+    pub origin: String,
+    /// What the image shall say about its programs.
+    pub config: ImageConfig,
+    /// What its history shall say of the import.
+    pub message: Option<String>,
+    /// `linux/amd64`; without it that of this host.
+    pub platform: Option<String>,
+    /// Import without a sandbox where the host forbids it.
+    pub insecure: bool,
+}
+
+impl ImportOptions {
+    /// The options as they travel.
+    ///
+    /// # Errors
+    /// The descriptor cannot be duplicated.
+    pub fn to_dict(&self) -> zbus::Result<Dict> {
+        let mut dict = Dict::new();
+        put_descriptor(&mut dict, SOURCE, &self.source)?;
+        put(&mut dict, "origin", self.origin.as_str());
+        put(&mut dict, "config", self.config.to_dict());
+        put_some(&mut dict, "message", self.message.as_deref());
+        put_some(&mut dict, "platform", self.platform.as_deref());
+        if self.insecure {
+            put(&mut dict, "insecure", true);
+        }
+        Ok(dict)
+    }
+
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first entry that is unknown, missing or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            source: reader.take_descriptor(SOURCE)?.ok_or(DictError::Missing {
+                what: "option",
+                key: SOURCE,
+            })?,
+            origin: reader.take("origin")?.unwrap_or_else(|| "-".to_owned()),
+            config: ImageConfig::from_dict(reader.take("config")?.unwrap_or_default())?,
+            message: reader.take("message")?,
+            platform: reader.take("platform")?,
             insecure: reader.take("insecure")?.unwrap_or_default(),
         };
         reader.finish()?;
@@ -222,6 +284,7 @@ mod tests {
             user: "www".into(),
             stop_signal: "SIGQUIT".into(),
             exposed: vec!["80/tcp".into()],
+            labels: [("a".to_owned(), "b".to_owned())].into(),
         };
         assert_eq!(ImageConfig::from_dict(config.to_dict()).unwrap(), config);
     }
@@ -235,6 +298,20 @@ mod tests {
         };
         let read = PullOptions::from_dict(options.to_dict().unwrap()).unwrap();
         assert!(read.access.is_some() && read.source.is_none() && read.insecure);
+        let import = ImportOptions {
+            source: File::open("/dev/null").unwrap().into(),
+            origin: "root.tar".into(),
+            config: ImageConfig {
+                user: "www".into(),
+                ..ImageConfig::default()
+            },
+            message: Some("made by hand".into()),
+            platform: None,
+            insecure: false,
+        };
+        let read = ImportOptions::from_dict(import.to_dict().unwrap()).unwrap();
+        assert_eq!((read.config, read.message), (import.config, import.message));
+        assert!(ImportOptions::from_dict(Dict::new()).is_err());
         let prune = PruneImagesOptions {
             all: true,
             dry_run: true,

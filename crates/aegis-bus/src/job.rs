@@ -54,6 +54,10 @@ pub trait Job {
     /// What it is made of, where it has parts that go on side by side.
     #[zbus(property)]
     fn parts(&self) -> zbus::Result<Vec<JobPart>>;
+    /// The identity of the image that it brought here; empty until then, and of other
+    /// jobs.
+    #[zbus(property)]
+    fn image(&self) -> zbus::Result<String>;
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
     #[zbus(property)]
@@ -171,6 +175,8 @@ pub struct JobView {
     /// 0 to 1; -1 while unknown.
     pub progress: f64,
     pub status: String,
+    /// The identity of the image that it brought here; empty without one.
+    pub image: String,
 }
 
 impl JobView {
@@ -181,8 +187,15 @@ impl JobView {
     pub fn from_properties(properties: Dict) -> Result<Self, DictError> {
         let mut reader = DictReader::new("job property", properties);
         let mut text = |key| reader.take::<String>(key).map(Option::unwrap_or_default);
-        let [state, error, message, hint, status] =
-            ["State", "ErrorName", "ErrorMessage", "Hint", "Status"].map(&mut text);
+        let [state, error, message, hint, status, image] = [
+            "State",
+            "ErrorName",
+            "ErrorMessage",
+            "Hint",
+            "Status",
+            "Image",
+        ]
+        .map(&mut text);
         let outcome = JobOutcome::from_parts(&state?, &error?, &message?, &hint?);
         Ok(Self {
             outcome: outcome.map_err(|source| DictError::Value {
@@ -192,6 +205,7 @@ impl JobView {
             })?,
             progress: reader.take("Progress")?.unwrap_or(-1.0),
             status: status?,
+            image: image?,
         })
     }
 }

@@ -66,6 +66,11 @@ pub trait Manager {
     /// once the image is here, known by the name.
     fn pull_image(&self, name: &str, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
+    /// Makes an image of a tar archive of files, under a name in full or, if that is
+    /// empty, under none. `options` is a [`crate::image::ImportOptions`]. The job ends
+    /// once the image is here, and says which it is.
+    fn import_image(&self, name: &str, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
     /// Removes a name; or by an identity an image with all its names, and the layers
     /// that no other image has. One that an instance uses is not removed. Answers with
     /// the images that are gone and the bytes that are free.

@@ -79,6 +79,11 @@ pub fn pull(number: u64) -> String {
     format!("aegis-pull-{number:012x}")
 }
 
+/// `aegis-import-NUMBER`, without the suffix: a program that makes an image here.
+pub fn import(number: u64) -> String {
+    format!("aegis-import-{number:012x}")
+}
+
 /// What the names of all units of one instance match, in the patterns of glob(7) that
 /// [`PATTERN`] is in too. No handle has a character with a meaning there.
 pub fn patterns(handle: &Handle) -> [String; 4] {

@@ -259,6 +259,12 @@ impl Platform {
         Self::level(architecture, variant).filter(|level| *level <= own)
     }
 
+    /// Whether images of another platform run.
+    pub fn accepts(&self, other: &Self) -> bool {
+        self.fit("linux", &other.architecture, other.variant.as_deref())
+            .is_some()
+    }
+
     /// Whether an image of this configuration runs.
     pub fn runs(&self, config: &ImageConfiguration) -> bool {
         let variant = config.variant().as_deref();

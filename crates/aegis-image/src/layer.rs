@@ -30,6 +30,7 @@
 //! - Times are whole seconds from 1970 to 2106, which is what SquashFS has; others
 //!   become the nearest.
 
+mod arrival;
 mod emit;
 mod folders;
 mod header;
@@ -42,19 +43,25 @@ mod tree;
 mod unpack;
 
 use std::fs::{self, File};
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use aegis_core::fault::Symbol;
 
 use crate::digest::{Algorithm, Digest, Hash};
 
+use arrival::Arrival;
 use emit::EmitError;
 pub use folders::{Folders, said_again};
 use reader::Reader;
 use sqfstar::Sqfstar;
 use tree::Tree;
 use unpack::Unpacked;
+
+/// What to do where the disk is full.
+pub(crate) const MAKE_ROOM: &str = "make room: aegisctl image prune, or delete instances";
 
 /// Where a layer must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,12 +142,10 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
-    #[error("the layer {path} is no valid tar archive: {what}, at byte {at}", path = path.display())]
-    Malformed {
-        path: PathBuf,
-        what: &'static str,
-        at: u64,
-    },
+    #[error("it cannot be unpacked")]
+    Packing(#[source] io::Error),
+    #[error("it is no valid tar archive: {what}, at byte {at}")]
+    Malformed { what: &'static str, at: u64 },
     #[error("the layer is larger than {limit} bytes when unpacked")]
     TooBig { limit: u64 },
     #[error("the layer has more than {limit} entries")]
@@ -188,18 +193,55 @@ pub enum LayerError {
 }
 
 impl LayerError {
+    /// For programs.
+    pub(crate) fn symbol(&self) -> Symbol {
+        match self {
+            Self::NoSpace { .. } => Symbol::NoSpace,
+            Self::NoTool => Symbol::Unsupported,
+            Self::Cancelled => Symbol::Cancelled,
+            Self::Read { .. }
+            | Self::Make { .. }
+            | Self::Tool { .. }
+            | Self::Incomplete { .. }
+            | Self::Changed { .. } => Symbol::Internal,
+            _ => Symbol::ImageCorrupt,
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoSpace { .. } => Some(MAKE_ROOM),
+            Self::NoTool => Some("install the package squashfs-tools"),
+            _ => None,
+        }
+    }
+
+    /// Of reading, which keeps what arrives and may so need space too.
     fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Read { path, source }
+        move |source| match source.raw_os_error() {
+            // Not the system's but gzip's or zstd's.
+            None => Self::Packing(source),
+            Some(_) if is_full(&source) => Self::NoSpace { path },
+            Some(_) => Self::Read { path, source },
+        }
     }
 
     fn make(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { path },
-            _ => Self::Make { path, source },
+        move |source| match is_full(&source) {
+            true => Self::NoSpace { path },
+            false => Self::Make { path, source },
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Makes the SquashFS of a layer. Blocks for as long as that takes.
@@ -208,52 +250,117 @@ impl LayerError {
 /// The layer is broken, beyond the limits or not the expected one, or the SquashFS
 /// cannot be written; then there is no file.
 pub fn convert(job: &Convert<'_>) -> Result<Layer, LayerError> {
-    let result = read_and_make(job);
-    // Whatever was under way then fails because of that.
-    if result.is_err() && job.cancelled.load(Ordering::Relaxed) {
-        return Err(LayerError::Cancelled);
-    }
-    result
+    survey(job, None)?.make(job)
 }
 
-fn read_and_make(job: &Convert<'_>) -> Result<Layer, LayerError> {
-    let mut blob = File::open(job.blob).map_err(LayerError::read(job.blob))?;
-    let size = blob.metadata().map_err(LayerError::read(job.blob))?.len();
-    let (tree, unpacked, hash) = survey(job, &blob)?;
-    let diff_id = hash.finish();
-    if let Some(expected) = job.diff_id.filter(|expected| **expected != diff_id) {
-        return Err(LayerError::DiffId {
+/// A layer that was read and found good; the SquashFS is still to be made.
+#[derive(Debug)]
+pub struct Survey {
+    tree: Tree,
+    diff_id: Digest,
+    unpacked: u64,
+    /// Bytes of the blob.
+    size: u64,
+    ended: bool,
+}
+
+/// Reads a layer and finds it good, which is the first pass. `arriving`: the layer
+/// comes from there, and [`Convert::blob`] is a new file that it is kept in.
+///
+/// # Errors
+/// As of [`convert`], or what has arrived cannot be kept.
+pub fn survey(job: &Convert<'_>, arriving: Option<&File>) -> Result<Survey, LayerError> {
+    let surveyed = match arriving {
+        None => {
+            let blob = File::open(job.blob).map_err(LayerError::read(job.blob));
+            blob.and_then(|blob| read(job, &blob))
+        }
+        Some(from) => {
+            let kept = File::create_new(job.blob).map_err(LayerError::make(job.blob));
+            // Packed, it is smaller than what it must not exceed.
+            kept.map(|kept| Arrival::new(from, kept, job.cancelled))
+                .and_then(|arrival| read(job, arrival.take(job.limits.unpacked)))
+        }
+    };
+    let surveyed = surveyed.and_then(|survey| match job.diff_id {
+        Some(expected) if *expected != survey.diff_id => Err(LayerError::DiffId {
             expected: expected.clone(),
-            actual: diff_id,
-        });
-    }
-    blob.rewind().map_err(LayerError::read(job.blob))?;
-    // Of this process alone, and for sure not a file or link that was there.
-    File::create_new(job.to).map_err(LayerError::make(job.to))?;
-    let made = make(job, &tree, &blob, size).and_then(|()| {
-        let meta = fs::metadata(job.to).map_err(LayerError::make(job.to))?;
-        Ok(meta.len())
+            actual: survey.diff_id,
+        }),
+        _ => Ok(survey),
     });
-    if made.is_err() {
-        // The first failure tells more than this one's would.
-        fs::remove_file(job.to).ok();
-    }
-    let made = made?;
-    (job.progress)(Convert::work(size));
-    Ok(Layer {
-        diff_id,
-        unpacked,
-        size: made,
-        opaque: tree.is_opaque(),
-        folders: Folders::of(&tree),
-    })
+    surveyed.map_err(unless_cancelled(job))
 }
 
-/// Pass 1: the layer's tree, its unpacked size and the hash of all of it.
-fn survey(job: &Convert<'_>, blob: &File) -> Result<(Tree, u64, Hash), LayerError> {
+impl Survey {
+    /// The digest of the unpacked archive; SHA-256 unless another was expected.
+    #[must_use]
+    pub fn diff_id(&self) -> &Digest {
+        &self.diff_id
+    }
+
+    /// The archive's end is marked: it was not cut off between two files.
+    #[must_use]
+    pub fn has_end(&self) -> bool {
+        self.ended
+    }
+
+    /// The names at its top, and whether each is a directory.
+    pub fn top(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        self.tree.top()
+    }
+
+    /// Makes the SquashFS, which is the second pass, with the job of the first.
+    ///
+    /// # Errors
+    /// As of [`convert`].
+    pub fn make(self, job: &Convert<'_>) -> Result<Layer, LayerError> {
+        self.squash(job).map_err(unless_cancelled(job))
+    }
+
+    fn squash(self, job: &Convert<'_>) -> Result<Layer, LayerError> {
+        let blob = File::open(job.blob).map_err(LayerError::read(job.blob))?;
+        // Of this process alone, and for sure not a file or link that was there.
+        File::create_new(job.to).map_err(LayerError::make(job.to))?;
+        let made = make(job, &self.tree, &blob, self.size).and_then(|()| {
+            let meta = fs::metadata(job.to).map_err(LayerError::make(job.to))?;
+            Ok(meta.len())
+        });
+        if made.is_err() {
+            // The first failure tells more than this one's would.
+            fs::remove_file(job.to).ok();
+        }
+        let made = made?;
+        (job.progress)(Convert::work(self.size));
+        Ok(Layer {
+            diff_id: self.diff_id,
+            unpacked: self.unpacked,
+            size: made,
+            opaque: self.tree.is_opaque(),
+            folders: Folders::of(&self.tree),
+        })
+    }
+}
+
+/// Whatever was under way when a job was cancelled failed because of that.
+fn unless_cancelled(job: &Convert<'_>) -> impl FnOnce(LayerError) -> LayerError {
+    let cancelled = job.cancelled;
+    move |error| match cancelled.load(Ordering::Relaxed) {
+        true => LayerError::Cancelled,
+        false => error,
+    }
+}
+
+/// Pass 1: the layer's tree, its size and its digest.
+fn read(job: &Convert<'_>, blob: impl Read) -> Result<Survey, LayerError> {
     let algorithm = job.diff_id.map_or(Algorithm::Sha256, Digest::algorithm);
     let hash = Hash::new(algorithm);
-    let unpacked = Unpacked::open(blob, 0, job.progress, job.cancelled);
+    let size = AtomicU64::new(0);
+    let progress = |done| {
+        size.store(done, Ordering::Relaxed);
+        (job.progress)(done);
+    };
+    let unpacked = Unpacked::open(blob, 0, &progress, job.cancelled);
     let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
     let mut reader = Reader::new(unpacked.hashed(hash), job.blob, job.limits);
     let mut tree = Tree::new(job.limits.entries);
@@ -261,8 +368,15 @@ fn survey(job: &Convert<'_>, blob: &File) -> Result<(Tree, u64, Hash), LayerErro
         tree.add(entry)?;
     }
     reader.read_rest()?;
-    let unpacked = reader.position();
-    Ok((tree, unpacked, reader.into_input().into_hash()))
+    let (unpacked, ended) = (reader.position(), reader.has_ended());
+    let diff_id = reader.into_input().into_hash().finish();
+    Ok(Survey {
+        tree,
+        diff_id,
+        unpacked,
+        size: size.into_inner(),
+        ended,
+    })
 }
 
 /// Pass 2: the tree and the files' content, through sqfstar.

@@ -17,6 +17,8 @@
 //! | [`source`] | registries, layouts and archives |
 //! | [`error`] | what goes wrong in the modules above |
 //! | [`pull`] | from a name to an image in the store |
+//! | [`import`] | from a tar archive of files to an image in the store |
+//! | [`change`] | what a Dockerfile's instructions say about an image's programs |
 //! | [`layer`] | one blob as one read-only file system |
 //! | [`record`] | what is known of an image that is here |
 //! | [`store`] | images, names and layers as files |
@@ -24,10 +26,12 @@
 
 pub mod access;
 pub mod auth;
+pub mod change;
 pub mod digest;
 pub mod document;
 pub mod environment;
 pub mod error;
+pub mod import;
 pub mod layer;
 pub mod name;
 pub mod protocol;

@@ -1,4 +1,4 @@
-//! `aegis-image`: pulls one image for aegisd and ends. Its standard input is a socket
+//! `aegis-image`: pulls or imports one image for aegisd and ends. Its standard input is a socket
 //! ([`aegis_image::protocol`]); it runs as a unit of its own, which may write to the
 //! store and use the network and sees nothing else of the user's.
 
@@ -12,11 +12,13 @@ use std::time::Duration;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_image::access::Access;
 use aegis_image::environment::Environment;
+use aegis_image::import;
 use aegis_image::name::ImageName;
-use aegis_image::protocol::{LONGEST_LINE, Opened, Order, Progress, Pull, Report};
+use aegis_image::protocol::{Import, LONGEST_LINE, Opened, Order, Progress, Pull, Report};
 use aegis_image::pull::{self, Cancel};
 use aegis_image::record::Image;
 use aegis_image::store::Store;
+use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
@@ -60,19 +62,25 @@ async fn serve() -> io::Result<bool> {
     socket.set_nonblocking(true)?;
     let (reader, mut writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
     let mut orders = Orders(BufReader::new(reader));
-    let Some(Order::Pull(order)) = orders.next().await? else {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    };
-    aegis_fault_points::arm(&order.store);
+    let order = orders.next().await?;
     let (sender, progress) = watch::channel(Progress::default());
     let cancel = Cancel::default();
-    let pulling = obey(*order, source, sender, &cancel);
-    tokio::pin!(pulling);
+    if let Some(store) = order.as_ref().and_then(Order::store) {
+        aegis_fault_points::arm(store);
+    }
+    let working = async {
+        match order {
+            Some(Order::Pull(order)) => Ok(pull_image(*order, source, sender, &cancel).await),
+            Some(Order::Import(order)) => Ok(import_image(*order, source, sender, &cancel).await),
+            Some(Order::Cancel) | None => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        }
+    };
+    tokio::pin!(working);
     let mut listens = true;
     let mut reports = tokio::time::interval(REPORTS);
-    let pulled = loop {
+    let made = loop {
         tokio::select! {
-            pulled = &mut pulling => break pulled,
+            made = &mut working => break made?,
             order = orders.next(), if listens => match order {
                 Ok(Some(Order::Cancel)) => cancel.cancel(),
                 // An aegisd that is gone wants the image all the same.
@@ -84,8 +92,8 @@ async fn serve() -> io::Result<bool> {
             }
         }
     };
-    let done = pulled.is_ok();
-    let report = match pulled {
+    let done = made.is_ok();
+    let report = match made {
         Ok(image) => Report::Done(Box::new(image)),
         Err(fault) => Report::Failed(fault),
     };
@@ -93,7 +101,20 @@ async fn serve() -> io::Result<bool> {
     Ok(done)
 }
 
-async fn obey(
+async fn import_image(
+    order: Import,
+    open: Option<OwnedFd>,
+    progress: watch::Sender<Progress>,
+    cancel: &Cancel,
+) -> Result<Image, Fault> {
+    let archive =
+        open.ok_or_else(|| Fault::new(Symbol::InvalidArgument, "there is no archive to import"))?;
+    let (store, now) = (Store::at(order.store), Timestamp::now().to_string());
+    let imported = import::import(&store, archive.into(), order.request, now, progress, cancel);
+    Ok(imported.await?)
+}
+
+async fn pull_image(
     order: Pull,
     open: Option<OwnedFd>,
     progress: watch::Sender<Progress>,

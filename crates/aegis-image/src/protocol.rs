@@ -1,9 +1,9 @@
-//! What aegisd and the program that pulls say to each other: lines of JSON over a
+//! What aegisd and the program that pulls and imports say to each other: lines of JSON over a
 //! socket pair, which is the program's standard input.
 //!
 //! ```text
-//!  aegisd ──byte───► aegis-image        with the mark of the pull, and the open file or
-//!                                       folder of a local image
+//!  aegisd ──byte───► aegis-image        with the mark of the work, and what is open of
+//!                                       the image on this host
 //!         ──Order──►
 //!         ◄─Report── …                  progress, then the end
 //!         ──Cancel─►                    or the connection's end, which cancels nothing
@@ -17,7 +17,7 @@ use std::iter;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aegis_core::fault::Fault;
 use aegis_core::secret::SecretText;
@@ -27,6 +27,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::import::Request;
 use crate::record::Image;
 
 /// The longest line, in bytes: the certificates of many authorities, or what an image
@@ -38,8 +39,20 @@ pub const LONGEST_LINE: usize = 8 << 20;
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     Pull(Box<Pull>),
-    /// Give the pull up.
+    Import(Box<Import>),
+    /// Give it up.
     Cancel,
+}
+
+impl Order {
+    /// The folder of the store that it is about.
+    pub fn store(&self) -> Option<&Path> {
+        match self {
+            Self::Pull(pull) => Some(&pull.store),
+            Self::Import(import) => Some(&import.store),
+            Self::Cancel => None,
+        }
+    }
 }
 
 /// One pull.
@@ -56,6 +69,14 @@ pub struct Pull {
     pub access: Option<SecretText>,
 }
 
+/// One import, of the archive that came with the order.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Import {
+    /// The store's folder.
+    pub store: PathBuf,
+    pub request: Request,
+}
+
 /// What the program reports.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -66,12 +87,12 @@ pub enum Report {
     Failed(Fault),
 }
 
-/// What the program that pulls is given open, before anything else is said.
+/// What the program is given open, before anything else is said.
 #[derive(Debug)]
 pub struct Opened {
-    /// The mark of the pull ([`crate::store::Store::mark_pull`]).
+    /// The mark of the pull or import ([`crate::store::Store::mark_pull`]).
     pub mark: OwnedFd,
-    /// The file or folder of a local image.
+    /// The file or folder of a local image, or the archive to import.
     pub source: Option<OwnedFd>,
 }
 
@@ -141,6 +162,7 @@ impl Stage {
         match self {
             Self::Waiting => "waiting",
             Self::Pulling => "pulling",
+            Self::Reading => "reading",
             Self::Converting => "converting",
             Self::Here => "here",
         }
@@ -155,6 +177,8 @@ pub enum Stage {
     Waiting,
     /// Its blob comes over the network.
     Pulling,
+    /// It is read from a file or pipe.
+    Reading,
     /// It becomes a file system.
     Converting,
     /// It is in the store.

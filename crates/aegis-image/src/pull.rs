@@ -25,7 +25,7 @@ use crate::access::Access;
 use crate::digest::Digest;
 use crate::document::{self, Platform};
 use crate::error::SourceError;
-use crate::layer::{self, Convert, LayerError, Limits};
+use crate::layer::{self, Convert, LayerError, Limits, MAKE_ROOM};
 use crate::name::ImageName;
 use crate::protocol::{LayerProgress, Progress, Stage};
 use crate::record::{Config, Image, Layer, Name};
@@ -40,7 +40,7 @@ const LOADS: usize = 3;
 const MOST_LAYERS: usize = 128;
 
 /// Times an image is looked at whose layers were pruned before it was published.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// Why an image is not here.
 #[derive(Debug, thiserror::Error)]
@@ -79,49 +79,30 @@ pub enum PullError {
 impl From<PullError> for Fault {
     fn from(error: PullError) -> Self {
         let fault = |symbol| Fault::from_error(symbol, &error);
-        let full =
-            |fault: Fault| fault.with_hint("make room: aegisctl image prune, or delete instances");
         match error {
             PullError::Source(error) if error.symbol() == Symbol::NoSpace => {
-                full(Fault::from(error))
+                Fault::from(error).with_hint(MAKE_ROOM)
             }
             PullError::Source(error) => error.into(),
-            PullError::NoRoom { .. }
-            | PullError::Store(StoreError::Full { .. })
-            | PullError::Layer {
-                source: LayerError::NoSpace { .. },
-                ..
-            } => full(fault(Symbol::NoSpace)),
+            PullError::NoRoom { .. } | PullError::Store(StoreError::Full { .. }) => {
+                fault(Symbol::NoSpace).with_hint(MAKE_ROOM)
+            }
             PullError::File { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                full(fault(Symbol::NoSpace))
+                fault(Symbol::NoSpace).with_hint(MAKE_ROOM)
             }
-            PullError::Layer {
-                source: LayerError::NoTool,
-                ..
-            } => fault(Symbol::Unsupported).with_hint("install the package squashfs-tools"),
-            PullError::Layer {
-                source: LayerError::Cancelled,
-                ..
+            PullError::Layer { ref source, .. } => match source.hint() {
+                Some(hint) => fault(source.symbol()).with_hint(hint),
+                None => fault(source.symbol()),
+            },
+            PullError::Cancelled => fault(Symbol::Cancelled),
+            PullError::Store(_) | PullError::File { .. } | PullError::Lost(_) => {
+                fault(Symbol::Internal)
             }
-            | PullError::Cancelled => fault(Symbol::Cancelled),
-            PullError::Layer {
-                source:
-                    LayerError::Read { .. }
-                    | LayerError::Make { .. }
-                    | LayerError::Tool { .. }
-                    | LayerError::Incomplete { .. }
-                    | LayerError::Changed { .. },
-                ..
-            }
-            | PullError::Store(_)
-            | PullError::File { .. }
-            | PullError::Lost(_) => fault(Symbol::Internal),
-            PullError::Layer { .. } => fault(Symbol::ImageCorrupt),
         }
     }
 }
 
-/// Ends a pull early.
+/// Ends a pull or an import early.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>, Arc<tokio::sync::Notify>);
 
@@ -131,7 +112,12 @@ impl Cancel {
         self.1.notify_waiters();
     }
 
-    async fn wanted(&self) {
+    /// What is true once it shall end.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+
+    pub(crate) async fn wanted(&self) {
         let notified = self.1.notified();
         if !self.0.load(Ordering::Relaxed) {
             notified.await;
@@ -183,7 +169,7 @@ async fn attempt(
     cancel: &Cancel,
 ) -> Result<Image, PullError> {
     let diff_ids = diff_ids(found)?;
-    check_room(store, found, &diff_ids)?;
+    check_room(store, needed(store, found, &diff_ids))?;
     let maker = Arc::new(Maker {
         store: store.clone(),
         source: source.clone(),
@@ -191,7 +177,7 @@ async fn attempt(
         board: board.clone(),
         loads: Semaphore::new(LOADS),
         conversions: Semaphore::new(1),
-        cancelled: cancel.0.clone(),
+        cancelled: cancel.flag(),
     });
     let mut tasks = JoinSet::new();
     for (number, (blob, diff_id)) in found.layers.iter().zip(&diff_ids).enumerate() {
@@ -429,8 +415,7 @@ fn diff_ids(found: &Found) -> Result<Vec<Digest>, PullError> {
     ids.map_err(|_| PullError::Layer {
         id: found.manifest_digest.short().to_owned(),
         source: LayerError::Malformed {
-            path: "the configuration".into(),
-            what: "a diff ID is no digest",
+            what: "a diff ID of the configuration is no digest",
             at: 0,
         },
     })
@@ -438,10 +423,14 @@ fn diff_ids(found: &Found) -> Result<Vec<Digest>, PullError> {
 
 /// A layer is here twice while it is converted: its blob, and the file system, which
 /// is seldom larger.
-fn check_room(store: &Store, found: &Found, diff_ids: &[Digest]) -> Result<(), PullError> {
+fn needed(store: &Store, found: &Found, diff_ids: &[Digest]) -> u64 {
     let layers = found.layers.iter().zip(diff_ids);
     let missing = layers.filter(|(_, diff_id)| store.layer_size(diff_id).is_none());
-    let needed: u64 = missing.map(|(blob, _)| blob.size().saturating_mul(2)).sum();
+    missing.map(|(blob, _)| blob.size().saturating_mul(2)).sum()
+}
+
+/// Whether that many bytes fit into the store.
+pub(crate) fn check_room(store: &Store, needed: u64) -> Result<(), PullError> {
     let path = store.layers();
     let space = rustix::fs::statvfs(&path).map_err(|source| PullError::File {
         path: path.clone(),
@@ -472,7 +461,7 @@ fn short(blob: &Descriptor) -> String {
     digits.get(..12).unwrap_or(digits).to_owned()
 }
 
-fn now_us() -> u64 {
+pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

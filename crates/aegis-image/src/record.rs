@@ -1,5 +1,6 @@
 //! What is known of an image once it is here.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use aegis_core::image::PinnedImage;
@@ -54,6 +55,8 @@ pub struct Config {
     pub stop_signal: Option<String>,
     /// `80/tcp` each.
     pub exposed: Vec<String>,
+    /// What it says about itself, for people and other programs.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A name under which an image was pulled.
@@ -109,6 +112,7 @@ impl Config {
             user: text(config.user()),
             stop_signal: text(config.stop_signal()),
             exposed: config.exposed_ports().clone().unwrap_or_default(),
+            labels: config.labels().clone().into_iter().flatten().collect(),
         }
     }
 
@@ -128,7 +132,7 @@ impl Config {
 }
 
 /// The number of a signal by its number or name, with or without `SIG`.
-fn signal(text: &str) -> Option<i32> {
+pub(crate) fn signal(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=64).contains(&number).then_some(number);
     }

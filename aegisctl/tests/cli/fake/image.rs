@@ -5,7 +5,7 @@ use aegis_bus::image::ImageConfig;
 use zbus::interface;
 
 /// The digits of its identity.
-pub(super) const DIGITS: &str = "b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5";
+pub(crate) const DIGITS: &str = "b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5";
 
 pub(super) struct Image;
 

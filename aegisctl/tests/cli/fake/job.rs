@@ -9,6 +9,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, interface};
 
 use super::Handles;
+use super::image::DIGITS;
 
 struct Job {
     outcome: Arc<Mutex<JobOutcome>>,
@@ -45,6 +46,11 @@ impl Job {
     #[zbus(property)]
     fn status(&self) -> String {
         "Working".into()
+    }
+
+    #[zbus(property)]
+    fn image(&self) -> String {
+        format!("sha256:{DIGITS}")
     }
 
     #[zbus(property)]

@@ -1,8 +1,11 @@
 //! The Manager interface of the fake.
 
+use std::fs::File;
+use std::io::Read;
+
 use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
-use aegis_bus::image::{PruneImagesOptions, PullOptions};
+use aegis_bus::image::{ImportOptions, PruneImagesOptions, PullOptions};
 use aegis_bus::job::JobState;
 use aegis_bus::manager::{CheckRow, CheckStatus, CreateOptions, SpecRequest};
 use aegis_bus::names;
@@ -129,6 +132,29 @@ impl Manager {
         assert!(options.access.is_some() && options.source.is_none());
         self.handles
             .with(|state| state.calls.push(format!("pull {name}")));
+        Ok(job(connection, &self.handles, JobState::Done).await)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn import_image(
+        &self,
+        name: String,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let options = ImportOptions::from_dict(options).map_err(Fault::from)?;
+        let mut archive = String::new();
+        File::from(options.source)
+            .read_to_string(&mut archive)
+            .unwrap();
+        self.handles.with(|state| {
+            let (origin, config) = (options.origin, options.config);
+            let call = format!(
+                "import {name} of {origin}, {} bytes: {config:?}",
+                archive.len()
+            );
+            state.calls.push(call);
+        });
         Ok(job(connection, &self.handles, JobState::Done).await)
     }
 

@@ -72,6 +72,7 @@ pub(super) struct Reader<'a, R> {
     holes: u64,
     entries: u64,
     content: Content,
+    ended: bool,
 }
 
 impl<'a, R: Read> Reader<'a, R> {
@@ -84,7 +85,14 @@ impl<'a, R: Read> Reader<'a, R> {
             holes: 0,
             entries: 0,
             content: Content::default(),
+            ended: false,
         }
+    }
+
+    /// Whether there was the empty block that marks the archive's end; archives
+    /// without one are read too.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -419,6 +427,7 @@ impl<'a, R: Read> Reader<'a, R> {
             return Ok(None);
         };
         if block == [0; BLOCK] {
+            self.ended = true;
             // Two such blocks are the end, and so is one that is the last.
             return match self.block()? {
                 Some(block) if block != [0; BLOCK] => {
@@ -519,7 +528,6 @@ impl<'a, R: Read> Reader<'a, R> {
 
     fn broken(&self, what: &'static str) -> LayerError {
         LayerError::Malformed {
-            path: self.blob.to_owned(),
             what,
             at: self.position,
         }

@@ -134,6 +134,13 @@ impl Tree {
         self.dirs[ROOT].opaque
     }
 
+    /// The names in the root, and whether each is a directory.
+    pub(super) fn top(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        let children = self.dirs[ROOT].children.iter();
+        let there = children.filter_map(|(name, child)| Some((&**name, child.node?)));
+        there.map(|(name, node)| (name, matches!(node, Node::Dir(_))))
+    }
+
     pub(super) fn dir(&self, id: DirId) -> &Dir {
         &self.dirs[id]
     }

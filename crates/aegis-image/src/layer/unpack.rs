@@ -1,6 +1,5 @@
 //! A blob's bytes: unpacked, hashed, counted, and no more of them once cancelled.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,7 +27,7 @@ impl<'a> Unpacked<'a> {
     /// `before` is the work that was done before. What packed the blob, its first
     /// bytes tell: media types are often wrong.
     pub(super) fn open(
-        blob: &'a File,
+        blob: impl Read + 'a,
         before: u64,
         progress: &'a dyn Fn(u64),
         cancelled: &'a AtomicBool,
@@ -70,13 +69,13 @@ impl Read for Unpacked<'_> {
 }
 
 /// Tells progress of what is read.
-struct Counted<'a> {
-    input: &'a File,
+struct Counted<'a, R> {
+    input: R,
     done: u64,
     progress: &'a dyn Fn(u64),
 }
 
-impl Read for Counted<'_> {
+impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(buffer)?;
         self.done = self.done.saturating_add(read as u64);

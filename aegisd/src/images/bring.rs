@@ -1,4 +1,4 @@
-//! Bringing one image here: the conversation with the program that does it, which
+//! Bringing one image here, or making one: the conversation with the program that does it, which
 //! runs as a unit of its own ([`aegis_image::protocol`]).
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -10,8 +10,10 @@ use std::sync::Arc;
 use aegis_core::fault::Symbol;
 use aegis_core::secret::SecretText;
 use aegis_core::units;
+use aegis_image::import::Request;
 use aegis_image::name::ImageName;
-use aegis_image::protocol::{LONGEST_LINE, Opened, Order, Progress, Pull, Report, Stage};
+use aegis_image::protocol::{Import, LONGEST_LINE, Opened, Order, Progress, Pull, Report, Stage};
+use aegis_image::record::Image;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use zeroize::Zeroizing;
 
@@ -21,7 +23,7 @@ use crate::jobs::Reporter;
 use crate::supervisor::HelperPlan;
 use crate::supervisor::plan::{Confinement, Program, Reach};
 
-/// The program that pulls.
+/// The program that pulls and imports.
 const PROGRAM: &str = "aegis-image";
 
 /// What a pull takes beside the name.
@@ -31,6 +33,15 @@ pub struct Given {
     pub access: Option<SecretText>,
     /// The open file or folder of a local image.
     pub source: Option<OwnedFd>,
+    /// Do without a sandbox.
+    pub insecure: bool,
+}
+
+/// What an import takes beside what shall become of it.
+#[derive(Debug)]
+pub struct Archive {
+    /// The open file or pipe.
+    pub source: OwnedFd,
     /// Do without a sandbox.
     pub insecure: bool,
 }
@@ -46,48 +57,97 @@ pub async fn pull(
     reporter: &Reporter,
 ) -> Result<(), ImageError> {
     reporter.says(&format!("pulling {}", name.short()));
-    let number = RandomState::new().build_hasher().finish() & 0xffff_ffff_ffff;
-    let unit = units::pull(number);
-    let (ours, theirs) = UnixStream::pair().map_err(ImageError::Pass)?;
     let store = shared.images.plain().to_owned();
-    let order = Order::Pull(Box::new(Pull {
-        store: store.clone(),
-        name: name.to_string(),
-        access: given.access,
-    }));
+    let task = Task {
+        unit: units::pull(number()),
+        description: "AegisVM pull of an image",
+        order: Order::Pull(Box::new(Pull {
+            store: store.clone(),
+            name: name.to_string(),
+            access: given.access,
+        })),
+        source: given.source,
+        confinement: confinement(store, given.insecure, false),
+    };
+    perform(shared, task, reporter).await
+}
+
+/// Makes an image of an archive and shows it.
+///
+/// # Errors
+/// What the program says, or why it did not run.
+pub async fn import(
+    shared: &Arc<Shared>,
+    request: Request,
+    archive: Archive,
+    reporter: &Reporter,
+) -> Result<(), ImageError> {
+    reporter.says("importing an image");
+    let store = shared.images.plain().to_owned();
+    let task = Task {
+        unit: units::import(number()),
+        description: "AegisVM import of an image",
+        order: Order::Import(Box::new(Import {
+            store: store.clone(),
+            request,
+        })),
+        source: Some(archive.source),
+        confinement: confinement(store, archive.insecure, true),
+    };
+    perform(shared, task, reporter).await
+}
+
+/// One run of the program.
+struct Task {
+    unit: String,
+    description: &'static str,
+    order: Order,
+    source: Option<OwnedFd>,
+    confinement: Confinement,
+}
+
+async fn perform(shared: &Arc<Shared>, task: Task, reporter: &Reporter) -> Result<(), ImageError> {
+    let (ours, theirs) = UnixStream::pair().map_err(ImageError::Pass)?;
     let images = shared.images.clone();
     let mark = crate::instance::blocking(move || images.store().mark_pull()).await?;
-    let source = given.source;
+    let source = task.source;
     let opened = Opened { mark, source };
     opened.send(&ours).map_err(ImageError::Pass)?;
-    // From here on the program alone says when the pull has ended.
+    // From here on the program alone says when the work has ended, and reads a pipe.
     drop(opened);
     let plan = HelperPlan {
-        name: unit.clone(),
-        description: "AegisVM pull of an image".to_owned(),
+        name: task.unit.clone(),
+        description: task.description.to_owned(),
         program: Program {
             path: shared.host.program(PROGRAM),
             arguments: Vec::new(),
         },
         input: theirs.into(),
-        confinement: confinement(store, given.insecure),
+        confinement: task.confinement,
     };
     shared.supervisor.help(plan).await?;
-    let followed = follow(ours, &order, &unit, reporter).await;
+    let followed = follow(ours, &task.order, &task.unit, reporter).await;
     let images = shared.images.clone();
     crate::instance::blocking(move || {
         images.sweep();
         images.show();
     })
     .await;
-    followed
+    reporter.brought(followed?.id.to_string());
+    Ok(())
 }
 
-fn confinement(store: PathBuf, insecure: bool) -> Confinement {
+/// Tells the units of one kind apart.
+fn number() -> u64 {
+    RandomState::new().build_hasher().finish() & 0xffff_ffff_ffff
+}
+
+fn confinement(store: PathBuf, insecure: bool, no_network: bool) -> Confinement {
     match insecure {
         true => Confinement::Waived,
         false => Confinement::Reach(Reach {
             writable: vec![store],
+            no_network,
             ..Reach::default()
         }),
     }
@@ -99,7 +159,7 @@ async fn follow(
     order: &Order,
     unit: &str,
     reporter: &Reporter,
-) -> Result<(), ImageError> {
+) -> Result<Image, ImageError> {
     socket.set_nonblocking(true).map_err(ImageError::Pass)?;
     let socket = tokio::net::UnixStream::from_std(socket).map_err(ImageError::Pass)?;
     let (reader, mut writer) = socket.into_split();
@@ -130,7 +190,7 @@ async fn follow(
                 line.clear();
                 continue;
             }
-            Report::Done(_) => Ok(()),
+            Report::Done(image) => Ok(*image),
             Report::Failed(fault) if fault.symbol == Symbol::Cancelled => {
                 Err(ImageError::Cancelled)
             }
@@ -155,13 +215,13 @@ fn show(progress: &Progress, reporter: &Reporter) {
         .iter()
         .filter(|layer| layer.stage == Stage::Here)
         .count();
-    // Loading a layer and turning it into a file system count as a half each.
+    // Getting a layer and turning it into a file system count as a half each.
     let share = |layer: &aegis_image::protocol::LayerProgress| {
         #[expect(clippy::cast_precision_loss, reason = "a bar needs no more")]
         let part = layer.done.min(layer.total) as f64 / layer.total.max(1) as f64;
         match layer.stage {
             Stage::Waiting => 0.0,
-            Stage::Pulling => part / 2.0,
+            Stage::Pulling | Stage::Reading => part / 2.0,
             Stage::Converting => 0.5 + part / 2.0,
             Stage::Here => 1.0,
         }
