@@ -98,6 +98,9 @@ async fn serve() -> io::Result<bool> {
         Err(fault) => Report::Failed(fault),
     };
     say(&mut writer, &report).await;
+    // aegisd takes the connection's end for that of this process, which has let go of
+    // all locks then; a writer that is dropped would end it now.
+    writer.forget();
     Ok(done)
 }
 
