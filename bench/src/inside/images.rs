@@ -35,6 +35,8 @@ struct Tool {
     processes: &'static [&'static str],
     /// Brings the image of a tag here so that it can be started.
     pull: fn(&str) -> Result<()>,
+    /// The processor time that it and all else measured so has used.
+    processor: fn() -> Result<Duration>,
     /// Removes all images.
     clear: fn() -> Result<()>,
     /// The folders of its images.
@@ -48,6 +50,7 @@ const TOOLS: [Tool; 3] = [
         pull: |tag| {
             aegis(&["image", "pull", &name(tag), "--insecure-registry", REGISTRY]).map(drop)
         },
+        processor: children_and_units,
         clear: || aegis(&["image", "prune", "--all"]).map(drop),
         folders: &["/home/alice/.aegis/images"],
     },
@@ -63,6 +66,7 @@ const TOOLS: [Tool; 3] = [
                  umoci unpack --rootless --image layout:{tag} {tag}"
             ))
         },
+        processor: children,
         clear: || shell(&format!("rm -rf {FOLDER}/umoci")),
         folders: &["/home/alice/bench-images/umoci"],
     },
@@ -70,6 +74,7 @@ const TOOLS: [Tool; 3] = [
         name: "podman",
         processes: &["podman", "exe", "storage-untar"],
         pull: |tag| podman(&format!("pull --quiet --tls-verify=false {}", name(tag))),
+        processor: children,
         clear: || podman("rmi --all --force"),
         folders: &["/home/alice/bench-images/podman"],
     },
@@ -135,11 +140,11 @@ impl Costs {
     fn add(&mut self, tool: &Tool, tag: &str) -> Result<()> {
         let disk = disk(tool.folders)?;
         let peak = Peak::of(tool.processes);
-        let (start, processor_before) = (Instant::now(), processor()?);
+        let (start, processor_before) = (Instant::now(), (tool.processor)()?);
         (tool.pull)(tag)?;
         self.wall.add(start.elapsed());
         self.processor
-            .add(processor()?.saturating_sub(processor_before));
+            .add((tool.processor)()?.saturating_sub(processor_before));
         self.memory = self.memory.max(peak.end());
         self.disk = disk_after(tool.folders, disk)?;
         Ok(())
@@ -203,13 +208,19 @@ fn disk_after(folders: &[&str], before: f64) -> Result<f64> {
     Ok(disk(folders)? - before)
 }
 
-/// The processor time of our children, and of everything that alice's manager runs.
-fn processor() -> Result<Duration> {
-    let children = getrusage(UsageWho::RUSAGE_CHILDREN).context("reading our usage")?;
+/// The processor time of our children.
+fn children() -> Result<Duration> {
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN).context("reading our usage")?;
     let time = |time: TimeVal| {
         let micros = u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec());
         Duration::from_micros(micros.unwrap_or_default())
     };
+    Ok(time(used.user_time()) + time(used.system_time()))
+}
+
+/// The same with everything that alice's manager runs, which is where aegisd's program
+/// pulls. podman puts itself there too and would be counted twice.
+fn children_and_units() -> Result<Duration> {
     let group = output(
         "systemctl",
         &["--user", "show", "--value", "--property", "ControlGroup"],
@@ -221,7 +232,7 @@ fn processor() -> Result<Duration> {
         .find_map(|line| line.strip_prefix("usage_usec "));
     let micros = micros.and_then(|text| text.parse().ok());
     let managed = Duration::from_micros(micros.with_context(|| format!("{path} has no usage"))?);
-    Ok(time(children.user_time()) + time(children.system_time()) + managed)
+    Ok(children()? + managed)
 }
 
 /// Looks at the memory of processes until it is ended.
