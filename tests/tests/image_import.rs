@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use aegis_tests::instance::DEADLINE;
+use aegis_tests::layout::Layout;
 use aegis_tests::machine::{Machine, Systemd};
-use aegis_tests::registry::Layout;
 use aegis_tests::seat::Seat;
 use aegis_tests::wait::wait_until;
 use anyhow::Result;
