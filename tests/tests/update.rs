@@ -49,7 +49,10 @@ fn other_settings(seat: Seat<'_>) -> Result<()> {
         refused.error_text().contains("a disk only grows"),
         "{refused:?}"
     );
-    seat.aegis_ok("instance update updated --rootfs ro --workdir '' --user '' -- echo other")?;
+    seat.aegis_ok(
+        "instance update updated --rootfs ro --workdir '' --user '' -- \
+         sh -c 'echo other; sleep 1000'",
+    )?;
     instance.act("restart")?;
     wait_until(DEADLINE, "the other command to speak", || {
         Ok(seat.aegis_ok("logs updated")?.ends_with("other"))
@@ -59,7 +62,7 @@ fn other_settings(seat: Seat<'_>) -> Result<()> {
         written.error_text().contains("Read-only file system"),
         "{written:?}"
     );
-    assert_eq!(instance.exec_ok("pwd; id -u")?, "/\n0");
+    assert_eq!(instance.exec_ok("pwd; id -u")?, "/root\n0");
     instance.delete()
 }
 

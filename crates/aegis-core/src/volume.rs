@@ -9,10 +9,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::MAX_PATH;
+
 /// Largest file name, in bytes (limits.h NAME_MAX).
 const NAME_MAX: usize = 255;
-/// The longest path, its NUL not counted (PATH_MAX of Linux).
-const MAX_PATH: usize = 4095;
 /// Most volumes of an instance: a guard against slips, and what keeps the boot order of
 /// a guest far below the largest message of the link.
 pub const MAX_VOLUMES: usize = 64;
