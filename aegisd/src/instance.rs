@@ -48,6 +48,7 @@ mod own_stops;
 mod owner_calls;
 pub(crate) mod plans;
 mod reach;
+pub(crate) mod shares;
 mod start;
 mod update;
 mod view;

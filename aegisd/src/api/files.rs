@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use super::answer::{ApiError, Body, bytes, value};
 use super::http::{Asked, MAX_FILE};
 use crate::host::Owner;
-use crate::instance::{blocking, files};
+use crate::instance::{blocking, files, shares};
 
 /// Most entries of a listing.
 const MAX_ENTRIES: usize = 10_000;
@@ -93,7 +93,7 @@ fn workspace(asked: &Asked) -> Result<PathBuf, ApiError> {
     let record = asked.instance.record();
     let workspace: Option<&Workspace> = record.spec.workspace.as_ref();
     let path =
-        workspace.map(|workspace| files::workspace_path(&asked.engine.shared().host, workspace));
+        workspace.map(|workspace| shares::workspace_path(&asked.engine.shared().host, workspace));
     path.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "the instance has no workspace"))
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::answer::ApiError;
 use super::http::Asked;
 use crate::engine::Engine;
-use crate::instance::{files, now_us};
+use crate::instance::{now_us, shares};
 
 /// `GET /v1/status`.
 pub(super) fn status(engine: &Engine) -> Value {
@@ -35,7 +35,7 @@ pub(super) fn instance(asked: &Asked) -> Result<Value, ApiError> {
     let mut shown = render(&view, connections, now_us());
     let host = &asked.engine.shared().host;
     let workspace = record.spec.workspace.as_ref();
-    let path = workspace.map(|workspace| files::workspace_path(host, workspace));
+    let path = workspace.map(|workspace| shares::workspace_path(host, workspace));
     let secrets: Vec<&String> = record.spec.secrets.keys().collect();
     let ports = &record.spec.ports;
     let endpoints: Vec<Value> = ports

@@ -70,6 +70,8 @@ pub enum InstanceError {
     },
     #[error("the source {path} of the volume at {target} is neither a folder nor a file")]
     VolumeKind { path: PathBuf, target: String },
+    #[error("{0} holds AegisVM's own files, which no guest may have")]
+    OwnFolder(PathBuf),
     #[error("the instance has no volume at {0}")]
     NoVolume(String),
     #[error(transparent)]
@@ -168,6 +170,9 @@ impl InstanceError {
             }
             Self::VolumeSource { .. } | Self::VolumeKind { .. } => fault(Symbol::VolumeUnavailable)
                 .with_hint("name a folder or file that exists; none is made"),
+            Self::OwnFolder(_) => {
+                fault(Symbol::PermissionDenied).with_hint("share a folder elsewhere")
+            }
             Self::NoVolume(_) => fault(Symbol::InvalidArgument)
                 .with_hint("'aegisctl instance info' shows what is where"),
             Self::Volume(error) => error.fault(),

@@ -14,12 +14,13 @@ use aegis_core::handle::Handle;
 use aegis_core::layout::MAX_SOCKET_PATH;
 use aegis_core::spec::{DEFAULT_DISK_MIB, Workspace};
 use aegis_core::vm_spec::{Disk, VmSpec, VmVolume};
-use aegis_core::volume::{Volume, VolumeSource};
+use aegis_core::volume::Volume;
 use aegis_image::store::Store;
 use serde::Serialize;
 
 use super::InstanceError;
 use super::names::Names;
+use super::shares::{self, volume_path, workspace_path};
 use crate::effects;
 use crate::host::Host;
 use crate::registry::Record;
@@ -41,46 +42,6 @@ pub(crate) fn daemon_state_dir(host: &Host, handle: &Handle, daemon: &str) -> Pa
         .join(format!("daemon-{daemon}"))
 }
 
-/// The folder on the host that an instance's workspace is.
-pub(crate) fn workspace_path(host: &Host, workspace: &Workspace) -> PathBuf {
-    match workspace {
-        Workspace::Path(path) => path.clone(),
-        Workspace::Named(name) => host.layout.workspace(name),
-    }
-}
-
-/// What of the host a volume shows.
-pub(crate) fn volume_path(host: &Host, source: &VolumeSource) -> PathBuf {
-    match source {
-        VolumeSource::Path(path) => path.clone(),
-        VolumeSource::Named(name) => host.layout.volume(name),
-    }
-}
-
-/// Checks that there is something for volumes to show.
-pub(super) fn check_volumes<'a>(
-    volumes: impl IntoIterator<Item = &'a Volume>,
-) -> Result<(), InstanceError> {
-    for Volume { source, target, .. } in volumes {
-        let VolumeSource::Path(path) = source else {
-            continue;
-        };
-        let (path, target) = (path.clone(), target.clone());
-        match fs::metadata(&path) {
-            Ok(found) if found.is_dir() || found.is_file() => {}
-            Ok(_) => return Err(InstanceError::VolumeKind { path, target }),
-            Err(source) => {
-                return Err(InstanceError::VolumeSource {
-                    path,
-                    target,
-                    source,
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Checks what creation needs of the disk before anything is written.
 pub(crate) fn check(host: &Host, record: &Record) -> Result<(), InstanceError> {
     let socket = host.layout.control_socket(&record.handle);
@@ -91,18 +52,7 @@ pub(crate) fn check(host: &Host, record: &Record) -> Result<(), InstanceError> {
     if !record.spec.daemons.is_empty() && fs::metadata(&config).is_ok_and(|found| !found.is_dir()) {
         return Err(InstanceError::ConfigFolder(config));
     }
-    check_volumes(&record.spec.volumes)?;
-    let Some(Workspace::Path(path)) = &record.spec.workspace else {
-        return Ok(());
-    };
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(InstanceError::WorkspaceKind(path.clone())),
-        Err(source) => Err(InstanceError::Workspace {
-            path: path.clone(),
-            source,
-        }),
-    }
+    shares::check(host, &record.spec)
 }
 
 /// Writes everything that the units of an instance need. May be repeated: it
@@ -553,24 +503,5 @@ mod tests {
         let filled: Vec<bool> = spec.volumes.iter().map(|volume| volume.filled).collect();
         assert_eq!(filled, [true, false, false]);
         assert_eq!(spec.shares()[0].target, "/again");
-        for missing in ["/nonexistent:/x", "/dev/null:/x"] {
-            record.spec.volumes = vec![missing.parse().unwrap()];
-            let fault = check(&host, &record).unwrap_err().fault();
-            assert_eq!(fault.symbol, aegis_core::fault::Symbol::VolumeUnavailable);
-            let path = missing.split(':').next().unwrap();
-            assert!(fault.message.contains(path), "{}", fault.message);
-        }
-    }
-
-    #[test]
-    fn a_missing_workspace_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let mut record = record();
-        record.spec.workspace = Some(Workspace::Path("/nonexistent".into()));
-        let fault = check(&host(root.path()), &record).unwrap_err().fault();
-        assert_eq!(
-            fault.symbol,
-            aegis_core::fault::Symbol::WorkspaceUnavailable
-        );
     }
 }

@@ -23,8 +23,8 @@ use aegis_core::daemon::InstanceDaemon;
 use aegis_core::volume::VolumeSource;
 use sha2::{Digest, Sha256};
 
-use super::files::workspace_path;
 use super::reach;
+use super::shares::workspace_path;
 use crate::effects;
 use crate::host::Host;
 use crate::registry::Record;

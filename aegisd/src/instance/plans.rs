@@ -8,9 +8,10 @@ use aegis_core::limits::ResourceLimits;
 use aegis_core::spec::InstanceSpec;
 use aegis_image::store::Store;
 
-use super::files::{GRACE_SECS, daemon_state_dir, volume_path, workspace_path};
+use super::files::{GRACE_SECS, daemon_state_dir};
 use super::names::Names;
 use super::reach;
+use super::shares::{volume_path, workspace_path};
 use crate::host::Host;
 use crate::registry::Record;
 use crate::supervisor::plan::{

@@ -23,7 +23,7 @@ use aegis_core::spec::{DEFAULT_DISK_MIB, InstanceSpec, SpecError};
 use aegis_core::volume::Volume;
 
 use super::work::Work;
-use super::{InstanceError, files, plans};
+use super::{InstanceError, plans, shares};
 use crate::jobs::{Outcome, Reporter};
 use crate::reconcile;
 use crate::registry::Record;
@@ -221,7 +221,10 @@ impl Work {
             return Ok(Outcome::Unchanged);
         }
         let had = |volume: &&Volume| before.spec.volumes.contains(volume);
-        files::check_volumes(after.spec.volumes.iter().filter(|volume| !had(volume)))?;
+        shares::check_volumes(
+            &self.shared.host,
+            after.spec.volumes.iter().filter(|volume| !had(volume)),
+        )?;
         report.says("writing the settings down");
         self.intend(|record| *record = after).await?;
         let Err(failure) = self.carry_out().await else {
