@@ -312,6 +312,15 @@ fn to_be_changed(layer: &mut Layer) -> io::Result<()> {
         private,
         b"",
     )?;
+    // Links that layers above lead through.
+    layer.dir("odd/change/real/")?;
+    layer.dir("odd/change/real/lib/")?;
+    layer.file("odd/change/real/lib/old", b"old")?;
+    layer.symlink("odd/change/lib", "real/lib")?;
+    layer.symlink("odd/change/lib-again", "/odd/change/lib")?;
+    layer.symlink("odd/change/lib-gone", "real/lib")?;
+    layer.symlink("odd/change/lib-replaced", "real/lib")?;
+    layer.symlink("odd/change/lib-nowhere", "real/not-yet")?;
     // Twice in one archive: the last counts, and folders keep what they have.
     layer.dir("odd/twice/")?;
     layer.file("odd/twice/file", b"first and longer")?;
@@ -367,6 +376,15 @@ fn changed() -> Result<Vec<u8>> {
         layer.file("odd/change/passed/sub/new", b"new")?;
         layer.file("odd/change/passed/told-later/new", b"new")?;
         layer.file("odd/change/passed-to-file/new", b"new")?;
+        layer.file("odd/change/lib/new", b"new")?;
+        layer.gone("odd/change/lib", "old")?;
+        layer.file("odd/change/lib-again/more", b"more")?;
+        layer.dir("odd/change/lib-again/folder/")?;
+        layer.gone("odd/change", "lib-gone")?;
+        layer.file("odd/change/lib-gone/new", b"in a folder")?;
+        layer.dir("odd/change/lib-replaced/")?;
+        layer.file("odd/change/lib-replaced/new", b"in a folder")?;
+        layer.file("odd/change/lib-nowhere/new", b"new")?;
         layer.gone("odd/change", "hard-two")?;
         layer.file("odd/change/hard-three", b"alone")
     };
@@ -392,6 +410,8 @@ fn back() -> Result<Vec<u8>> {
             b"",
         )?;
         layer.file("odd/change/passed-to-file", b"new")?;
+        layer.file("odd/change/lib-again/last", b"last")?;
+        layer.file("odd/change/lib-gone/last", b"last")?;
         layer.file("odd/change/dir-and-back", b"new")
     };
     fill().context("adding what comes back")?;

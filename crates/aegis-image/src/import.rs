@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::digest;
 use crate::document::Platform;
-use crate::layer::{self, Convert, LayerError, Limits, Survey};
+use crate::layer::{self, Convert, LayerError, Limits, Links, Survey};
 use crate::name::ImageName;
 use crate::protocol::{LayerProgress, Progress, Stage};
 use crate::pull::{Cancel, PullError, TRIES, check_room, now_us};
@@ -314,6 +314,7 @@ impl Import {
             to: &made,
             diff_id: None,
             limits: Limits::default(),
+            below: &Links::default(),
             progress: &progress,
             cancelled: &self.cancelled,
         };

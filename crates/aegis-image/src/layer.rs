@@ -16,7 +16,8 @@
 //! as a lower layer of overlayfs:
 //!
 //! - Names are cleaned; one that `..` leads out of the layer is refused. Below a
-//!   symbolic link of the same layer they go on where it leads, as in a chroot.
+//!   symbolic link of the same layer, or of one that it lies on ([`Links`]), they go on
+//!   where it leads, as in a chroot.
 //! - The last entry of a name wins. A directory over a directory keeps what is in
 //!   it. What stands in the place of a parent gives way to a directory, and a
 //!   missing parent belongs to root, mode 0755, where no lower layer has it
@@ -34,6 +35,7 @@ mod arrival;
 mod emit;
 mod folders;
 mod header;
+mod links;
 mod path;
 mod reader;
 mod sparse;
@@ -55,6 +57,7 @@ use crate::digest::{Algorithm, Digest, Hash};
 use arrival::Arrival;
 use emit::EmitError;
 pub use folders::{Folders, said_again};
+pub use links::Links;
 use reader::Reader;
 use sqfstar::Sqfstar;
 use tree::Tree;
@@ -94,6 +97,8 @@ pub struct Convert<'a> {
     /// What the unpacked archive's digest must be.
     pub diff_id: Option<&'a Digest>,
     pub limits: Limits,
+    /// The symbolic links that it lies on; none where it is understood by itself.
+    pub below: &'a Links,
     /// Told how much of [`Convert::work`] is done.
     pub progress: &'a (dyn Fn(u64) + Sync),
     /// Ends the conversion once it is true.
@@ -363,7 +368,7 @@ fn read(job: &Convert<'_>, blob: impl Read) -> Result<Survey, LayerError> {
     let unpacked = Unpacked::open(blob, 0, &progress, job.cancelled);
     let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
     let mut reader = Reader::new(unpacked.hashed(hash), job.blob, job.limits);
-    let mut tree = Tree::new(job.limits.entries);
+    let mut tree = Tree::new(job.limits.entries, job.below.clone());
     while let Some(entry) = reader.next_entry()? {
         tree.add(entry)?;
     }
@@ -404,7 +409,7 @@ fn make(job: &Convert<'_>, tree: &Tree, blob: &File, size: u64) -> Result<(), La
 pub fn normalise(archive: &[u8], limits: Limits, output: &mut dyn Write) -> Result<(), LayerError> {
     let name = Path::new("archive");
     let mut reader = Reader::new(archive, name, limits);
-    let mut tree = Tree::new(limits.entries);
+    let mut tree = Tree::new(limits.entries, Links::default());
     while let Some(entry) = reader.next_entry()? {
         tree.add(entry)?;
     }

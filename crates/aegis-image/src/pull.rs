@@ -25,7 +25,7 @@ use crate::access::Access;
 use crate::digest::Digest;
 use crate::document::{self, Platform};
 use crate::error::SourceError;
-use crate::layer::{self, Convert, LayerError, Limits, MAKE_ROOM};
+use crate::layer::{self, Convert, Folders, LayerError, Limits, Links, MAKE_ROOM};
 use crate::name::ImageName;
 use crate::protocol::{LayerProgress, Progress, Stage};
 use crate::record::{Config, Image, Layer, Name};
@@ -190,7 +190,8 @@ async fn attempt(
         let (number, made) = ended.map_err(PullError::Lost)?;
         layers[number] = Some(made?);
     }
-    let mut layers: Vec<Layer> = layers.into_iter().flatten().collect();
+    let layers = layers.into_iter().flatten().collect();
+    let mut layers = maker.lead(&found.layers, layers).await?;
     layers.extend(maker.say_again(&layers).await?);
     let image = image(found, layers);
     let name = Name {
@@ -200,6 +201,16 @@ async fn attempt(
     };
     store.publish(&image, Some(&name))?;
     Ok(image)
+}
+
+/// A layer that is to be made.
+struct Wanted {
+    /// What its content must be.
+    diff_id: Digest,
+    /// The store has it by that.
+    kept_as: Digest,
+    /// The links that it is made for.
+    below: Links,
 }
 
 /// What the layers of one pull are made with.
@@ -235,14 +246,63 @@ impl Maker {
         self.load(number, blob, &file).await?;
         drop(load);
         let _conversion = permit(&self.conversions).await;
-        let opaque = self.convert(number, blob, diff_id, &file).await?;
-        let size = self.store.layer_size(diff_id).unwrap_or_default();
-        self.board.at(number, Stage::Here, 0, 0);
-        Ok(Layer {
+        let wanted = Wanted {
             diff_id: diff_id.clone(),
-            size,
-            opaque,
-        })
+            kept_as: diff_id.clone(),
+            below: Links::default(),
+        };
+        self.convert(number, blob, wanted, &file).await
+    }
+
+    /// Makes those layers anew whose entries lead through symbolic links of layers
+    /// below them, which is known only when all are here. Few images have any.
+    async fn lead(
+        &self,
+        blobs: &[Descriptor],
+        layers: Vec<Layer>,
+    ) -> Result<Vec<Layer>, PullError> {
+        let (mut led, mut below) = (Vec::new(), Links::default());
+        for (number, (blob, layer)) in blobs.iter().zip(layers).enumerate() {
+            let mut layer = layer;
+            let mut folders = self.folders(&layer.diff_id).await?;
+            if below.concern(&folders) {
+                layer = self.make_over(number, blob, &layer.diff_id, &below).await?;
+                folders = self.folders(&layer.diff_id).await?;
+            }
+            below.cover(&folders);
+            led.push(layer);
+        }
+        Ok(led)
+    }
+
+    async fn make_over(
+        &self,
+        number: usize,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        below: &Links,
+    ) -> Result<Layer, PullError> {
+        let kept_as = below.digest(diff_id);
+        let (store, wanted) = (self.store.clone(), kept_as.clone());
+        let lock = tokio::task::spawn_blocking(move || store.lock_layer(&wanted));
+        let _lock = lock.await.map_err(PullError::Lost)??;
+        if let Some(layer) = self.here(number, &kept_as) {
+            return Ok(layer);
+        }
+        let file = self.work.path().join(format!("{number}.blob"));
+        self.load(number, blob, &file).await?;
+        let wanted = Wanted {
+            diff_id: diff_id.clone(),
+            kept_as,
+            below: below.clone(),
+        };
+        self.convert(number, blob, wanted, &file).await
+    }
+
+    async fn folders(&self, layer: &Digest) -> Result<Folders, PullError> {
+        let (store, layer) = (self.store.clone(), layer.clone());
+        let folders = tokio::task::spawn_blocking(move || store.folders(&layer));
+        folders.await.map_err(PullError::Lost)
     }
 
     fn here(&self, number: usize, diff_id: &Digest) -> Option<Layer> {
@@ -272,16 +332,16 @@ impl Maker {
         around_async("pull.load", failed, load).await
     }
 
-    /// Makes the layer and adds it; says whether it hides those below.
+    /// Makes a layer of its blob and adds it.
     async fn convert(
         &self,
         number: usize,
         blob: &Descriptor,
-        diff_id: &Digest,
+        wanted: Wanted,
         file: &Path,
-    ) -> Result<bool, PullError> {
+    ) -> Result<Layer, PullError> {
         let made = self.work.path().join(format!("{number}.squashfs"));
-        let (file, diff_id) = (file.to_owned(), diff_id.clone());
+        let file = file.to_owned();
         let (board, cancelled, store) = (
             self.board.clone(),
             self.cancelled.clone(),
@@ -293,8 +353,9 @@ impl Maker {
             let job = Convert {
                 blob: &file,
                 to: &made,
-                diff_id: Some(&diff_id),
+                diff_id: Some(&wanted.diff_id),
                 limits: Limits::default(),
+                below: &wanted.below,
                 progress: &|done| board.at(number, Stage::Converting, done, work),
                 cancelled: &cancelled,
             };
@@ -305,13 +366,18 @@ impl Maker {
             let layer = around("pull.convert", failed, || {
                 layer::convert(&job).map_err(|source| PullError::Layer { id, source })
             })?;
-            store.add_folders(&diff_id, &layer.folders)?;
-            store.add_layer(&made, &diff_id, layer.opaque)?;
+            store.add_folders(&wanted.kept_as, &layer.folders)?;
+            store.add_layer(&made, &wanted.kept_as, layer.opaque)?;
             // The blob is not needed any more, and a large image has many.
             around("pull.forget", failed, || {
                 std::fs::remove_file(&file).map_err(failed)
             })?;
-            Ok(layer.opaque)
+            board.at(number, Stage::Here, 0, 0);
+            Ok(Layer {
+                size: store.layer_size(&wanted.kept_as).unwrap_or_default(),
+                diff_id: wanted.kept_as,
+                opaque: layer.opaque,
+            })
         });
         converted.await.map_err(PullError::Lost)?
     }
@@ -346,6 +412,7 @@ impl Maker {
                 to: &made,
                 diff_id: None,
                 limits: Limits::default(),
+                below: &Links::default(),
                 progress: &|_| (),
                 cancelled: &cancelled,
             };

@@ -32,7 +32,8 @@ pub struct Image {
 /// One layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// The digest of its tar stream (OCI image-spec config.md, `rootfs.diff_ids`).
+    /// The digest of its tar stream (OCI image-spec config.md, `rootfs.diff_ids`), or
+    /// [`Links::digest`](crate::layer::Links::digest) of it.
     pub diff_id: Digest,
     /// Bytes that it takes here.
     pub size: u64,

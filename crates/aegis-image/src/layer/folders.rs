@@ -1,4 +1,4 @@
-//! What layers say about folders, and what has to be said again on top of them.
+//! What layers say about folders and symbolic links, and what has to be said again on top of them.
 //!
 //! The archive of a layer need not have the folders that its entries are in: those
 //! stay as they were. But overlayfs shows a folder as the topmost layer that has it
@@ -27,7 +27,7 @@ pub struct Folders(Vec<Folder>);
 
 /// Paths and names are bytes, which JSON has not: each is the character of its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Folder {
+pub(super) struct Folder {
     path: String,
     /// `None` if the archive does not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +38,31 @@ struct Folder {
     /// What in it is no folder, or goes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     others: Vec<String>,
+    /// The symbolic links among these, and where they lead.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    links: BTreeMap<String, String>,
+}
+
+impl Folder {
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn is_made_up(&self) -> bool {
+        self.said.is_none() && !self.path.is_empty()
+    }
+
+    pub(super) fn hides(&self) -> bool {
+        self.hides
+    }
+
+    pub(super) fn others(&self) -> impl Iterator<Item = &String> {
+        self.others.iter()
+    }
+
+    pub(super) fn links(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.links.iter()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,13 +86,18 @@ impl Folders {
                 _ => tree.path(dir.parent, &dir.name),
             };
             let mut others = Vec::new();
+            let mut links = BTreeMap::new();
             for (name, child) in &dir.children {
                 match child {
                     Child {
                         node: Some(Node::Dir(below)),
                         whiteout,
                     } => dirs.push((*below, *whiteout)),
-                    _ => others.push(text(name)),
+                    Child { node, .. } => {
+                        others.push(text(name));
+                        let target = node.and_then(|node| tree.link(node));
+                        links.extend(target.map(|target| (text(name), text(target))));
+                    }
                 }
             }
             folders.push(Folder {
@@ -75,9 +105,15 @@ impl Folders {
                 said: Said::of(dir),
                 hides: dir.opaque || whiteout,
                 others,
+                links,
             });
         }
         Self(folders)
+    }
+
+    /// The folders above others first.
+    pub(super) fn each(&self) -> impl Iterator<Item = &Folder> {
+        self.0.iter()
     }
 }
 
@@ -208,7 +244,7 @@ fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
-fn bytes(text: &str) -> Vec<u8> {
+pub(super) fn bytes(text: &str) -> Vec<u8> {
     // Others are not in what we wrote.
     text.chars().filter_map(|c| u8::try_from(c).ok()).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::LayerError;
+use super::links::Links;
 use super::path::{LONGEST_PATH, clean, owned};
 use super::reader::{Entry, Kind};
 
@@ -88,6 +89,8 @@ pub(super) enum InodeKind {
 pub(super) struct Tree {
     dirs: Vec<Dir>,
     inodes: Vec<Inode>,
+    /// Of the layers below, as far as nothing here hides them.
+    below: Links,
     metadata: usize,
     /// Most directories and inodes, those that no entry names included: a short
     /// name can imply thousands.
@@ -116,10 +119,12 @@ impl Dir {
 }
 
 impl Tree {
-    pub(super) fn new(limit: u64) -> Self {
+    /// `below` are the links of the layers that this one is meant to lie on.
+    pub(super) fn new(limit: u64, below: Links) -> Self {
         Self {
             dirs: vec![Dir::implied(ROOT, &[], 0)],
             inodes: Vec::new(),
+            below,
             metadata: 0,
             limit,
         }
@@ -147,6 +152,17 @@ impl Tree {
 
     pub(super) fn inode(&self, id: InodeId) -> &Inode {
         &self.inodes[id]
+    }
+
+    /// Where something leads, if it is a symbolic link.
+    pub(super) fn link(&self, node: Node) -> Option<&[u8]> {
+        match node {
+            Node::Inode(inode) => match &self.inodes[inode].kind {
+                InodeKind::Symlink(target) => Some(target),
+                _ => None,
+            },
+            Node::Dir(_) => None,
+        }
     }
 
     pub(super) fn inodes(&self) -> &[Inode] {
@@ -198,6 +214,13 @@ impl Tree {
             if *base == OPAQUE {
                 let dir = self.make_parents(parents, &name)?;
                 self.dirs[dir].opaque = true;
+                if !self.below.is_empty() {
+                    let path = match dir {
+                        ROOT => Vec::new(),
+                        _ => self.path(self.dirs[dir].parent, &self.dirs[dir].name),
+                    };
+                    self.below.remove_below(&path);
+                }
             }
             return Ok(());
         }
@@ -207,6 +230,7 @@ impl Tree {
             }
             let dir = self.make_parents(parents, &name)?;
             self.child(dir, hidden, &name)?.whiteout = true;
+            self.hide_links(dir, hidden);
             return Ok(());
         }
         match entry.kind {
@@ -281,7 +305,16 @@ impl Tree {
         let dir = self.make_parents(parents, name)?;
         let before = self.child(dir, base, name)?.node.replace(node);
         self.release(before);
+        self.hide_links(dir, base);
         Ok(())
+    }
+
+    /// Nothing of the layers below is at that name any more.
+    fn hide_links(&mut self, dir: DirId, name: &[u8]) {
+        if !self.below.is_empty() {
+            let path = self.path(dir, name);
+            self.below.remove(&path);
+        }
     }
 
     /// The name in a directory, made if it is missing.
@@ -359,7 +392,11 @@ impl Tree {
                     InodeKind::Symlink(target) => walk.follow(target)?,
                     _ => return Ok(Step::Missing),
                 },
-                None => return Ok(Step::Missing),
+                None if self.below.is_empty() => return Ok(Step::Missing),
+                None => match self.below.target(&self.path(walk.dir, part)) {
+                    Some(target) => walk.follow(target)?,
+                    None => return Ok(Step::Missing),
+                },
             },
         }
         Ok(Step::Done)

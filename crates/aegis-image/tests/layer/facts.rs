@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::{fs, str};
 
-use aegis_image::layer::{Convert, Layer, LayerError, Limits, convert};
+use aegis_image::layer::{Convert, Layer, LayerError, Limits, Links, convert};
 use tempfile::TempDir;
 
 pub(crate) type Facts = BTreeMap<String, String>;
@@ -26,6 +26,16 @@ pub(crate) fn is_root(test: &str) -> bool {
 
 /// Converts an archive, packed or not.
 pub(crate) fn convert_in(dir: &Path, blob: &[u8], limits: Limits) -> Result<Layer, LayerError> {
+    convert_over(dir, blob, limits, &Links::default())
+}
+
+/// The same for the links of layers below.
+pub(crate) fn convert_over(
+    dir: &Path,
+    blob: &[u8],
+    limits: Limits,
+    below: &Links,
+) -> Result<Layer, LayerError> {
     let path = dir.join("blob");
     fs::write(&path, blob).unwrap();
     convert(&Convert {
@@ -33,6 +43,7 @@ pub(crate) fn convert_in(dir: &Path, blob: &[u8], limits: Limits) -> Result<Laye
         to: &dir.join("layer"),
         diff_id: None,
         limits,
+        below,
         progress: &|_| (),
         cancelled: &AtomicBool::new(false),
     })

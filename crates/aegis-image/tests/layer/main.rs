@@ -9,6 +9,7 @@ mod facts;
 mod folders;
 #[path = "../../../../fuzz/images.rs"]
 mod images;
+mod links;
 mod meaning;
 mod packing;
 mod properties;
