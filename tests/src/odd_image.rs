@@ -412,6 +412,10 @@ fn back() -> Result<Vec<u8>> {
         layer.file("odd/change/passed-to-file", b"new")?;
         layer.file("odd/change/lib-again/last", b"last")?;
         layer.file("odd/change/lib-gone/last", b"last")?;
+        // Whoever unpacks changed these just now.
+        for folder in ["lib-gone", "real", "real/not-yet"] {
+            layer.dir(format!("odd/change/{folder}/"))?;
+        }
         layer.file("odd/change/dir-and-back", b"new")
     };
     fill().context("adding what comes back")?;
