@@ -4,7 +4,7 @@
 //!  ROOT/
 //!   layers/DIGEST.squashfs   one for each layer, read-only, shared by all images
 //!   layers/DIGEST.opaque     beside one that hides all layers below it
-//!   layers/DIGEST.folders    what it says about folders
+//!   layers/DIGEST.folders    what it says about folders and symbolic links
 //!   images/DIGEST.json       one for each image, by its identity
 //!   names/DIGEST.json        one for each name; DIGEST is that of the name
 //!   work/                    what is under way, and the locks
