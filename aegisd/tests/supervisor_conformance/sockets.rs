@@ -175,12 +175,7 @@ async fn a_taken_address_is_named_and_nothing_is_left() {
     };
     assert_eq!(named, address.to_string());
     assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
-    let listening = world
-        .units()
-        .await
-        .into_iter()
-        .find(|state| state.active == Active::Active);
-    assert_eq!(listening, None, "something still runs");
+    world.wait_for_rest().await;
 
     drop(taken);
     assert_eq!(

@@ -10,6 +10,7 @@ use aegis_core::layout::{Layout, Mode, Surroundings};
 use aegisd::supervisor::plan::{
     Confinement, Limits, Listen, LogFields, Program, Reach, Readiness, Restarts,
 };
+use aegisd::supervisor::state::Active;
 use aegisd::supervisor::systemd::Systemd;
 use aegisd::supervisor::{DaemonPlan, InstancePlan, Supervisor, UnitId, UnitState};
 
@@ -124,6 +125,26 @@ impl World {
                 Instant::now() < deadline,
                 "{}: not {what}: {state:#?}",
                 unit.name()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until no unit is active: the manager lets an empty group go a moment after
+    /// its last unit.
+    pub(crate) async fn wait_for_rest(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let units = self.units().await.into_iter();
+            let active: Vec<_> = units
+                .filter(|state| state.active == Active::Active)
+                .collect();
+            if active.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "something still runs: {active:#?}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
