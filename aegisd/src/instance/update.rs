@@ -59,7 +59,7 @@ const VOLUMES: &str = "volumes";
 ///
 /// # Errors
 /// The first value that is not acceptable.
-pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, SpecError> {
+pub(super) fn apply(before: &Record, mut request: UpdateRequest) -> Result<Record, SpecError> {
     let mut record = before.clone();
     let spec = &mut record.spec;
     spec.memory_mib = request.memory_mib.unwrap_or(spec.memory_mib);
@@ -69,13 +69,7 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
     if let Some(mib) = request.disk_mib {
         grow(&mut spec.disk_mib, mib)?;
     }
-    run(
-        spec,
-        request.entrypoint,
-        request.remove_entrypoint,
-        request.command,
-        request.terminal,
-    )?;
+    run(spec, &mut request)?;
     for (setting, change) in [
         (&mut spec.workdir, request.workdir),
         (&mut spec.user, request.user),
@@ -105,9 +99,8 @@ pub(super) fn apply(before: &Record, request: UpdateRequest) -> Result<Record, S
     let next = before.revision() + 1;
     let (old, new) = (&before.spec, &record.spec);
     let mut waits = false;
-    for (name, _) in AT_START.iter().filter(|(_, differ)| differ(old, new)) {
+    for (name, _) in AT_START.into_iter().filter(|(_, differ)| differ(old, new)) {
         waits = true;
-        let name = *name;
         record.revisions.insert(name.to_owned(), next);
         if OF_UNITS.contains(&name) {
             record.units_due.insert(name.to_owned());
@@ -145,25 +138,18 @@ fn grow(disk_mib: &mut Option<u32>, mib: u32) -> Result<(), SpecError> {
 }
 
 /// What runs after boot, and on what.
-fn run(
-    spec: &mut InstanceSpec,
-    entrypoint: Option<Vec<String>>,
-    remove_entrypoint: bool,
-    command: Option<Vec<String>>,
-    terminal: Option<bool>,
-) -> Result<(), SpecError> {
-    if remove_entrypoint {
-        spec.entrypoint = None;
+fn run(spec: &mut InstanceSpec, request: &mut UpdateRequest) -> Result<(), SpecError> {
+    if request.remove_entrypoint || request.entrypoint.is_some() {
+        spec.entrypoint = request.entrypoint.take();
     }
-    if entrypoint.is_some() {
-        spec.entrypoint = entrypoint;
+    if let Some(command) = request.command.take() {
+        if spec.ephemeral && !command.is_empty() {
+            return Err(SpecError::EphemeralCommand);
+        }
+        spec.command = command;
     }
-    if spec.ephemeral && command.iter().any(|words| !words.is_empty()) {
-        return Err(SpecError::EphemeralCommand);
-    }
-    spec.command = command.unwrap_or(std::mem::take(&mut spec.command));
     // A command from a kit or an image is no dialogue.
-    spec.terminal = terminal.unwrap_or(spec.terminal) && !spec.command.is_empty();
+    spec.terminal = request.terminal.unwrap_or(spec.terminal) && !spec.command.is_empty();
     Ok(())
 }
 
