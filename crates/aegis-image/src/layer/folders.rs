@@ -195,10 +195,7 @@ fn merge(layers: &[Folders]) -> BTreeMap<String, Place<'_>> {
             remove_below(&mut merged, &folder.path);
         }
         for name in &folder.others {
-            let path = match folder.path.as_str() {
-                "" => name.clone(),
-                above => format!("{above}/{name}"),
-            };
+            let path = join(&folder.path, name);
             if merged.remove(&path).is_some() {
                 remove_below(&mut merged, &path);
             }
@@ -221,7 +218,15 @@ fn merge(layers: &[Folders]) -> BTreeMap<String, Place<'_>> {
     merged
 }
 
-fn remove_below(merged: &mut BTreeMap<String, Place<'_>>, path: &str) {
+/// The path of a name in a folder.
+pub(super) fn join(folder: &str, name: &str) -> String {
+    match folder {
+        "" => name.to_owned(),
+        above => format!("{above}/{name}"),
+    }
+}
+
+pub(super) fn remove_below<T>(merged: &mut BTreeMap<String, T>, path: &str) {
     let prefix = match path {
         "" => String::new(),
         path => format!("{path}/"),
@@ -240,7 +245,7 @@ fn remove_below(merged: &mut BTreeMap<String, Place<'_>>, path: &str) {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 

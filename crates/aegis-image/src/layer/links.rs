@@ -6,30 +6,30 @@
 //! hide the link. So such a layer is made once more for the links that are below it.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
-use super::folders::{Folder, Folders, bytes};
+use super::folders::{Folder, Folders, join, remove_below, text};
 use crate::digest::{Algorithm, Digest, Hash};
 
-/// The links that a layer meets, by their paths.
+/// The links that a layer meets, by their paths. As in [`Folders`], a byte is the
+/// character of its number.
 #[derive(Clone, Debug, Default)]
-pub struct Links(BTreeMap<Vec<u8>, Vec<u8>>);
+pub struct Links(BTreeMap<String, String>);
 
 impl Links {
     /// Puts a layer on top.
     pub fn cover(&mut self, layer: &Folders) {
         for folder in layer.each() {
-            let path = bytes(folder.path());
+            let path = folder.path();
             if folder.hides() {
-                self.remove_below(&path);
+                remove_below(&mut self.0, path);
             }
             // The folder itself is none, and its name may have been one.
-            self.0.remove(&path);
+            self.0.remove(path);
             for name in folder.others() {
-                self.remove(&join(&path, &bytes(name)));
+                self.hide(&join(path, name));
             }
             for (name, target) in folder.links() {
-                self.0.insert(join(&path, &bytes(name)), bytes(target));
+                self.0.insert(join(path, name), target.clone());
             }
         }
     }
@@ -40,7 +40,7 @@ impl Links {
         // A link that the layer itself takes away leads nowhere.
         let made_up = |folder: &&Folder| folder.is_made_up() && !folder.hides();
         let mut made_up = layer.each().filter(made_up);
-        made_up.any(|folder| self.0.contains_key(&bytes(folder.path())))
+        made_up.any(|folder| self.0.contains_key(folder.path()))
     }
 
     /// By what a layer is kept that was made for these links.
@@ -51,7 +51,7 @@ impl Links {
             // No path and no target holds a NUL.
             for text in [path, target] {
                 hash.update(b"\0");
-                hash.update(text);
+                hash.update(text.as_bytes());
             }
         }
         hash.finish()
@@ -61,37 +61,21 @@ impl Links {
         self.0.is_empty()
     }
 
-    pub(super) fn target(&self, path: &[u8]) -> Option<&[u8]> {
-        self.0.get(path).map(Vec::as_slice)
+    pub(super) fn target(&self, path: &[u8]) -> Option<&str> {
+        self.0.get(&text(path)).map(String::as_str)
     }
 
     /// Removes what is at a path and below it.
     pub(super) fn remove(&mut self, path: &[u8]) {
-        self.0.remove(path);
-        self.remove_below(path);
+        self.hide(&text(path));
     }
 
     pub(super) fn remove_below(&mut self, path: &[u8]) {
-        if path.is_empty() {
-            return self.0.clear();
-        }
-        let prefix = join(path, b"");
-        let from = (Bound::Excluded(prefix.as_slice()), Bound::Unbounded);
-        let below = self.0.range::<[u8], _>(from);
-        let below = below.map(|(below, _)| below);
-        let below: Vec<Vec<u8>> = below
-            .take_while(|below| below.starts_with(&prefix))
-            .cloned()
-            .collect();
-        for path in below {
-            self.0.remove(&path);
-        }
+        remove_below(&mut self.0, &text(path));
     }
-}
 
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    match path {
-        [] => name.to_vec(),
-        path => [path, b"/", name].concat(),
+    fn hide(&mut self, path: &str) {
+        self.0.remove(path);
+        remove_below(&mut self.0, path);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::LayerError;
+use super::folders::bytes;
 use super::links::Links;
 use super::path::{LONGEST_PATH, clean, owned};
 use super::reader::{Entry, Kind};
@@ -394,7 +395,7 @@ impl Tree {
                 },
                 None if self.below.is_empty() => return Ok(Step::Missing),
                 None => match self.below.target(&self.path(walk.dir, part)) {
-                    Some(target) => walk.follow(target)?,
+                    Some(target) => walk.follow(&bytes(target))?,
                     None => return Ok(Step::Missing),
                 },
             },
