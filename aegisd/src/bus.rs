@@ -4,12 +4,14 @@
 //! | module | what it serves |
 //! |---|---|
 //! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`], [`volumes`] | one interface each |
+//! | [`managed`] | all objects in one answer |
 //! | [`objects`] | the objects that come and go, and every signal |
 
 pub mod image;
 pub mod instance;
 pub mod job;
 pub mod kit;
+mod managed;
 pub mod manager;
 pub mod objects;
 pub mod secrets;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 
 use aegis_bus::names::{BUS_NAME, ROOT_PATH};
 use tokio::task::JoinHandle;
-use zbus::fdo::{ObjectManager, RequestNameFlags, RequestNameReply};
+use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use zbus::{Connection, fdo};
 
 use crate::engine::Engine;
@@ -46,7 +48,7 @@ pub async fn publish(
 ) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
     let server = connection.object_server();
     server
-        .at(ROOT_PATH, ObjectManager)
+        .at(ROOT_PATH, managed::Managed::new(engine.clone()))
         .await
         .map_err(ServeError::Publish)?;
     let manager = manager::ManagerObject::new(engine.clone());

@@ -228,7 +228,8 @@ async fn tell_changes<I: Interface>(
     Properties::properties_changed(emitter, I::name(), changed, none).await
 }
 
-async fn values(
+/// The properties of an object.
+pub(super) async fn values(
     connection: &Connection,
     object: &impl Interface,
     emitter: &SignalEmitter<'_>,

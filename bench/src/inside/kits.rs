@@ -49,8 +49,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     // It frees what it made the instances with, so that a difference of two kits says
     // nothing.
     let aegisd = (with_several.aegisd - before.aegisd) * 1024.0 / (2 * COUNTED) as f64;
-    let runit = Supervisor::runit(&kits.join(&names[0]), &home.join("peers"))?;
-    let s6 = Supervisor::s6(&kits.join(&names[0]), &home.join("peers"))?;
+    let runit = Supervisor::runit(&kits.join(&names[0]), &home.join("kits-peers"))?;
+    let s6 = Supervisor::s6(&kits.join(&names[0]), &home.join("kits-peers"))?;
     let kilobytes =
         |supervisor: &Supervisor| -> Result<f64> { Ok(resident(&supervisor.process())? * 1024.0) };
     let mut rows = vec![
