@@ -332,7 +332,7 @@ impl Instance {
             owner: Arc::default(),
         };
         instance.shared.directory.add(instance.clone());
-        tokio::spawn(actor.run());
+        tokio::spawn(Box::new(actor).run());
         instance
     }
 

@@ -192,12 +192,11 @@ impl Actor {
     }
 
     /// Lives until the instance is removed or everybody who could ask is gone.
-    pub(super) async fn run(mut self) {
-        remove_unfinished(&self.work).await;
-        self.configs = config::remembered(&self.work).await;
-        self.compare_config().await;
-        self.reads = reads(&self.work).await;
-        self.follow_vm().await;
+    ///
+    /// A thousand of these wait at a time. What they do now and then has memory while it
+    /// is done, hence the boxes.
+    pub(super) async fn run(mut self: Box<Self>) {
+        Box::pin(self.prepare()).await;
         let mut status = self.status.subscribe();
         loop {
             self.go_on();
@@ -211,25 +210,37 @@ impl Actor {
                     // reads the state it led to.
                     let job = self.current.take().and_then(|current| current.job);
                     if !conclusion.removed {
-                        self.look().await;
-                        self.compare_config().await;
-                        self.show();
+                        Box::pin(self.look_anew()).await;
                     }
                     if self.note_conclusion(job, conclusion) {
                         return;
                     }
-                    self.keep_config().await;
+                    Box::pin(self.keep_config()).await;
                 }
                 request = self.mail.requests.recv() => match request {
                     Some(request) => self.accept(request),
                     None => return,
                 },
-                () = self.mail.notice.arrived.notified() => self.hear_news().await,
+                () = self.mail.notice.arrived.notified() => Box::pin(self.hear_news()).await,
                 // Shown at the top of the loop.
                 Ok(()) = status.changed() => {}
-                () = tokio::time::sleep_until(timer) => self.note_health().await,
+                () = tokio::time::sleep_until(timer) => Box::pin(self.note_health()).await,
             }
         }
+    }
+
+    async fn prepare(&mut self) {
+        remove_unfinished(&self.work).await;
+        self.configs = config::remembered(&self.work).await;
+        self.compare_config().await;
+        self.reads = reads(&self.work).await;
+        self.follow_vm().await;
+    }
+
+    async fn look_anew(&mut self) {
+        self.look().await;
+        self.compare_config().await;
+        self.show();
     }
 
     /// Begins what is next, if nothing is under way.
