@@ -62,7 +62,7 @@ fn named_in_the_source() -> Result<BTreeSet<String>> {
         "aegisd/src/registry/store.rs",
         "aegisd/src/supervisor/systemd/manager.rs",
         "aegisd/src/vm.rs",
-        "crates/aegis-image/src/pull.rs",
+        "crates/aegis-image/src/pull/maker.rs",
         "crates/aegis-image/src/store.rs",
     ] {
         let path = cache::repository().join(file);

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::digest;
 use crate::document::Platform;
-use crate::layer::{self, Convert, LayerError, Limits, Links, Survey};
+use crate::layer::{self, Convert, LayerError, Limits, Survey};
 use crate::name::ImageName;
 use crate::protocol::{LayerProgress, Progress, Stage};
 use crate::pull::{Cancel, PullError, TRIES, check_room, now_us};
@@ -314,7 +314,7 @@ impl Import {
             to: &made,
             diff_id: None,
             limits: Limits::default(),
-            below: &Links::default(),
+            below: None,
             progress: &progress,
             cancelled: &self.cancelled,
         };
@@ -354,6 +354,8 @@ impl Import {
         let _lock = self.store.lock_layer(&diff_id)?;
         if self.store.layer_size(&diff_id).is_none() {
             let layer = survey.make(job).map_err(self.unusable())?;
+            // Somebody may push the image with more on top, which is pulled then.
+            self.store.add_folders(&diff_id, &layer.folders)?;
             self.store.add_layer(job.to, &diff_id, layer.opaque)?;
         }
         Ok(Layer {

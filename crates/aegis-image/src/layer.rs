@@ -18,6 +18,8 @@
 //! - Names are cleaned; one that `..` leads out of the layer is refused. Below a
 //!   symbolic link of the same layer, or of one that it lies on ([`Links`]), they go on
 //!   where it leads, as in a chroot.
+//! - A hard link leads to what is in the layer when it comes, or else to what is seen of
+//!   the layers below ([`LowerFile`]).
 //! - The last entry of a name wins. A directory over a directory keeps what is in
 //!   it. What stands in the place of a parent gives way to a directory, and a
 //!   missing parent belongs to root, mode 0755, where no lower layer has it
@@ -36,6 +38,7 @@ mod emit;
 mod folders;
 mod header;
 mod links;
+mod lower;
 mod path;
 mod reader;
 mod sparse;
@@ -44,6 +47,7 @@ mod superblock;
 mod tree;
 mod unpack;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -58,6 +62,7 @@ use arrival::Arrival;
 use emit::EmitError;
 pub use folders::{Folders, said_again};
 pub use links::Links;
+pub use lower::{LowerFile, LowerFiles, owners};
 use reader::Reader;
 use sqfstar::Sqfstar;
 use tree::Tree;
@@ -97,8 +102,9 @@ pub struct Convert<'a> {
     /// What the unpacked archive's digest must be.
     pub diff_id: Option<&'a Digest>,
     pub limits: Limits,
-    /// The symbolic links that it lies on; none where it is understood by itself.
-    pub below: &'a Links,
+    /// The symbolic links that it lies on; `None` understands it by itself, without any
+    /// file of layers below.
+    pub below: Option<&'a Links>,
     /// Told how much of [`Convert::work`] is done.
     pub progress: &'a (dyn Fn(u64) + Sync),
     /// Ends the conversion once it is true.
@@ -315,6 +321,39 @@ impl Survey {
         self.tree.top()
     }
 
+    /// The paths of files of layers below that it has hard links to.
+    #[must_use]
+    pub fn borrowed(&self) -> BTreeSet<String> {
+        self.tree.borrowed()
+    }
+
+    /// The files at these paths, by all their names. Those that the layer would have to
+    /// borrow itself are not among them.
+    #[must_use]
+    pub fn files(&self, paths: &BTreeSet<String>, job: &Convert<'_>) -> LowerFiles {
+        self.tree.files(paths, job.blob)
+    }
+
+    /// Takes what the layer borrows from `files`, with those names of them that are
+    /// `seen` in the layers below ([`owners`]). What is returned are these files as this
+    /// layer has them.
+    ///
+    /// # Errors
+    /// With them it is beyond the limits.
+    pub fn adopt(
+        &mut self,
+        files: &LowerFiles,
+        seen: &BTreeSet<String>,
+        job: &Convert<'_>,
+    ) -> Result<LowerFiles, LayerError> {
+        let limit = job.limits.unpacked;
+        let adopted = self.tree.adopt(files, seen, job.blob)?;
+        match self.tree.adopted_size() > limit.saturating_sub(self.unpacked) {
+            true => Err(LayerError::TooBig { limit }),
+            false => Ok(adopted),
+        }
+    }
+
     /// Makes the SquashFS, which is the second pass, with the job of the first.
     ///
     /// # Errors
@@ -368,10 +407,11 @@ fn read(job: &Convert<'_>, blob: impl Read) -> Result<Survey, LayerError> {
     let unpacked = Unpacked::open(blob, 0, &progress, job.cancelled);
     let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
     let mut reader = Reader::new(unpacked.hashed(hash), job.blob, job.limits);
-    let mut tree = Tree::new(job.limits.entries, job.below.clone());
+    let mut tree = Tree::new(job.limits.entries, job.below);
     while let Some(entry) = reader.next_entry()? {
         tree.add(entry)?;
     }
+    tree.settle();
     reader.read_rest()?;
     let (unpacked, ended) = (reader.position(), reader.has_ended());
     let diff_id = reader.into_input().into_hash().finish();
@@ -385,12 +425,26 @@ fn read(job: &Convert<'_>, blob: impl Read) -> Result<Survey, LayerError> {
 }
 
 /// Pass 2: the tree and the files' content, through sqfstar.
-fn make(job: &Convert<'_>, tree: &Tree, blob: &File, size: u64) -> Result<(), LayerError> {
-    let unpacked = Unpacked::open(blob, size, job.progress, job.cancelled);
-    let unpacked = unpacked.map_err(LayerError::read(job.blob))?;
-    let mut reader = Reader::new(unpacked, job.blob, job.limits);
+fn make<'a>(
+    job: &'a Convert<'_>,
+    tree: &'a Tree,
+    blob: &'a File,
+    size: u64,
+) -> Result<(), LayerError> {
+    let open = |other: Option<&'a Path>| {
+        let path = other.unwrap_or(job.blob);
+        let unpacked = match other {
+            None => Unpacked::open(blob, size, job.progress, job.cancelled),
+            Some(_) => File::open(path).and_then(|blob| {
+                // What of it is read is not known beforehand.
+                Unpacked::open(blob, 0, &|_| (), job.cancelled)
+            }),
+        };
+        let unpacked = unpacked.map_err(LayerError::read(path))?;
+        Ok(Reader::new(unpacked, path, job.limits))
+    };
     let mut sqfstar = Sqfstar::start(job.to, tree.root(), job.cancelled)?;
-    match emit::emit(tree, &mut reader, &mut sqfstar) {
+    match emit::emit(tree, open, &mut sqfstar) {
         Ok(inodes) => sqfstar.finish(Some(inodes)),
         // Why it takes no more, it has said itself.
         Err(EmitError::Output(source)) => {
@@ -402,19 +456,50 @@ fn make(job: &Convert<'_>, tree: &Tree, blob: &File, size: u64) -> Result<(), La
 }
 
 /// Writes the archive that sqfstar would be given for the unpacked archive of a
-/// layer: what [`convert`] does with the bytes of others, without a file or program.
+/// layer, on top of `below` or by itself: what [`convert`] does with the bytes of
+/// others, without a file or program.
 ///
 /// # Errors
 /// As of [`convert`].
-pub fn normalise(archive: &[u8], limits: Limits, output: &mut dyn Write) -> Result<(), LayerError> {
-    let name = Path::new("archive");
-    let mut reader = Reader::new(archive, name, limits);
-    let mut tree = Tree::new(limits.entries, Links::default());
-    while let Some(entry) = reader.next_entry()? {
-        tree.add(entry)?;
-    }
-    reader.read_rest()?;
-    match emit::emit(&tree, &mut Reader::new(archive, name, limits), output) {
+pub fn normalise(
+    archive: &[u8],
+    below: Option<&[u8]>,
+    limits: Limits,
+    output: &mut dyn Write,
+) -> Result<(), LayerError> {
+    let (name, name_below) = (Path::new("archive"), Path::new("archive below"));
+    let read = |archive, name, below| {
+        let mut reader = Reader::new(archive, name, limits);
+        let mut tree = Tree::new(limits.entries, below);
+        while let Some(entry) = reader.next_entry()? {
+            tree.add(entry)?;
+        }
+        tree.settle();
+        reader.read_rest().map(|()| tree)
+    };
+    let tree = match below {
+        None => read(archive, name, None)?,
+        Some(below) => {
+            let below = read(below, name_below, None)?;
+            let layers = [Folders::of(&below)];
+            let mut links = Links::default();
+            links.cover(&layers[0]);
+            let mut tree = read(archive, name, Some(&links))?;
+            let files = below.files(&tree.borrowed(), name_below);
+            let seen = owners(&layers, files.keys().cloned().collect());
+            tree.adopt(&files, &seen.into_keys().collect(), name)?;
+            tree
+        }
+    };
+    let emitted = emit::emit(
+        &tree,
+        |other| {
+            let archive = other.and(below).unwrap_or(archive);
+            Ok(Reader::new(archive, other.unwrap_or(name), limits))
+        },
+        output,
+    );
+    match emitted {
         Ok(_) => Ok(()),
         Err(EmitError::Output(source)) => Err(LayerError::make(name)(source)),
         Err(EmitError::Input(error)) => Err(error),

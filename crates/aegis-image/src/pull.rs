@@ -2,35 +2,40 @@
 //!
 //! ```text
 //!  find ──► room? ──► for each layer that is not here: load ──► convert ──► add ──┐
-//!              publish ◄── one more, where folders have to be said again (layer) ◄─┘
+//!              ┌── made over, where they mean something only on those below (over) ◄─┘
+//!  publish ◄───┴── one more, where folders have to be said again (layer)
 //! ```
 //!
 //! Layers are loaded side by side and converted one by one. Whoever comes to a layer
 //! that another pull makes waits for it and finds it here. Everything under way lies in
 //! a folder of the pull's own, which goes with it.
 
+mod maker;
+mod over;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_core::fault::{Fault, Symbol};
-use aegis_fault_points::{around, around_async};
 use oci_spec::image::Descriptor;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::access::Access;
-use crate::digest::Digest;
+use crate::digest::{self, Digest};
 use crate::document::{self, Platform};
 use crate::error::SourceError;
-use crate::layer::{self, Convert, Folders, LayerError, Limits, Links, MAKE_ROOM};
+use crate::layer::{LayerError, MAKE_ROOM};
 use crate::name::ImageName;
 use crate::protocol::{LayerProgress, Progress, Stage};
 use crate::record::{Config, Image, Layer, Name};
 use crate::source::{Found, Source};
 use crate::store::{Store, StoreError, Work};
+
+use maker::Maker;
 
 /// Layers that are loaded at a time, as Docker's daemon does
 /// (`max-concurrent-downloads`).
@@ -175,23 +180,26 @@ async fn attempt(
         source: source.clone(),
         work: work.clone(),
         board: board.clone(),
+        blobs: found.layers.clone(),
+        chain_ids: chain_ids(&diff_ids),
+        diff_ids,
         loads: Semaphore::new(LOADS),
         conversions: Semaphore::new(1),
         cancelled: cancel.flag(),
     });
     let mut tasks = JoinSet::new();
-    for (number, (blob, diff_id)) in found.layers.iter().zip(&diff_ids).enumerate() {
-        let (maker, blob, diff_id) = (maker.clone(), blob.clone(), diff_id.clone());
-        tasks.spawn(async move { (number, maker.make(number, &blob, &diff_id).await) });
+    let count = maker.blobs.len();
+    for number in 0..count {
+        let maker = maker.clone();
+        tasks.spawn(async move { (number, maker.make(number).await) });
     }
-    let mut layers: Vec<Option<Layer>> = vec![None; diff_ids.len()];
+    let mut layers: Vec<Option<Layer>> = vec![None; count];
     // The first failure drops the others, and their folder with them.
     while let Some(ended) = tasks.join_next().await {
         let (number, made) = ended.map_err(PullError::Lost)?;
-        layers[number] = Some(made?);
+        layers[number] = made?;
     }
-    let layers = layers.into_iter().flatten().collect();
-    let mut layers = maker.lead(&found.layers, layers).await?;
+    let mut layers = maker.lead(layers).await?;
     layers.extend(maker.say_again(&layers).await?);
     let image = image(found, layers);
     let name = Name {
@@ -201,243 +209,6 @@ async fn attempt(
     };
     store.publish(&image, Some(&name))?;
     Ok(image)
-}
-
-/// A layer that is to be made.
-struct Wanted {
-    /// What its content must be.
-    diff_id: Digest,
-    /// The store has it by that.
-    kept_as: Digest,
-    /// The links that it is made for.
-    below: Links,
-}
-
-/// What the layers of one pull are made with.
-struct Maker {
-    store: Store,
-    source: Arc<Source>,
-    work: Arc<Work>,
-    board: Board,
-    loads: Semaphore,
-    conversions: Semaphore,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Maker {
-    async fn make(
-        &self,
-        number: usize,
-        blob: &Descriptor,
-        diff_id: &Digest,
-    ) -> Result<Layer, PullError> {
-        if let Some(layer) = self.here(number, diff_id) {
-            return Ok(layer);
-        }
-        // Before the lock: who has it goes on without waiting for a permit of others.
-        let load = permit(&self.loads).await;
-        let (store, wanted) = (self.store.clone(), diff_id.clone());
-        let lock = tokio::task::spawn_blocking(move || store.lock_layer(&wanted));
-        let _lock = lock.await.map_err(PullError::Lost)??;
-        if let Some(layer) = self.here(number, diff_id) {
-            return Ok(layer);
-        }
-        let file = self.work.path().join(format!("{number}.blob"));
-        self.load(number, blob, &file).await?;
-        drop(load);
-        let _conversion = permit(&self.conversions).await;
-        let wanted = Wanted {
-            diff_id: diff_id.clone(),
-            kept_as: diff_id.clone(),
-            below: Links::default(),
-        };
-        self.convert(number, blob, wanted, &file).await
-    }
-
-    /// Makes those layers anew whose entries lead through symbolic links of layers
-    /// below them, which is known only when all are here. Few images have any.
-    async fn lead(
-        &self,
-        blobs: &[Descriptor],
-        layers: Vec<Layer>,
-    ) -> Result<Vec<Layer>, PullError> {
-        let (mut led, mut below) = (Vec::new(), Links::default());
-        for (number, (blob, layer)) in blobs.iter().zip(layers).enumerate() {
-            let mut layer = layer;
-            let mut folders = self.folders(&layer.diff_id).await?;
-            if below.concern(&folders) {
-                layer = self.make_over(number, blob, &layer.diff_id, &below).await?;
-                folders = self.folders(&layer.diff_id).await?;
-            }
-            below.cover(&folders);
-            led.push(layer);
-        }
-        Ok(led)
-    }
-
-    async fn make_over(
-        &self,
-        number: usize,
-        blob: &Descriptor,
-        diff_id: &Digest,
-        below: &Links,
-    ) -> Result<Layer, PullError> {
-        let kept_as = below.digest(diff_id);
-        let (store, wanted) = (self.store.clone(), kept_as.clone());
-        let lock = tokio::task::spawn_blocking(move || store.lock_layer(&wanted));
-        let _lock = lock.await.map_err(PullError::Lost)??;
-        if let Some(layer) = self.here(number, &kept_as) {
-            return Ok(layer);
-        }
-        let file = self.work.path().join(format!("{number}.blob"));
-        self.load(number, blob, &file).await?;
-        let wanted = Wanted {
-            diff_id: diff_id.clone(),
-            kept_as,
-            below: below.clone(),
-        };
-        self.convert(number, blob, wanted, &file).await
-    }
-
-    async fn folders(&self, layer: &Digest) -> Result<Folders, PullError> {
-        let (store, layer) = (self.store.clone(), layer.clone());
-        let folders = tokio::task::spawn_blocking(move || store.folders(&layer));
-        folders.await.map_err(PullError::Lost)
-    }
-
-    fn here(&self, number: usize, diff_id: &Digest) -> Option<Layer> {
-        let size = self.store.layer_size(diff_id)?;
-        self.board.at(number, Stage::Here, 0, 0);
-        Some(Layer {
-            diff_id: diff_id.clone(),
-            size,
-            opaque: self.store.is_opaque(diff_id),
-        })
-    }
-
-    async fn load(&self, number: usize, blob: &Descriptor, file: &Path) -> Result<(), PullError> {
-        let failed = |source| PullError::File {
-            path: file.to_owned(),
-            source,
-        };
-        let create = tokio::fs::File::create(file);
-        let mut to =
-            around_async("pull.blob", failed, async { create.await.map_err(failed) }).await?;
-        let total = blob.size();
-        let mut progress = |done| self.board.at(number, Stage::Pulling, done, total);
-        let load = async {
-            let loaded = self.source.blob(blob, &mut to, &mut progress).await;
-            loaded.map_err(PullError::from)
-        };
-        around_async("pull.load", failed, load).await
-    }
-
-    /// Makes a layer of its blob and adds it.
-    async fn convert(
-        &self,
-        number: usize,
-        blob: &Descriptor,
-        wanted: Wanted,
-        file: &Path,
-    ) -> Result<Layer, PullError> {
-        let made = self.work.path().join(format!("{number}.squashfs"));
-        let file = file.to_owned();
-        let (board, cancelled, store) = (
-            self.board.clone(),
-            self.cancelled.clone(),
-            self.store.clone(),
-        );
-        let work = Convert::work(blob.size());
-        let id = short(blob);
-        let converted = tokio::task::spawn_blocking(move || {
-            let job = Convert {
-                blob: &file,
-                to: &made,
-                diff_id: Some(&wanted.diff_id),
-                limits: Limits::default(),
-                below: &wanted.below,
-                progress: &|done| board.at(number, Stage::Converting, done, work),
-                cancelled: &cancelled,
-            };
-            let failed = |source| PullError::File {
-                path: made.clone(),
-                source,
-            };
-            let layer = around("pull.convert", failed, || {
-                layer::convert(&job).map_err(|source| PullError::Layer { id, source })
-            })?;
-            store.add_folders(&wanted.kept_as, &layer.folders)?;
-            store.add_layer(&made, &wanted.kept_as, layer.opaque)?;
-            // The blob is not needed any more, and a large image has many.
-            around("pull.forget", failed, || {
-                std::fs::remove_file(&file).map_err(failed)
-            })?;
-            board.at(number, Stage::Here, 0, 0);
-            Ok(Layer {
-                size: store.layer_size(&wanted.kept_as).unwrap_or_default(),
-                diff_id: wanted.kept_as,
-                opaque: layer.opaque,
-            })
-        });
-        converted.await.map_err(PullError::Lost)?
-    }
-}
-
-impl Maker {
-    /// The layer that says again what these say about folders, if one is needed and a
-    /// VM has room for it.
-    async fn say_again(&self, layers: &[Layer]) -> Result<Option<Layer>, PullError> {
-        if layers.len() >= MOST_LAYERS {
-            return Ok(None);
-        }
-        let ids = layers.iter().map(|layer| layer.diff_id.clone());
-        let ids: Vec<Digest> = ids.collect();
-        let (store, cancelled) = (self.store.clone(), self.cancelled.clone());
-        let archive = self.work.path().join("folders.tar");
-        let said = tokio::task::spawn_blocking(move || {
-            let said: Vec<_> = ids.iter().map(|id| store.folders(id)).collect();
-            let Some(bytes) = layer::said_again(&said) else {
-                return Ok(None);
-            };
-            let failed = |source| PullError::File {
-                path: archive.clone(),
-                source,
-            };
-            around("pull.folders", failed, || {
-                std::fs::write(&archive, &bytes).map_err(failed)
-            })?;
-            let made = archive.with_extension("squashfs");
-            let job = Convert {
-                blob: &archive,
-                to: &made,
-                diff_id: None,
-                limits: Limits::default(),
-                below: &Links::default(),
-                progress: &|_| (),
-                cancelled: &cancelled,
-            };
-            let converted = layer::convert(&job);
-            let layer = converted.map_err(|source| PullError::Layer {
-                id: "of folders".to_owned(),
-                source,
-            })?;
-            let _lock = store.lock_layer(&layer.diff_id)?;
-            if store.layer_size(&layer.diff_id).is_none() {
-                store.add_layer(&made, &layer.diff_id, false)?;
-            }
-            Ok(Some(Layer {
-                size: store.layer_size(&layer.diff_id).unwrap_or_default(),
-                diff_id: layer.diff_id,
-                opaque: false,
-            }))
-        });
-        said.await.map_err(PullError::Lost)?
-    }
-}
-
-async fn permit(semaphore: &Semaphore) -> Option<tokio::sync::SemaphorePermit<'_>> {
-    // Nobody closes it.
-    semaphore.acquire().await.ok()
 }
 
 /// What is told of a pull.
@@ -488,12 +259,32 @@ fn diff_ids(found: &Found) -> Result<Vec<Digest>, PullError> {
     })
 }
 
+/// By what layers are kept that were made for those below them: the digest of all
+/// their contents together, as image-spec's config.md has it ("Layer ChainID").
+fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::new();
+    for diff_id in diff_ids {
+        chain.push(match chain.last() {
+            None => diff_id.clone(),
+            Some(below) => digest::sha256(format!("{below} {diff_id}").as_bytes()),
+        });
+    }
+    chain
+}
+
 /// A layer is here twice while it is converted: its blob, and the file system, which
-/// is seldom larger.
+/// is seldom larger. Layers that are made over are counted when that is known.
 fn needed(store: &Store, found: &Found, diff_ids: &[Digest]) -> u64 {
-    let layers = found.layers.iter().zip(diff_ids);
-    let missing = layers.filter(|(_, diff_id)| store.layer_size(diff_id).is_none());
-    missing.map(|(blob, _)| blob.size().saturating_mul(2)).sum()
+    let here = |id: &Digest| store.layer_size(id).is_some();
+    let ids = diff_ids.iter().zip(chain_ids(diff_ids));
+    let layers = found.layers.iter().zip(ids);
+    let missing = layers.filter(|(_, (diff_id, chain_id))| !here(diff_id) && !here(chain_id));
+    missing.map(|(blob, _)| twice(blob)).sum()
+}
+
+/// What a layer takes while it is converted.
+fn twice(blob: &Descriptor) -> u64 {
+    blob.size().saturating_mul(2)
 }
 
 /// Whether that many bytes fit into the store.

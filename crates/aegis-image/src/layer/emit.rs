@@ -10,10 +10,13 @@
 //!   because it reads numbers in them as C strings.
 //! - A hard link comes after what it links to.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use super::LayerError;
 use super::header::BLOCK;
+use super::path::owned;
 use super::reader::Reader;
 use super::tree::{Attributes, Child, DirId, InodeId, InodeKind, Node, ROOT, Tree};
 
@@ -44,17 +47,20 @@ impl From<io::Error> for EmitError {
     }
 }
 
-/// Writes the tree; `reader` is at the start of the archive that it is of. The
-/// number of inodes that the file system must have is returned.
-pub(super) fn emit<R: Read, W: Write + ?Sized>(
-    tree: &Tree,
-    reader: &mut Reader<'_, R>,
+/// Writes the tree. `open` gives a reader at the start of an archive: the one that the
+/// tree is of, or another that it has files of. The number of inodes that the file
+/// system must have is returned.
+pub(super) fn emit<'a, R: Read, W: Write + ?Sized>(
+    tree: &'a Tree,
+    open: impl Fn(Option<&'a Path>) -> Result<Reader<'a, R>, LayerError>,
     output: &mut W,
 ) -> Result<u64, EmitError> {
     let mut places = Places::new(tree);
     let mut output = io::BufWriter::with_capacity(BUFFER, output);
     places.emit_tree(&mut output)?;
-    places.emit_files(reader, &mut output)?;
+    for (archive, files) in places.files() {
+        places.emit_files(&files, &mut open(archive)?, &mut output)?;
+    }
     for (inode, dir, name) in &places.links {
         let (first_dir, first_name) = places.first[*inode].unwrap_or((ROOT, b""));
         let item = Item {
@@ -118,6 +124,7 @@ impl<'a> Places<'a> {
                     Child {
                         node: Some(Node::Dir(below)),
                         whiteout,
+                        ..
                     } => {
                         self.emit_dir(*below, *whiteout, output)?;
                         dirs.push(*below);
@@ -192,19 +199,45 @@ impl<'a> Places<'a> {
                 ..item
             },
             InodeKind::Fifo => Item { kind: b'6', ..item },
+            InodeKind::Lower { path, name } => {
+                return Err(EmitError::Input(LayerError::LinkTarget {
+                    name: owned(name),
+                    target: owned(path),
+                }));
+            }
         };
         Ok(item.write(output)?)
     }
 
-    /// The files, in the archive's order, which is the one of their content.
+    /// The files of each archive, in its order, which is the one of their content.
+    fn files(&self) -> BTreeMap<Option<&'a Path>, Vec<(u64, InodeId)>> {
+        let mut files: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (id, inode) in self.tree.inodes().iter().enumerate() {
+            if let InodeKind::File {
+                ordinal, archive, ..
+            } = &inode.kind
+                && self.first[id].is_some()
+            {
+                let archive = archive.as_ref().map(|path| path.as_path());
+                files.entry(archive).or_default().push((*ordinal, id));
+            }
+        }
+        for files in files.values_mut() {
+            files.sort_unstable();
+        }
+        files
+    }
+
     fn emit_files<R: Read, W: Write>(
         &self,
+        files: &[(u64, InodeId)],
         reader: &mut Reader<'_, R>,
         output: &mut W,
     ) -> Result<(), EmitError> {
         let mut buffer = vec![0; BUFFER];
-        for (inode, place) in self.tree.inodes().iter().zip(&self.first) {
-            let (InodeKind::File { ordinal, size }, Some((dir, name))) = (&inode.kind, place)
+        for (ordinal, id) in files {
+            let inode = self.tree.inode(*id);
+            let (InodeKind::File { size, .. }, Some((dir, name))) = (&inode.kind, self.first[*id])
             else {
                 continue;
             };
@@ -222,7 +255,7 @@ impl<'a> Places<'a> {
             }
             let item = Item {
                 size: *size,
-                ..Item::new(self.tree.path(*dir, name), &inode.attributes)
+                ..Item::new(self.tree.path(dir, name), &inode.attributes)
             };
             item.write(output)?;
             loop {

@@ -92,6 +92,7 @@ impl Folders {
                     Child {
                         node: Some(Node::Dir(below)),
                         whiteout,
+                        ..
                     } => dirs.push((*below, *whiteout)),
                     Child { node, .. } => {
                         others.push(text(name));

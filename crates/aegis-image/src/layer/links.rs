@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use super::folders::{Folder, Folders, join, remove_below, text};
-use crate::digest::{Algorithm, Digest, Hash};
 
 /// The links that a layer meets, by their paths. As in [`Folders`], a byte is the
 /// character of its number.
@@ -41,20 +40,6 @@ impl Links {
         let made_up = |folder: &&Folder| folder.is_made_up() && !folder.hides();
         let mut made_up = layer.each().filter(made_up);
         made_up.any(|folder| self.0.contains_key(folder.path()))
-    }
-
-    /// By what a layer is kept that was made for these links.
-    pub fn digest(&self, diff_id: &Digest) -> Digest {
-        let mut hash = Hash::new(Algorithm::Sha256);
-        hash.update(diff_id.to_string().as_bytes());
-        for (path, target) in &self.0 {
-            // No path and no target holds a NUL.
-            for text in [path, target] {
-                hash.update(b"\0");
-                hash.update(text.as_bytes());
-            }
-        }
-        hash.finish()
     }
 
     pub(super) fn is_empty(&self) -> bool {

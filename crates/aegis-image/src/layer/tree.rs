@@ -1,6 +1,8 @@
 //! What a layer holds once all of its entries were applied, one after the other.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::LayerError;
 use super::folders::bytes;
@@ -50,6 +52,8 @@ pub(super) enum Node {
 pub(super) struct Child {
     pub(super) node: Option<Node>,
     pub(super) whiteout: bool,
+    /// What is there is of a layer below, so whatever hides that hides it.
+    pub(super) lent: bool,
 }
 
 #[derive(Debug)]
@@ -70,28 +74,36 @@ pub(super) struct Dir {
 pub(super) struct Inode {
     pub(super) kind: InodeKind,
     pub(super) attributes: Attributes,
-    names: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum InodeKind {
-    /// The content is in the archive, at the entry of that ordinal.
+    /// The content is in the archive, at the entry of that ordinal; in the one of the
+    /// layer that lent it, if one did.
     File {
         ordinal: u64,
         size: u64,
+        archive: Option<Arc<PathBuf>>,
     },
     Symlink(Box<[u8]>),
     Char(u32, u32),
     Block(u32, u32),
     Fifo,
+    /// Whatever the layers below have at that path; an entry of that name links to it.
+    Lower {
+        path: Box<[u8]>,
+        name: Box<[u8]>,
+    },
 }
 
 #[derive(Debug)]
 pub(super) struct Tree {
-    dirs: Vec<Dir>,
-    inodes: Vec<Inode>,
+    pub(super) dirs: Vec<Dir>,
+    pub(super) inodes: Vec<Inode>,
     /// Of the layers below, as far as nothing here hides them.
     below: Links,
+    /// Hard links may lead to files of layers below.
+    borrows: bool,
     metadata: usize,
     /// Most directories and inodes, those that no entry names included: a short
     /// name can imply thousands.
@@ -120,12 +132,14 @@ impl Dir {
 }
 
 impl Tree {
-    /// `below` are the links of the layers that this one is meant to lie on.
-    pub(super) fn new(limit: u64, below: Links) -> Self {
+    /// `below` are the links of the layers that this one is meant to lie on; `None`
+    /// understands it by itself.
+    pub(super) fn new(limit: u64, below: Option<&Links>) -> Self {
         Self {
             dirs: vec![Dir::implied(ROOT, &[], 0)],
             inodes: Vec::new(),
-            below,
+            below: below.cloned().unwrap_or_default(),
+            borrows: below.is_some(),
             metadata: 0,
             limit,
         }
@@ -186,12 +200,20 @@ impl Tree {
     /// # Errors
     /// It means nothing, or nothing good.
     pub(super) fn add(&mut self, entry: Entry) -> Result<(), LayerError> {
-        let attributes = entry.xattrs.iter();
-        self.metadata += entry.link.len();
-        self.metadata += attributes
-            .map(|(name, value)| name.len() + value.len())
-            .sum::<usize>();
+        self.count(&entry.link, &entry.xattrs);
         self.apply(entry)?;
+        self.check()
+    }
+
+    /// Counts what something takes, but for its names.
+    pub(super) fn count(&mut self, link: &[u8], xattrs: &Xattrs) {
+        let attributes = xattrs.iter();
+        let attributes = attributes.map(|(name, value)| name.len() + value.len());
+        self.metadata += link.len() + attributes.sum::<usize>();
+    }
+
+    /// Whether the limits hold.
+    pub(super) fn check(&self) -> Result<(), LayerError> {
         if self.metadata > METADATA {
             return Err(LayerError::TooMuchMetadata { limit: METADATA });
         }
@@ -230,7 +252,11 @@ impl Tree {
                 return Err(LayerError::NoPath { name: owned(&name) });
             }
             let dir = self.make_parents(parents, &name)?;
-            self.child(dir, hidden, &name)?.whiteout = true;
+            let child = self.child(dir, hidden, &name)?;
+            child.whiteout = true;
+            if std::mem::take(&mut child.lent) {
+                child.node = None;
+            }
             self.hide_links(dir, hidden);
             return Ok(());
         }
@@ -242,8 +268,6 @@ impl Tree {
             }
             Kind::HardLink => {
                 let inode = self.linked(&entry)?;
-                // Before its other name may go.
-                self.inodes[inode].names += 1;
                 self.put(parents, base, Node::Inode(inode), &name)?;
             }
             _ => {
@@ -251,7 +275,6 @@ impl Tree {
                 self.inodes.push(Inode {
                     kind,
                     attributes: attributes_of(entry),
-                    names: 1,
                 });
                 let inode = Node::Inode(self.inodes.len() - 1);
                 self.put(parents, base, inode, &name)?;
@@ -277,13 +300,17 @@ impl Tree {
 
     /// What a hard link leads to. The last part is not followed, as link(2) does
     /// not.
-    fn linked(&self, entry: &Entry) -> Result<InodeId, LayerError> {
+    fn linked(&mut self, entry: &Entry) -> Result<InodeId, LayerError> {
         let parts = clean(&entry.link)?;
         let found = match parts.split_last() {
-            Some((base, parents)) => self.find_parents(parents, &entry.name)?.and_then(|dir| {
-                let child = self.dirs[dir].children.get(*base);
-                child.and_then(|child| child.node)
-            }),
+            Some((base, parents)) => {
+                let dir = self.find_parents(parents, &entry.name)?;
+                let child = dir.and_then(|dir| self.dirs[dir].children.get(*base));
+                match child.and_then(|child| child.node) {
+                    None if self.borrows => self.borrow(parents, base, entry)?,
+                    found => found,
+                }
+            }
             None => None,
         };
         match found {
@@ -304,8 +331,8 @@ impl Tree {
         name: &[u8],
     ) -> Result<(), LayerError> {
         let dir = self.make_parents(parents, name)?;
-        let before = self.child(dir, base, name)?.node.replace(node);
-        self.release(before);
+        let child = self.child(dir, base, name)?;
+        (child.node, child.lent) = (Some(node), false);
         self.hide_links(dir, base);
         Ok(())
     }
@@ -319,7 +346,12 @@ impl Tree {
     }
 
     /// The name in a directory, made if it is missing.
-    fn child(&mut self, dir: DirId, base: &[u8], name: &[u8]) -> Result<&mut Child, LayerError> {
+    pub(super) fn child(
+        &mut self,
+        dir: DirId,
+        base: &[u8],
+        name: &[u8],
+    ) -> Result<&mut Child, LayerError> {
         let dir = &mut self.dirs[dir];
         let path_length = dir.path_length + 1 + base.len();
         if path_length > LONGEST_PATH {
@@ -332,35 +364,29 @@ impl Tree {
     }
 
     /// The directory at a name, made if there is something else or nothing.
-    fn enter(&mut self, dir: DirId, base: &[u8], name: &[u8]) -> Result<DirId, LayerError> {
+    pub(super) fn enter(
+        &mut self,
+        dir: DirId,
+        base: &[u8],
+        name: &[u8],
+    ) -> Result<DirId, LayerError> {
         let path_length = self.dirs[dir].path_length + 1 + base.len();
         let made = self.dirs.len();
         let child = self.child(dir, base, name)?;
         if let Some(Node::Dir(there)) = child.node {
             return Ok(there);
         }
-        let before = child.node.replace(Node::Dir(made));
+        (child.node, child.lent) = (Some(Node::Dir(made)), false);
         self.dirs.push(Dir::implied(dir, base, path_length));
-        self.release(before);
         Ok(made)
     }
 
-    /// Forgets one name of something, and all that is below it.
-    fn release(&mut self, node: Option<Node>) {
-        let mut gone = Vec::from_iter(node);
-        while let Some(node) = gone.pop() {
-            match node {
-                Node::Dir(dir) => {
-                    let children = std::mem::take(&mut self.dirs[dir].children);
-                    gone.extend(children.into_values().filter_map(|child| child.node));
-                }
-                Node::Inode(inode) => self.inodes[inode].names -= 1,
-            }
-        }
-    }
-
     /// The directory in which an entry goes.
-    fn make_parents(&mut self, parts: &[&[u8]], name: &[u8]) -> Result<DirId, LayerError> {
+    pub(super) fn make_parents(
+        &mut self,
+        parts: &[&[u8]],
+        name: &[u8],
+    ) -> Result<DirId, LayerError> {
         let mut walk = Walk::new(parts, name);
         while let Some(part) = walk.next()? {
             if self.step(&mut walk, &part)? == Step::Missing {
@@ -382,7 +408,7 @@ impl Tree {
     }
 
     /// Goes on by one part, as the kernel does in a process whose root the layer is.
-    fn step(&self, walk: &mut Walk<'_>, part: &[u8]) -> Result<Step, LayerError> {
+    pub(super) fn step(&self, walk: &mut Walk<'_>, part: &[u8]) -> Result<Step, LayerError> {
         let dir = &self.dirs[walk.dir];
         match part {
             b"" | b"." => {}
@@ -391,29 +417,34 @@ impl Tree {
                 Some(Node::Dir(next)) => walk.dir = next,
                 Some(Node::Inode(inode)) => match &self.inodes[inode].kind {
                     InodeKind::Symlink(target) => walk.follow(target)?,
+                    InodeKind::Lower { path, .. } => return self.step_below(walk, path),
                     _ => return Ok(Step::Missing),
                 },
                 None if self.below.is_empty() => return Ok(Step::Missing),
-                None => match self.below.target(&self.path(walk.dir, part)) {
-                    Some(target) => walk.follow(&bytes(target))?,
-                    None => return Ok(Step::Missing),
-                },
+                None => return self.step_below(walk, &self.path(walk.dir, part)),
             },
         }
         Ok(Step::Done)
     }
+
+    fn step_below(&self, walk: &mut Walk<'_>, path: &[u8]) -> Result<Step, LayerError> {
+        match self.below.target(path) {
+            Some(target) => walk.follow(&bytes(target)).map(|()| Step::Done),
+            None => Ok(Step::Missing),
+        }
+    }
 }
 
 #[derive(PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Done,
     /// There is no directory.
     Missing,
 }
 
 /// A way from the root through directories and symbolic links.
-struct Walk<'a> {
-    dir: DirId,
+pub(super) struct Walk<'a> {
+    pub(super) dir: DirId,
     /// The parts to go, the next one last.
     parts: Vec<Vec<u8>>,
     steps: usize,
@@ -422,7 +453,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(parts: &[&[u8]], name: &'a [u8]) -> Self {
+    pub(super) fn new(parts: &[&[u8]], name: &'a [u8]) -> Self {
         Self {
             dir: ROOT,
             parts: parts.iter().rev().map(|part| part.to_vec()).collect(),
@@ -432,7 +463,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn next(&mut self) -> Result<Option<Vec<u8>>, LayerError> {
+    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, LayerError> {
         self.steps += 1;
         if self.steps > STEPS {
             return Err(self.endless());
@@ -474,6 +505,7 @@ fn inode_kind(entry: &Entry) -> Result<InodeKind, LayerError> {
         Kind::File => InodeKind::File {
             ordinal: entry.ordinal,
             size: entry.size,
+            archive: None,
         },
         Kind::Char => InodeKind::Char(major, minor),
         Kind::Block => InodeKind::Block(major, minor),

@@ -26,7 +26,7 @@ pub(crate) fn is_root(test: &str) -> bool {
 
 /// Converts an archive, packed or not.
 pub(crate) fn convert_in(dir: &Path, blob: &[u8], limits: Limits) -> Result<Layer, LayerError> {
-    convert_over(dir, blob, limits, &Links::default())
+    convert_over(dir, blob, limits, None)
 }
 
 /// The same for the links of layers below.
@@ -34,7 +34,7 @@ pub(crate) fn convert_over(
     dir: &Path,
     blob: &[u8],
     limits: Limits,
-    below: &Links,
+    below: Option<&Links>,
 ) -> Result<Layer, LayerError> {
     let path = dir.join("blob");
     fs::write(&path, blob).unwrap();
@@ -65,11 +65,16 @@ pub(crate) fn converted(blob: &[u8]) -> Facts {
 }
 
 pub(crate) fn unsquashed(dir: &TempDir) -> Facts {
-    let tree = dir.path().join("tree");
+    unsquash(&dir.path().join("layer"), dir.path())
+}
+
+/// What a file system holds, unpacked in a folder.
+pub(crate) fn unsquash(image: &Path, dir: &Path) -> Facts {
+    let tree = dir.join("tree");
     run(Command::new("unsquashfs")
         .args(["-quiet", "-no-progress", "-dest"])
         .arg(&tree)
-        .arg(dir.path().join("layer")));
+        .arg(image));
     facts(&tree)
 }
 
@@ -77,6 +82,33 @@ pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");
+}
+
+/// What umoci unpacks of these layers, the lowest first.
+pub(crate) fn umoci(layers: &[Vec<u8>]) -> Facts {
+    let dir = tempfile::tempdir().unwrap();
+    let image = layout(dir.path(), layers);
+    let tree = dir.path().join("tree");
+    run(Command::new("umoci")
+        .args(["raw", "unpack", "--image", &image])
+        .arg(&tree));
+    facts(&tree)
+}
+
+/// An image of these layers in an OCI layout: `LAYOUT:TAG`.
+pub(crate) fn layout(dir: &Path, layers: &[Vec<u8>]) -> String {
+    let layout = dir.join("layout");
+    let image = format!("{}:test", layout.display());
+    run(Command::new("umoci").args(["init", "--layout"]).arg(layout));
+    run(Command::new("umoci").args(["new", "--image", &image]));
+    for layer in layers {
+        let path = dir.join("layer.tar");
+        fs::write(&path, layer).unwrap();
+        run(Command::new("umoci")
+            .args(["raw", "add-layer", "--image", &image])
+            .arg(path));
+    }
+    image
 }
 
 /// Everything below a folder. Hard links have a number in common.

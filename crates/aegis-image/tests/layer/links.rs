@@ -22,9 +22,8 @@ fn names(below: &[Archive], layer: &Archive) -> Option<Vec<String>> {
     if !links.concern(&itself.folders) {
         return None;
     }
-    let over = convert_over(dir.path(), &blob, Limits::default(), &links).unwrap();
+    let over = convert_over(dir.path(), &blob, Limits::default(), Some(&links)).unwrap();
     assert_eq!(over.diff_id, itself.diff_id);
-    assert_ne!(links.digest(&over.diff_id), over.diff_id);
     assert!(!links.concern(&over.folders), "once is enough");
     Some(unsquashed(&dir).into_keys().collect())
 }
@@ -90,6 +89,6 @@ fn a_link_that_leads_to_itself_is_refused() {
     let mut links = Links::default();
     links.cover(&below.folders);
     std::fs::remove_file(dir.path().join("layer")).unwrap();
-    let refused = convert_over(dir.path(), &layer, Limits::default(), &links);
+    let refused = convert_over(dir.path(), &layer, Limits::default(), Some(&links));
     assert!(refused.unwrap_err().to_string().contains("symbolic links"));
 }

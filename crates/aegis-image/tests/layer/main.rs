@@ -10,6 +10,7 @@ mod folders;
 #[path = "../../../../fuzz/images.rs"]
 mod images;
 mod links;
+mod lower;
 mod meaning;
 mod packing;
 mod properties;

@@ -1,37 +1,14 @@
 //! What the entries of a layer mean.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-
 use aegis_image::layer::{LayerError, Limits};
 
 use crate::archive::Archive;
-use crate::facts::{Facts, convert_in, converted, facts, is_root, refusal, run};
-
-/// What umoci unpacks of an archive.
-fn umoci(archive: &[u8]) -> Facts {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("layer.tar");
-    fs::write(&path, archive).unwrap();
-    let image = format!("{}:test", dir.path().join("layout").display());
-    let umoci = |args: &[&str], last: &Path| {
-        run(Command::new("umoci").args(args).arg(last));
-    };
-    umoci(&["init", "--layout"], &dir.path().join("layout"));
-    umoci(&["new", "--image"], Path::new(&image));
-    umoci(&["raw", "add-layer", "--image", &image], &path);
-    umoci(
-        &["raw", "unpack", "--image", &image],
-        &dir.path().join("tree"),
-    );
-    facts(&dir.path().join("tree"))
-}
+use crate::facts::{Facts, convert_in, converted, is_root, refusal, umoci};
 
 #[track_caller]
 fn assert_same(archive: Archive) {
     let archive = archive.end();
-    let (ours, theirs) = (converted(&archive), umoci(&archive));
+    let (ours, theirs) = (converted(&archive), umoci(&[archive]));
     for (name, fact) in &theirs {
         assert_eq!(ours.get(name), Some(fact), "{name}");
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aegis_image::digest::Digest;
-use aegis_image::layer::{Convert, Layer, LayerError, Limits, Links, convert};
+use aegis_image::layer::{Convert, Layer, LayerError, Limits, convert};
 use sha2::{Sha256, Sha512};
 
 use crate::archive::{Archive, gzip, zstd};
@@ -144,7 +144,7 @@ fn only_the_expected_layer_is_converted() {
             to: &to,
             diff_id: Some(digest),
             limits: Limits::default(),
-            below: &Links::default(),
+            below: None,
             progress: &|_| (),
             cancelled: &AtomicBool::new(false),
         })
@@ -291,7 +291,7 @@ fn progress_ends_with_all_the_work_and_cancelling_leaves_nothing() {
         to: &to,
         diff_id: None,
         limits: Limits::default(),
-        below: &Links::default(),
+        below: None,
         progress: &progress,
         cancelled: &cancelled,
     };
@@ -340,7 +340,7 @@ fn a_full_disk_is_told_apart() {
         to: &small.join("layer"),
         diff_id: None,
         limits: Limits::default(),
-        below: &Links::default(),
+        below: None,
         progress: &|_| (),
         cancelled: &AtomicBool::new(false),
     });
@@ -360,7 +360,7 @@ fn a_blob_that_is_not_there_is_named() {
         to: Path::new("/nowhere/layer"),
         diff_id: None,
         limits: Limits::default(),
-        below: &Links::default(),
+        below: None,
         progress: &|_| (),
         cancelled: &AtomicBool::new(false),
     });

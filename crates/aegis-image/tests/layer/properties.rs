@@ -130,6 +130,7 @@ proptest! {
     #[test]
     fn what_is_made_of_odd_archives_is_clean(
         entries in prop::collection::vec(entry(), 0..40),
+        below in prop::option::of(prop::collection::vec(entry(), 0..40)),
         change in proptest::option::of((any::<prop::sample::Index>(), any::<u8>())),
     ) {
         let mut archive = archive_of(&entries);
@@ -137,8 +138,9 @@ proptest! {
             let at = at.index(archive.len());
             archive[at] = byte;
         }
+        let below = below.map(|entries| archive_of(&entries));
         let mut clean = Vec::new();
-        if normalise(&archive, SMALL, &mut clean).is_err() {
+        if normalise(&archive, below.as_deref(), SMALL, &mut clean).is_err() {
             return Ok(());
         }
         let mut seen = BTreeMap::new();
@@ -160,7 +162,7 @@ proptest! {
             prop_assert_eq!(seen.insert(name, kind), None, "a name comes once");
         }
         let mut again = Vec::new();
-        normalise(&clean, SMALL, &mut again).unwrap();
+        normalise(&clean, None, SMALL, &mut again).unwrap();
         let count = |bytes: &[u8]| tar::Archive::new(bytes).entries().unwrap().count();
         prop_assert_eq!(count(&again), seen.len());
     }
@@ -172,7 +174,7 @@ proptest! {
             archive = archive.add_with(b'0', name, "", data, |header| header.set_mode(*mode));
         }
         let mut clean = Vec::new();
-        normalise(&archive.end(), SMALL, &mut clean).unwrap();
+        normalise(&archive.end(), None, SMALL, &mut clean).unwrap();
         let mut found = BTreeMap::new();
         for entry in tar::Archive::new(&clean[..]).entries().unwrap() {
             let mut entry = entry.unwrap();
@@ -195,7 +197,7 @@ proptest! {
     fn any_good_layer_becomes_a_file_system(entries in prop::collection::vec(entry(), 0..40)) {
         let archive = archive_of(&entries);
         let mut clean = Vec::new();
-        if normalise(&archive, SMALL, &mut clean).is_err()
+        if normalise(&archive, None, SMALL, &mut clean).is_err()
             || !is_root("any_good_layer_becomes_a_file_system")
         {
             return Ok(());
