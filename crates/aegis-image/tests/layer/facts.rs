@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::{fs, str};
@@ -87,12 +87,17 @@ pub(crate) fn run(command: &mut Command) {
 /// What umoci unpacks of these layers, the lowest first.
 pub(crate) fn umoci(layers: &[Vec<u8>]) -> Facts {
     let dir = tempfile::tempdir().unwrap();
-    let image = layout(dir.path(), layers);
-    let tree = dir.path().join("tree");
+    facts(&umoci_in(dir.path(), layers))
+}
+
+/// The same as a folder.
+pub(crate) fn umoci_in(dir: &Path, layers: &[Vec<u8>]) -> PathBuf {
+    let image = layout(dir, layers);
+    let tree = dir.join("by-umoci");
     run(Command::new("umoci")
         .args(["raw", "unpack", "--image", &image])
         .arg(&tree));
-    facts(&tree)
+    tree
 }
 
 /// An image of these layers in an OCI layout: `LAYOUT:TAG`.
@@ -122,28 +127,9 @@ pub(crate) fn facts(root: &Path) -> Facts {
         for path in paths {
             let meta = fs::symlink_metadata(&path).unwrap();
             let kind = meta.file_type();
-            let mut fact = if kind.is_dir() {
+            let mut fact = fact(&path);
+            if kind.is_dir() {
                 folders.push(path.clone());
-                "dir".to_owned()
-            } else if kind.is_symlink() {
-                format!("-> {}", fs::read_link(&path).unwrap().display())
-            } else if kind.is_file() {
-                let bytes = fs::read(&path).unwrap();
-                let shown = str::from_utf8(&bytes).ok().filter(|text| text.len() < 20);
-                let shown = shown.map_or_else(|| hash(&bytes), str::to_owned);
-                format!("file {} {shown:?}", bytes.len())
-            } else if kind.is_fifo() {
-                "fifo".to_owned()
-            } else {
-                let letter = if kind.is_char_device() { 'c' } else { 'b' };
-                let device = meta.rdev();
-                let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-                format!("{letter} {major}:{minor}")
-            };
-            let (mode, time) = (meta.mode() & 0o7777, meta.mtime());
-            write!(fact, " {mode:o} {}:{} @{time}", meta.uid(), meta.gid()).unwrap();
-            for (name, value) in xattrs(&path) {
-                write!(fact, " {name}={value:?}").unwrap();
             }
             if !kind.is_dir() && meta.nlink() > 1 {
                 let next = inodes.len();
@@ -157,6 +143,35 @@ pub(crate) fn facts(root: &Path) -> Facts {
     found
 }
 
+/// What is at a path, but for its names.
+pub(crate) fn fact(path: &Path) -> String {
+    let meta = fs::symlink_metadata(path).unwrap();
+    let kind = meta.file_type();
+    let mut fact = if kind.is_dir() {
+        "dir".to_owned()
+    } else if kind.is_symlink() {
+        format!("-> {}", fs::read_link(path).unwrap().display())
+    } else if kind.is_file() {
+        let bytes = fs::read(path).unwrap();
+        let shown = str::from_utf8(&bytes).ok().filter(|text| text.len() < 20);
+        let shown = shown.map_or_else(|| hash(&bytes), str::to_owned);
+        format!("file {} {shown:?}", bytes.len())
+    } else if kind.is_fifo() {
+        "fifo".to_owned()
+    } else {
+        let letter = if kind.is_char_device() { 'c' } else { 'b' };
+        let device = meta.rdev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        format!("{letter} {major}:{minor}")
+    };
+    let (mode, time) = (meta.mode() & 0o7777, meta.mtime());
+    write!(fact, " {mode:o} {}:{} @{time}", meta.uid(), meta.gid()).unwrap();
+    for (name, value) in xattrs(path) {
+        write!(fact, " {name}={value:?}").unwrap();
+    }
+    fact
+}
+
 fn hash(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(bytes).to_vec();
@@ -165,7 +180,11 @@ fn hash(bytes: &[u8]) -> String {
 
 fn xattrs(path: &Path) -> BTreeMap<String, String> {
     let mut names = vec![0; 64 << 10];
-    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
+    let length = match rustix::fs::llistxattr(path, &mut names[..]) {
+        // A SquashFS in which nothing has any.
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        length => length.unwrap(),
+    };
     let names = names[..length].split(|byte| *byte == 0);
     let names = names.filter(|name| !name.is_empty());
     let read = names.map(|name| {

@@ -11,7 +11,9 @@ use aegis_image::layer::{Convert, Layer, LayerError, Limits, convert};
 use sha2::{Sha256, Sha512};
 
 use crate::archive::{Archive, gzip, zstd};
-use crate::facts::{convert_in, converted, is_root, refusal, run, unsquashed};
+use crate::facts::{
+    Facts, convert_in, converted, fact, facts, is_root, refusal, run, umoci_in, unsquashed,
+};
 
 fn digest_of(bytes: &[u8], algorithm: &str) -> Digest {
     use sha2::Digest as _;
@@ -81,6 +83,81 @@ fn the_root_has_its_attributes_whoever_converts() {
     let root = root.unwrap_or_else(|| panic!("{list}"));
     assert!(root.starts_with("drwx--x--t 12345/54321 "), "{root}");
     assert!(root.contains(" 1970-01-02 00:00 "), "{root}");
+}
+
+#[test]
+fn the_root_may_be_of_somebody_who_has_nothing_else() {
+    if !is_root("the_root_may_be_of_somebody_who_has_nothing_else") {
+        return;
+    }
+    // A block of owners has room for 2048, one of attributes for 512 sets of them.
+    let new = 4_000_000_000;
+    for (owners, uid, gid) in [
+        (1, new, 0),
+        (1, new, new),
+        (2047, new, 70_000),
+        (2048, new, 0),
+    ] {
+        for noted in [false, true] {
+            let archive = Archive::new().add_with(b'5', "./", "", b"", |header| {
+                header.set_uid(uid);
+                header.set_gid(gid);
+                header.set_mtime(77);
+                header.set_mode(0o750);
+            });
+            let archive = (0..owners).fold(archive, |archive, n: u64| {
+                let note = n.to_string();
+                let notes = [("SCHILY.xattr.user.note", note.as_bytes())];
+                let archive = match noted {
+                    true => archive.pax(&notes),
+                    false => archive,
+                };
+                archive.add_with(b'0', n.to_string(), "", b"x", |header| header.set_uid(n))
+            });
+            let dir = tempfile::tempdir().unwrap();
+            let archive = archive.end();
+            convert_in(dir.path(), &archive, Limits::default()).unwrap();
+            let ours = unsquashed(&dir);
+            let root = fact(&dir.path().join("tree"));
+            assert_mounted(dir.path(), &ours, &root);
+            if owners == 1 {
+                let theirs = umoci_in(dir.path(), &[archive]);
+                assert_eq!(ours, facts(&theirs));
+                assert_eq!(root, fact(&theirs));
+                continue;
+            }
+            assert_eq!(root, format!("dir 750 {uid}:{gid} @77"));
+            let expected = (0..owners).map(|n| {
+                let note = match noted {
+                    true => format!(" user.note=\"{n}\""),
+                    false => String::new(),
+                };
+                (n.to_string(), format!("file 1 \"x\" 644 {n}:0 @0{note}"))
+            });
+            assert_eq!(ours, expected.collect());
+        }
+    }
+}
+
+/// The kernel is stricter than unsquashfs.
+fn assert_mounted(dir: &Path, expected: &Facts, root: &str) {
+    let place = dir.join("mounted");
+    fs::create_dir(&place).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "squashfs", "-o", "loop,ro"])
+        .args([&dir.join("layer"), &place])
+        .output();
+    let mounted = mounted.unwrap();
+    let said = String::from_utf8_lossy(&mounted.stderr);
+    if said.contains("loop device") || said.contains("permission") || said.contains("unknown") {
+        println!("skipped: mounting a layer: {said}");
+        return;
+    }
+    assert!(mounted.status.success(), "{said}");
+    let found = (facts(&place), fact(&place));
+    run(Command::new("umount").arg(&place));
+    assert_eq!(&found.0, expected);
+    assert_eq!(found.1, root);
 }
 
 #[test]
