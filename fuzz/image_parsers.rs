@@ -1,4 +1,4 @@
-//! What reads the bytes of registries, and the names that users type, called with any
+//! What reads the bytes of registries, and what users type about images, called with any
 //! bytes. The fuzz targets and the tests of aegis-image share these, as those of
 //! aegis-vmm share `parsers.rs`.
 
@@ -6,6 +6,7 @@
 
 use aegis_image::document::{Document, Platform, read_config};
 use aegis_image::name::ImageName;
+use aegis_image::record::Config;
 
 /// Manifests, indexes and configurations.
 pub(crate) fn documents(bytes: &[u8]) {
@@ -41,4 +42,27 @@ pub(crate) fn names(bytes: &[u8]) {
     for again in [name.to_string(), name.short()] {
         assert_eq!(again.parse::<ImageName>().as_ref(), Ok(&name), "{text:?}");
     }
+}
+
+/// Instructions that change an image, one in each line.
+pub(crate) fn changes(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let mut config = Config::default();
+    for line in text.lines() {
+        let before = config.clone();
+        if config.change(line).is_err() {
+            assert_eq!(config, before, "{line:?} changed a part of it");
+        }
+    }
+    let names = |config: &Config| -> Vec<String> {
+        let names = config.env.iter().map(|variable| variable.split('=').next());
+        names.flatten().map(str::to_owned).collect()
+    };
+    let mut sorted = names(&config);
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(sorted.len(), config.env.len(), "a variable is set once");
+    assert!(config.exposed.iter().all(|port| port.contains('/')));
 }

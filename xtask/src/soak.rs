@@ -160,6 +160,7 @@ fn parsers(_: &Arguments) -> Result<Figures> {
         "layer",
         "image_documents",
         "image_names",
+        "image_changes",
     ] {
         let output = Command::new(&script)
             .args([parser, FUZZING])

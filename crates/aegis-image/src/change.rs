@@ -59,8 +59,10 @@ impl Config {
                 }
             }
             "EXPOSE" => {
-                for text in some("EXPOSE", rest)?.split_whitespace() {
-                    let port = port(text).ok_or_else(|| ChangeError::Port(text.to_owned()))?;
+                let known = |text| port(text).ok_or_else(|| ChangeError::Port(text.to_owned()));
+                let ports = some("EXPOSE", rest)?.split_whitespace().map(known);
+                // All or none of them.
+                for port in ports.collect::<Result<Vec<String>, _>>()? {
                     if !self.exposed.contains(&port) {
                         self.exposed.push(port);
                     }

@@ -12,9 +12,10 @@ use proptest::prelude::*;
 type Parser = fn(&[u8]);
 
 /// Each parser and its corpus.
-const PARSERS: [(&str, Parser); 2] = [
+const PARSERS: [(&str, Parser); 3] = [
     ("image_documents", image_parsers::documents),
     ("image_names", image_parsers::names),
+    ("image_changes", image_parsers::changes),
 ];
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
