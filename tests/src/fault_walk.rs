@@ -1,4 +1,4 @@
-//! The walk over the fault points of aegisd and of the program that pulls images:
+//! The walk over the fault points of aegisd and of the program that makes images:
 //! every operation once with its points recorded, then again for each point, with the
 //! program killed or refused there.
 //!
@@ -55,7 +55,7 @@ pub enum Extent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Program {
     Aegisd,
-    /// The one that pulls images.
+    /// The one that pulls and imports images.
     Puller,
 }
 

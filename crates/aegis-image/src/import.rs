@@ -11,12 +11,13 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Seek;
-use std::path::PathBuf;
+use std::io::{self, Seek};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aegis_core::fault::{Fault, Symbol};
+use aegis_fault_points::around;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -320,7 +321,9 @@ impl Import {
         };
         let mut arriving = Some(&self.archive);
         for tries_left in (0..TRIES).rev() {
-            let survey = layer::survey(&job, arriving.take()).map_err(self.unusable())?;
+            let survey = around("import.survey", failed(&kept), || {
+                layer::survey(&job, arriving.take()).map_err(self.unusable())
+            })?;
             self.check(&survey)?;
             let layer = self.layer(survey, &job)?;
             match self.publish(layer) {
@@ -353,7 +356,9 @@ impl Import {
         let diff_id = survey.diff_id().clone();
         let _lock = self.store.lock_layer(&diff_id)?;
         if self.store.layer_size(&diff_id).is_none() {
-            let layer = survey.make(job).map_err(self.unusable())?;
+            let layer = around("import.convert", failed(job.to), || {
+                survey.make(job).map_err(self.unusable())
+            })?;
             // Somebody may push the image with more on top, which is pulled then.
             self.store.add_folders(&diff_id, &layer.folders)?;
             self.store.add_layer(job.to, &diff_id, layer.opaque)?;
@@ -410,6 +415,11 @@ impl Import {
             source => ImportError::Archive { origin, source },
         }
     }
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> ImportError {
+    let path = path.to_owned();
+    |source| PullError::File { path, source }.into()
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ enum State {
     ImageAbsent,
     /// It has one, and all that it is made of.
     ImageHere,
+    /// The walk's archive is no image here.
+    ArchiveAbsent,
+    ArchiveHere,
     /// No registry, and no aegisd that would make one.
     NoRegistry,
     EmptyRegistry,
@@ -91,7 +94,7 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 25] = [
+pub(super) const ALL: [Operation; 26] = [
     Operation {
         name: "first start of aegisd",
         from: State::NoRegistry,
@@ -233,6 +236,12 @@ pub(super) const ALL: [Operation; 25] = [
         State::ImageAbsent,
     ),
     of(
+        "image import",
+        State::ArchiveAbsent,
+        IMPORT,
+        State::ArchiveHere,
+    ),
+    of(
         "volume create",
         State::VolumeAbsent,
         "aegisctl volume create walked",
@@ -248,6 +257,11 @@ pub(super) const ALL: [Operation; 25] = [
 
 /// An image of two layers, of which the second passes through a folder of the first.
 const PULL: &str = "aegisctl image pull oci:walk-image";
+
+/// An archive of a file in a folder, through a pipe; the same each time, since a layer
+/// of an import that was interrupted is kept.
+const IMPORT: &str = "mkdir -p ~/walk-root/etc && echo walk >~/walk-root/etc/name \
+    && tar -c --mtime=@0 -C ~/walk-root . | aegisctl image import - walk-archive";
 
 /// A kit's folder with a file, a folder and a link.
 const KIT: &str = "mkdir -p ~/walk-kit/bin && cd ~/walk-kit
@@ -278,7 +292,8 @@ impl Operation {
     pub(super) fn prepare(&self, seat: Seat<'_>) -> Result<()> {
         // Layers of a pull that ended half way are kept, and the next would have less
         // to do.
-        if self.from != State::ImageAbsent && self.from.holds(seat)? {
+        let has_more = matches!(self.from, State::ImageAbsent | State::ArchiveAbsent);
+        if !has_more && self.from.holds(seat)? {
             return Ok(());
         }
         self.from.bring_about(seat)?;
@@ -341,8 +356,14 @@ impl State {
                 must(KIT)?;
                 return must("aegisctl kit install ~/walk-kit").map(drop);
             }
-            Self::ImageAbsent => return must("aegisctl image prune --all").map(drop),
-            Self::ImageHere => return must(PULL).map(drop),
+            Self::ImageAbsent | Self::ArchiveAbsent => {
+                return must("aegisctl image prune --all").map(drop);
+            }
+            // Alone, since layers are counted.
+            Self::ImageHere => {
+                return must(&format!("aegisctl image prune --all && {PULL}")).map(drop);
+            }
+            Self::ArchiveHere => return must(IMPORT).map(drop),
             Self::VolumeAbsent => return must("aegisctl volume remove walked").map(drop),
             Self::VolumeThere => return must("aegisctl volume create walked").map(drop),
             Self::NoRegistry => return must(FORGET).map(drop),
@@ -363,6 +384,8 @@ impl State {
             | Self::KitInstalled
             | Self::ImageAbsent
             | Self::ImageHere
+            | Self::ArchiveAbsent
+            | Self::ArchiveHere
             | Self::NoRegistry
             | Self::EmptyRegistry
             | Self::VolumeAbsent
@@ -408,8 +431,15 @@ impl State {
             return Ok(list.contains("\"walked\"") == (self == Self::KitInstalled));
         }
         match self {
-            Self::ImageAbsent => return Ok(!is_pulling(seat)? && !has_image(seat)?),
-            Self::ImageHere => return Ok(!is_pulling(seat)? && has_image(seat)?),
+            Self::ImageAbsent | Self::ImageHere => {
+                // With the one that has the folder.
+                let is_here = has_image(seat, "walk-image", 3)?;
+                return Ok(!is_pulling(seat)? && is_here == (self == Self::ImageHere));
+            }
+            Self::ArchiveAbsent | Self::ArchiveHere => {
+                let is_here = has_image(seat, "walk-archive", 1)?;
+                return Ok(!is_pulling(seat)? && is_here == (self == Self::ArchiveHere));
+            }
             Self::VolumeAbsent | Self::VolumeThere => {
                 let list = seat.aegis_ok("volume list --quiet")?;
                 let is_there = list.lines().any(|name| name == "walked");
@@ -442,6 +472,8 @@ impl State {
             | Self::KitInstalled
             | Self::ImageAbsent
             | Self::ImageHere
+            | Self::ArchiveAbsent
+            | Self::ArchiveHere
             | Self::NoRegistry
             | Self::EmptyRegistry
             | Self::VolumeAbsent
@@ -496,19 +528,21 @@ fn says(seat: Seat<'_>, daemon: &str, greeting: &str) -> Result<bool> {
     Ok(read.is_some_and(|line| line.contains(&format!("\"{greeting}\""))))
 }
 
-/// Whether a pull is under way, or has left something.
+/// Whether a pull or an import is under way, or has left something.
 fn is_pulling(seat: Seat<'_>) -> Result<bool> {
     let work = seat.run(&format!("ls -d {}/images/work/pull-*", seat.home()))?;
     Ok(!work.text().is_empty())
 }
 
-/// Whether the image of the walk is listed, with the files of its layers.
-fn has_image(seat: Seat<'_>) -> Result<bool> {
-    let listed = seat.aegis_ok("image list --json")?.contains("walk-image");
-    let layers = format!("ls {}/images/layers/*.squashfs | wc -l", seat.home());
-    let layers = seat.run(&layers)?.text();
-    // With the one that has the folder.
-    ensure!(!listed || layers == "3", "listed with {layers} layers of 3");
+/// Whether an image is listed, with the files of its layers, which are all there are.
+fn has_image(seat: Seat<'_>, name: &str, layers: usize) -> Result<bool> {
+    let listed = seat.aegis_ok("image list --json")?.contains(name);
+    let found = format!("ls {}/images/layers/*.squashfs | wc -l", seat.home());
+    let found = seat.run(&found)?.text();
+    ensure!(
+        !listed || found == layers.to_string(),
+        "listed with {found} layers of {layers}"
+    );
     Ok(listed)
 }
 
