@@ -10,6 +10,7 @@
 
 use std::convert::Infallible;
 use std::fs::{self, File};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -34,6 +35,12 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long what programs wrote last may take to reach the host.
 const OUTPUT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a try to connect to a program may take.
+const DIAL_TRY: Duration = Duration::from_millis(250);
+
+/// How long a program may take no more connections, which is what the kernel has.
+const DIAL_PATIENCE: Duration = Duration::from_secs(127);
 
 #[derive(Debug)]
 enum Phase {
@@ -195,20 +202,38 @@ impl Guest {
 
 /// Connects a stream to a port of the guest's own loopback.
 async fn dial(port: u16, mut stream: LinkStream, responder: Responder) {
-    match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+    match connect(port).await {
         Ok(mut connection) => {
             connection.set_nodelay(true).ok();
             responder.reply(Ok(Reply::Done));
-            // Whoever fails is dropped with the other, which resets both.
-            tokio::io::copy_bidirectional(&mut stream, &mut connection)
-                .await
-                .ok();
+            let copied = tokio::io::copy_bidirectional(&mut stream, &mut connection).await;
+            // Dropping the stream resets it. A connection is closed in order unless told
+            // otherwise, and a program must not take what was broken off for the end.
+            if copied.is_err() {
+                connection.set_zero_linger().ok();
+            }
         }
         Err(error) => {
             let message = format!("nothing answers on port {port} of the guest: {error}");
             responder.reply(Err(Fault::new(Symbol::ConnectionRefused, message)));
         }
     }
+}
+
+/// A connection within the guest is there at once, unless the program has as many waiting
+/// already as it listens for. Then the kernel says nothing and tries again after a
+/// second, two, four: many that came together would sit idle while the program does.
+async fn connect(port: u16) -> io::Result<TcpStream> {
+    let connected = async {
+        loop {
+            let tried = timeout(DIAL_TRY, TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
+            if let Ok(connected) = tried.await {
+                return connected;
+            }
+        }
+    };
+    let connected = timeout(DIAL_PATIENCE, connected).await;
+    connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Signals a group, never every process (0 and 1 would mean that, kill(2)).
