@@ -10,7 +10,7 @@ use aegis_bus::dict::Dict;
 use aegis_bus::instance::ExecOptions;
 use aegis_bus::manager::SpecRequest;
 use aegis_core::control::TerminalSize;
-use aegis_core::port::PortMapping;
+use aegis_core::port::PortRequest;
 use aegis_core::spec::{Accel, Workspace};
 use clap::{Args, ValueEnum};
 
@@ -136,9 +136,9 @@ pub(crate) struct MachineFlags {
     /// Show a folder or file of the host, or a named volume that AegisVM keeps, at a path of the guest
     #[arg(short, long, value_name = "PATH|NAME:TARGET[:ro]")]
     volume: Vec<String>,
-    /// Let a port of this host lead to a TCP port of the guest
-    #[arg(long, value_name = "[ADDRESS:]PORT:GUEST-PORT")]
-    expose: Vec<PortMapping>,
+    /// Let a port of this host lead to a TCP port of the guest; without PORT one is chosen
+    #[arg(long, value_name = "[[ADDRESS:]PORT:]GUEST-PORT")]
+    expose: Vec<PortRequest>,
     #[command(flatten)]
     labels: LabelFlags,
     #[command(flatten)]

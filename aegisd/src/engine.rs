@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use crate::board::{Board, JobId};
 use crate::host::Host;
 use crate::images::Images;
+use crate::instance::ports::{Numbered, Wanted};
 use crate::instance::{Directory, Instance, InstanceError, Operation, Shared, config, files};
 use crate::jobs::{Job, Jobs, Outcome};
 use crate::kits::Catalog;
@@ -124,6 +125,7 @@ impl Engine {
                 directory: Directory::default(),
                 kit_folders: tokio::sync::RwLock::default(),
                 volumes_stay: tokio::sync::RwLock::default(),
+                numbers: tokio::sync::Mutex::default(),
             }),
             unusable,
         });
@@ -240,7 +242,7 @@ impl Engine {
         let _kits = self.shared.kit_folders.read().await;
         let _images = self.shared.images.keep().await;
         let _volumes = self.shared.volumes_stay.read().await;
-        let mut record = self.record_for(name, request).await?;
+        let (mut record, numbered) = self.record_for(name, request).await?;
         // In user mode everybody's home is aegisd's own.
         let mode = self.shared.host.layout.mode;
         record.creator = caller.uid.filter(|_| mode == Mode::System);
@@ -251,6 +253,7 @@ impl Engine {
         let handle = record.handle.clone();
         let notes = self.notes(&record).await;
         let (instance, job) = Instance::create(&self.shared, record, options.start, notes);
+        drop(numbered);
         if options.foreground_owner {
             instance.set_owner(caller.bus_name);
         }
@@ -283,7 +286,11 @@ impl Engine {
         .await
     }
 
-    async fn record_for(&self, name: &str, request: SpecRequest) -> Result<Record, InstanceError> {
+    async fn record_for(
+        &self,
+        name: &str,
+        request: SpecRequest,
+    ) -> Result<(Record, Numbered<'_>), InstanceError> {
         let handle = match name {
             "" => self.generated(if request.ephemeral { "run" } else { "vm" })?,
             name => name.parse::<Handle>()?,
@@ -298,13 +305,17 @@ impl Engine {
             kit.map(|name| shared.catalog.find(&name)).transpose()
         });
         let kit = kit.await.map_err(ExpandError::from)?;
-        let mut spec = expand(request, kit.as_ref(), &handle, &self.shared.host)?;
+        let (mut spec, ports) = expand(request, kit.as_ref(), &handle, &self.shared.host)?;
         if !spec.image.is_empty() {
             let (images, name) = (self.shared.images.clone(), spec.image.clone());
             let image = crate::instance::blocking(move || images.find(&name)).await?;
             spec.pinned = Some(image.pin());
         }
-        Ok(Record::new(handle, spec, crate::instance::now_us()))
+        let wanted = Wanted::of(std::mem::take(&mut spec.ports), &ports);
+        let (ports, numbered) = self.shared.number(wanted).await?;
+        spec.ports = ports;
+        let record = Record::new(handle, spec, crate::instance::now_us());
+        Ok((record, numbered))
     }
 
     /// A name nobody has: the standard library's hash keys are random.

@@ -31,6 +31,7 @@
 //! | `own_stops` | which stops were ours and not somebody's by hand |
 //! | `outside` | what other adapters than the bus read of it |
 //! | `plans` | its units, as the service manager is asked for them |
+//! | `ports` | its exposed ports |
 //! | `view` | its looks |
 //! | [`error`] | what can go wrong |
 
@@ -47,6 +48,7 @@ pub(crate) mod outside;
 mod own_stops;
 mod owner_calls;
 pub(crate) mod plans;
+pub(crate) mod ports;
 mod reach;
 pub(crate) mod shares;
 mod start;
@@ -63,6 +65,7 @@ use aegis_bus::instance::UpdateRequest;
 use aegis_bus::manager::SpecRequest;
 use aegis_core::control::VmStatus;
 use aegis_core::handle::Handle;
+use aegis_core::port::PortMapping;
 use aegis_core::volume::Volume;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -103,6 +106,8 @@ pub struct Shared {
     /// Held for reading while an instance is given volumes, and for writing while
     /// volumes go.
     pub volumes_stay: tokio::sync::RwLock<()>,
+    /// Held from the choice of a port's number until others can see it is taken.
+    pub numbers: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
@@ -343,6 +348,16 @@ impl Instance {
     /// Whether it lives for one command.
     pub fn is_ephemeral(&self) -> bool {
         self.record.borrow().spec.ephemeral
+    }
+
+    /// Whether it is meant to be there and usable.
+    pub fn is_enabled(&self) -> bool {
+        self.record.borrow().is_enabled()
+    }
+
+    /// Its exposed ports.
+    pub fn ports(&self) -> Vec<PortMapping> {
+        self.record.borrow().spec.ports.clone()
     }
 
     /// The kit it was made from.

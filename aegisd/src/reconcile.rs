@@ -13,6 +13,11 @@
 //! [`adopt`] turns it into intent before anything is planned. docs/UNITS.md has
 //! the table of what each of these acts leads to.
 
+use std::collections::BTreeSet;
+
+use aegis_core::port::PortMapping;
+use aegis_core::units::UnitKind;
+
 use crate::instance::plans;
 use crate::registry::{Intent, Record};
 use crate::supervisor::UnitId;
@@ -29,6 +34,10 @@ pub enum Action {
     Open,
     /// Make the API socket of its daemons.
     Listen,
+    /// Have a port listen.
+    Expose(PortMapping),
+    /// Close a port.
+    Unexpose(PortMapping),
     /// Make and start a daemon, by its name.
     Launch(String),
     /// Start the VM: its restart policy wants it in each run of the service manager.
@@ -74,26 +83,55 @@ fn is_due(record: &Record, manager_run: u64) -> bool {
     is_new_run && record.spec.restart.starts_with_manager(stopped)
 }
 
+/// The ports that are to be closed, then those that are to be opened, which may need a
+/// place that was another's. A VM that runs stands in the way of neither.
+pub fn ports(record: &Record, units: &[UnitState]) -> Vec<Action> {
+    let is_known = |port: &PortMapping| record.spec.ports.contains(port);
+    let there = units
+        .iter()
+        .filter(|state| state.active != Active::Inactive);
+    let there: BTreeSet<PortMapping> = there
+        .filter_map(|state| match state.unit.kind {
+            UnitKind::PortSocket(port) | UnitKind::PortDoor(port) => Some(port),
+            _ => None,
+        })
+        .collect();
+    let closed = there.into_iter().filter(|port| !is_known(port));
+    let lost = record.spec.ports.iter().copied().filter(|port| {
+        let unit = UnitId::port_socket(&record.handle, *port);
+        let by_hand = record.stopped_by_hand.contains_key(&unit.name());
+        is_lost(units, &unit) && !by_hand
+    });
+    let closed = closed.map(Action::Unexpose);
+    closed.chain(lost.map(Action::Expose)).collect()
+}
+
+/// Whether a socket does not listen and will not by itself.
+fn is_lost(units: &[UnitState], unit: &UnitId) -> bool {
+    let found = units.iter().find(|state| state.unit == *unit);
+    found.is_none_or(|state| state.active == Active::Failed)
+}
+
 fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
     let mut actions = Vec::new();
     for unit in wanted(record) {
         let found = units.iter().find(|state| state.unit == unit);
         let by_hand = record.stopped_by_hand.contains_key(&unit.name());
         match &unit.kind {
-            aegis_core::units::UnitKind::Daemon(name) => {
+            UnitKind::Daemon(name) => {
                 // One that failed for good is shown, not started again and again.
                 if found.is_none() && !by_hand {
                     actions.push(Action::Launch(name.clone()));
                 }
             }
-            aegis_core::units::UnitKind::ApiSocket => {
-                let lost = found.is_none_or(|state| state.active == Active::Failed);
-                if lost && !by_hand {
+            UnitKind::ApiSocket => {
+                if is_lost(units, &unit) && !by_hand {
                     actions.push(Action::Listen);
                 }
             }
+            UnitKind::PortSocket(_) => {}
             _ => {
-                let lost = found.is_none_or(|state| state.active == Active::Failed);
+                let lost = is_lost(units, &unit);
                 // A socket cannot be made while its service runs.
                 if !by_hand && !vm_runs(record, units) {
                     match record.units_due.is_empty() {
@@ -105,12 +143,13 @@ fn complete(record: &Record, units: &[UnitState]) -> Vec<Action> {
             }
         }
     }
+    actions.extend(ports(record, units));
     if limits_wait(record, units) {
         actions.push(Action::Limit);
     }
     let known = wanted(record);
     for state in units {
-        let is_daemon = matches!(state.unit.kind, aegis_core::units::UnitKind::Daemon(_));
+        let is_daemon = matches!(state.unit.kind, UnitKind::Daemon(_));
         if is_daemon && !known.contains(&state.unit) {
             actions.push(Action::Stop(state.unit.clone()));
         }
@@ -134,9 +173,12 @@ fn limits_wait(record: &Record, units: &[UnitState]) -> bool {
 pub fn wanted(record: &Record) -> Vec<UnitId> {
     let daemons = record.spec.daemons.iter();
     let daemons = daemons.map(|daemon| UnitId::daemon(&record.handle, &daemon.name));
+    let ports = record.spec.ports.iter();
+    let ports = ports.map(|port| UnitId::port_socket(&record.handle, *port));
     // Only daemons use it, and it is there before the first of them looks.
     let api = (!record.spec.daemons.is_empty()).then(|| UnitId::api_socket(&record.handle));
     std::iter::once(UnitId::sockets(&record.handle))
+        .chain(ports)
         .chain(api)
         .chain(daemons)
         .collect()
@@ -310,6 +352,39 @@ mod tests {
     }
 
     #[test]
+    fn ports_come_and_go_while_the_vm_runs() {
+        let [kept, new, old] = ["8080:80", "8081:81", "8081:80"].map(|port| port.parse().unwrap());
+        let mut record = record(Intent::Enabled);
+        record.spec.ports = vec![kept, new];
+        let port = |port, active| unit_state(UnitId::port_socket(&handle(), port), active);
+        let whole = |ports: [UnitState; 2]| {
+            let rest = [socket(Active::Active), api(Active::Active)];
+            let rest = rest
+                .into_iter()
+                .chain([gateway(Active::Active), vm(Active::Active)]);
+            ports.into_iter().chain(rest).collect::<Vec<_>>()
+        };
+        let units = whole([port(kept, Active::Active), port(old, Active::Active)]);
+        let changes = [Action::Unexpose(old), Action::Expose(new)];
+        assert_eq!(plan(&record, &units, 1), changes);
+        let units = whole([port(kept, Active::Active), port(new, Active::Active)]);
+        assert_eq!(plan(&record, &units, 1), []);
+        let units = whole([port(kept, Active::Failed), port(new, Active::Active)]);
+        assert_eq!(plan(&record, &units, 1), [Action::Expose(kept)]);
+        let name = UnitId::port_socket(&handle(), kept).name();
+        record.stopped_by_hand.insert(name, 5);
+        assert_eq!(plan(&record, &units, 1), []);
+        let mut door = unit_state(UnitId::port_door(&handle(), old), Active::Failed);
+        let units = |door| whole([door, port(new, Active::Active)]);
+        assert_eq!(
+            plan(&record, &units(door.clone()), 1),
+            [Action::Unexpose(old)]
+        );
+        door.active = Active::Inactive;
+        assert_eq!(plan(&record, &units(door), 1), [], "loaded and no more");
+    }
+
+    #[test]
     fn a_daemon_that_failed_for_good_is_shown_and_not_started() {
         let record = record(Intent::Enabled);
         assert_eq!(
@@ -382,7 +457,7 @@ mod tests {
     #[test]
     fn units_with_changed_settings_are_made_anew_once_no_vm_runs() {
         let mut record = record(Intent::Enabled);
-        record.units_due.insert("ports".to_owned());
+        record.units_due.insert("volumes".to_owned());
         let whole = |vm_is| {
             [
                 socket(Active::Active),

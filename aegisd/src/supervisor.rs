@@ -30,6 +30,7 @@ pub mod state;
 pub mod systemd;
 
 use aegis_core::handle::Handle;
+use aegis_core::port::PortMapping;
 use aegis_core::units::{self, UnitKind};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -94,6 +95,22 @@ impl UnitId {
         }
     }
 
+    /// The socket of an exposed port.
+    pub fn port_socket(handle: &Handle, port: PortMapping) -> Self {
+        Self {
+            handle: handle.clone(),
+            kind: UnitKind::PortSocket(port),
+        }
+    }
+
+    /// What brings the port's socket to the owner of the VM.
+    pub fn port_door(handle: &Handle, port: PortMapping) -> Self {
+        Self {
+            handle: handle.clone(),
+            kind: UnitKind::PortDoor(port),
+        }
+    }
+
     /// The unit's name as systemd has it and people read it.
     pub fn name(&self) -> String {
         match &self.kind {
@@ -103,6 +120,8 @@ impl UnitId {
             UnitKind::Daemon(daemon) => units::daemon(&self.handle, daemon),
             UnitKind::ApiSocket => units::api_socket(&self.handle),
             UnitKind::Door => units::door(&self.handle),
+            UnitKind::PortSocket(port) => units::port_socket(&self.handle, port),
+            UnitKind::PortDoor(port) => units::port_door(&self.handle, port),
         }
     }
 
@@ -180,7 +199,7 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// the plan does not waive it.
     async fn open(&self, plan: &InstancePlan) -> Result<Outcome, SupervisorError>;
 
-    /// Makes the API socket of an instance listen, with its door loaded behind it.
+    /// Makes the socket of a door listen, with the door loaded behind it.
     ///
     /// # Errors
     /// As [`Supervisor::open`].

@@ -133,6 +133,9 @@ _aegis() {
             aegis__subcmd__instance,exec)
                 cmd="aegis__subcmd__instance__subcmd__exec"
                 ;;
+            aegis__subcmd__instance,expose)
+                cmd="aegis__subcmd__instance__subcmd__expose"
+                ;;
             aegis__subcmd__instance,info)
                 cmd="aegis__subcmd__instance__subcmd__info"
                 ;;
@@ -174,6 +177,9 @@ _aegis() {
                 ;;
             aegis__subcmd__instance,top)
                 cmd="aegis__subcmd__instance__subcmd__top"
+                ;;
+            aegis__subcmd__instance,unexpose)
+                cmd="aegis__subcmd__instance__subcmd__unexpose"
                 ;;
             aegis__subcmd__instance,update)
                 cmd="aegis__subcmd__instance__subcmd__update"
@@ -535,7 +541,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance)
-            opts="-q -h --system --json --quiet --help start stop restart update pause resume disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
+            opts="-q -h --system --json --quiet --help start stop restart update expose unexpose pause resume disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -705,6 +711,20 @@ _aegis() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__expose)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -1091,6 +1111,20 @@ _aegis() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__instance__subcmd__unexpose)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

@@ -113,7 +113,11 @@ fn handle_of_unit(unit: &str) -> Option<String> {
             rest.trim_end_matches(".socket")
                 .trim_end_matches(".service")
         })
-        .or_else(|| unit.strip_prefix("aegis-kit-")?.split(':').next())
+        .or_else(|| {
+            let of_kit = unit.strip_prefix("aegis-kit-");
+            let rest = of_kit.or_else(|| unit.strip_prefix("aegis-port-"));
+            rest?.split(':').next()
+        })
         .map(str::to_owned);
     middle.or_else(|| {
         let escaped = unit.strip_prefix("aegis-")?.strip_suffix(".slice")?;

@@ -63,7 +63,13 @@ impl<'a> Instance<'a> {
         format!("aegis-vm-{}.service", self.handle)
     }
 
-    /// The unit of its control socket and ports.
+    /// The socket unit of a port, `ADDRESS:HOST:GUEST`.
+    #[must_use]
+    pub fn port_unit(&self, port: &str) -> String {
+        format!("aegis-port-{}:{port}.socket", self.handle)
+    }
+
+    /// The unit of its control socket.
     #[must_use]
     pub fn socket_unit(&self) -> String {
         format!("aegis-vm-{}.socket", self.handle)

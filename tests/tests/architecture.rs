@@ -68,7 +68,14 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "vm",
         "volumes",
     ],
-    &["registry", "supervisor", "homes", "host", "sockets"],
+    &[
+        "registry",
+        "supervisor",
+        "homes",
+        "host",
+        "ports",
+        "sockets",
+    ],
     &["effects"],
 ];
 

@@ -61,7 +61,9 @@ fn arguments() -> Result<()> {
         ("--memory lots", "", &["lots"]),
         ("--cpus 0", "InvalidArgument", &["CPU"]),
         ("--accel quantum", "", &["quantum"]),
-        ("--expose 80", "", &["80"]),
+        ("--expose 0", "", &["0"]),
+        ("--expose 80/udp", "", &["udp"]),
+        ("--expose web:80", "", &["web"]),
         ("--expose 99999:80", "", &["99999"]),
         (
             "--expose 18001:80 --expose 18001:81",

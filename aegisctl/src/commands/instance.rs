@@ -12,6 +12,7 @@ use crate::failure::Failure;
 mod delete;
 mod disable;
 mod enable;
+mod expose;
 mod info;
 mod inspect;
 mod list;
@@ -21,6 +22,7 @@ mod restart;
 mod resume;
 mod start;
 mod stop;
+mod unexpose;
 mod update;
 
 /// Make, change and show instances
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Stop(stop::Args),
     Restart(restart::Args),
     Update(Box<update::Args>),
+    Expose(expose::Args),
+    Unexpose(unexpose::Args),
     Pause(pause::Args),
     Resume(resume::Args),
     Disable(disable::Args),
@@ -60,6 +64,8 @@ impl Command {
             Self::Stop(args) => stop::execute(context, args).await,
             Self::Restart(args) => restart::execute(context, args).await,
             Self::Update(args) => update::execute(context, *args).await,
+            Self::Expose(args) => expose::execute(context, args).await,
+            Self::Unexpose(args) => unexpose::execute(context, args).await,
             Self::Prune(args) => prune::execute(context, args).await,
             Self::Inspect(args) => inspect::execute(context, args).await,
             Self::Pause(args) => pause::execute(context, args).await,

@@ -37,7 +37,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 37] = [
+const DOCUMENTS: [(&str, &str); 39] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -46,6 +46,8 @@ const DOCUMENTS: [(&str, &str); 37] = [
         "instance-start.json",
     ),
     ("instance update new --memory 512", "instance-start.json"),
+    ("instance expose web 80", "instance-start.json"),
+    ("instance unexpose web 80", "instance-start.json"),
     ("instance restart new", "outcome.json"),
     ("instance pause new", "outcome.json"),
     ("instance resume new", "outcome.json"),

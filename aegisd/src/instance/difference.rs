@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use aegis_bus::manager::SpecRequest;
+use aegis_core::port::PortRequest;
 use aegis_core::spec::{DEFAULT_DISK_MIB, InstanceSpec};
 
 /// Name, have, asked.
@@ -72,7 +73,7 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     found.compare("disk", mib(disk), asked.disk_mib.map(mib));
     let read_only = asked.read_only.then(|| yes_no(true));
     found.compare("read-only", yes_no(have.read_only), read_only);
-    let expose = (!asked.ports.is_empty()).then(|| sorted(&asked.ports));
+    let expose = (!asked.ports.is_empty()).then(|| sorted(&ports(have, asked)));
     found.compare("expose", sorted(&have.ports), expose);
     for (name, value) in &asked.labels {
         let before = have.labels.get(name).cloned().unwrap_or_default();
@@ -90,6 +91,16 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     let insecure = asked.insecure.then(|| yes_no(true));
     found.compare("insecure", yes_no(have.insecure), insecure);
     found.0
+}
+
+/// The ports asked for, those without a number as the instance has them.
+fn ports(have: &InstanceSpec, asked: &SpecRequest) -> Vec<PortRequest> {
+    let known = |request: &PortRequest| {
+        let mut ports = have.ports.iter();
+        let port = ports.find(|port| request.is_met_by(port));
+        port.map_or(*request, |port| PortRequest::Mapping(*port))
+    };
+    asked.ports.iter().map(known).collect()
 }
 
 #[derive(Default)]
@@ -165,6 +176,11 @@ mod tests {
             ..SpecRequest::default()
         };
         assert!(found(&same).is_empty());
+        let chosen = SpecRequest {
+            ports: vec!["80".parse().unwrap()],
+            ..SpecRequest::default()
+        };
+        assert!(found(&chosen).is_empty());
     }
 
     #[test]

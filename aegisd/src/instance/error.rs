@@ -1,20 +1,60 @@
 //! What can go wrong with an instance.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use aegis_core::fault::{Fault, Symbol, chain};
 use aegis_core::handle::Handle;
+use aegis_core::port::PortSelector;
 
 use crate::images::ImageError;
 use crate::kits::expand::ExpandError;
 use crate::kits::install::InstallError;
+use crate::ports::Holder;
 use crate::registry::RegistryError;
 use crate::secrets::SecretsError;
 use crate::supervisor::SupervisorError;
 use crate::supervisor::error::JobEnd;
 use crate::vm::VmError;
+
+/// Who listens on a port that an instance is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortHolder {
+    /// Another instance.
+    Instance(Handle),
+    /// A program that has nothing to do with us.
+    Process(Holder),
+    /// Nobody that we may see.
+    Unknown,
+}
+
+impl fmt::Display for PortHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(handle) => write!(f, "the instance '{handle}'"),
+            Self::Process(holder) => holder.fmt(f),
+            Self::Unknown => f.write_str("a process of another user"),
+        }
+    }
+}
+
+impl PortHolder {
+    fn hint(&self, address: SocketAddr) -> String {
+        let port = address.port();
+        match self {
+            Self::Instance(handle) => format!(
+                "choose another port, or close it there: aegisctl instance unexpose {handle} {port}"
+            ),
+            Self::Process(_) => "choose another port, or end that process".to_owned(),
+            Self::Unknown => format!(
+                "choose another port; 'sudo ss -ltnp sport = :{port}' shows who has this one"
+            ),
+        }
+    }
+}
 
 /// Why an operation on an instance failed.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +112,15 @@ pub enum InstanceError {
     VolumeKind { path: PathBuf, target: String },
     #[error("{0} holds AegisVM's own files, which no guest may have")]
     OwnFolder(PathBuf),
+    #[error("the instance has no port {0}")]
+    NoPort(PortSelector),
+    #[error("no port of this host is free to be chosen")]
+    NoFreePort,
+    #[error("cannot listen on {address}: {holder} does")]
+    PortTaken {
+        address: SocketAddr,
+        holder: PortHolder,
+    },
     #[error("the instance has no volume at {0}")]
     NoVolume(String),
     #[error(transparent)]
@@ -173,7 +222,13 @@ impl InstanceError {
             Self::OwnFolder(_) => {
                 fault(Symbol::PermissionDenied).with_hint("share a folder elsewhere")
             }
-            Self::NoVolume(_) => fault(Symbol::InvalidArgument)
+            Self::NoFreePort => {
+                fault(Symbol::PortInUse).with_hint("name one that is: --expose HOST:GUEST")
+            }
+            Self::PortTaken { address, holder } => {
+                fault(Symbol::PortInUse).with_hint(holder.hint(*address))
+            }
+            Self::NoVolume(_) | Self::NoPort(_) => fault(Symbol::InvalidArgument)
                 .with_hint("'aegisctl instance info' shows what is where"),
             Self::Volume(error) => error.fault(),
             Self::ConfigFolder(_) => {

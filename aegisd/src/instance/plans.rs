@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aegis_core::daemon::{InstanceDaemon, Ready, Restart};
 use aegis_core::limits::ResourceLimits;
+use aegis_core::port::PortMapping;
 use aegis_core::spec::InstanceSpec;
 use aegis_image::store::Store;
 
@@ -14,6 +15,7 @@ use super::reach;
 use super::shares::{volume_path, workspace_path};
 use crate::host::Host;
 use crate::registry::Record;
+use crate::supervisor::UnitId;
 use crate::supervisor::plan::{
     Confinement, DaemonPlan, DoorPlan, InstancePlan, Limits, Listen, LogFields, Program, Reach,
     Readiness, Restarts,
@@ -46,7 +48,6 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
     let files = layout.instance(&record.handle);
     let spec = &record.spec;
     let control = Listen::Unix(layout.control_socket(&record.handle));
-    let ports = spec.ports.iter().map(|port| Listen::Tcp(port.host));
     let workspace = spec
         .workspace
         .iter()
@@ -80,7 +81,7 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
     InstancePlan {
         handle: record.handle.clone(),
         program: program(host, &names, "aegis-vmm", words),
-        listen: std::iter::once(control).chain(ports).collect(),
+        listen: vec![control],
         stop_timeout: STOP_TIMEOUT,
         watchdog: WATCHDOG,
         restart: spec.restart,
@@ -233,7 +234,7 @@ pub(super) fn daemon(host: &Host, record: &Record, daemon: &InstanceDaemon) -> D
 }
 
 /// The API socket of an instance's daemons.
-pub(super) fn door(host: &Host, record: &Record) -> DoorPlan {
+pub(super) fn api(host: &Host, record: &Record) -> DoorPlan {
     let names = Names::of(host, record);
     let aegisd = names.plain(&host.layout.door_socket());
     let words = ["door", "--to"].map(str::to_owned);
@@ -246,8 +247,39 @@ pub(super) fn door(host: &Host, record: &Record) -> DoorPlan {
         ..Reach::default()
     };
     DoorPlan {
-        handle: record.handle.clone(),
-        socket: host.layout.api_socket(&record.handle),
+        socket: UnitId::api_socket(&record.handle),
+        door: UnitId::door(&record.handle),
+        label: "API socket".to_owned(),
+        listen: Listen::Unix(host.layout.api_socket(&record.handle)),
+        program: program(host, &names, "aegis-shim", words),
+        confinement: confinement(record, reach),
+    }
+}
+
+/// An exposed port.
+pub(super) fn port(host: &Host, record: &Record, port: PortMapping) -> DoorPlan {
+    let names = Names::of(host, record);
+    let handle = &record.handle;
+    let control = names.plain(&host.layout.control_socket(handle));
+    let words = [
+        "port".to_owned(),
+        "--to".to_owned(),
+        control.display().to_string(),
+        "--guest".to_owned(),
+        port.guest.to_string(),
+    ];
+    let reach = Reach {
+        read_only: vec![
+            names.plain(&host.libexec),
+            names.plain(&host.layout.vm_runtime(handle)),
+        ],
+        ..Reach::default()
+    };
+    DoorPlan {
+        socket: UnitId::port_socket(handle, port),
+        door: UnitId::port_door(handle, port),
+        label: format!("port {port}"),
+        listen: Listen::Tcp(port.host),
         program: program(host, &names, "aegis-shim", words),
         confinement: confinement(record, reach),
     }

@@ -10,20 +10,18 @@
 //! which reconciliation carries out; so it does for limits that must wait for the
 //! end of a VM.
 //!
-//! Ports, volumes and the restart policy are of the units themselves, which the manager does
-//! not change: they are made anew, at once where no VM runs, else (`units_due`) by
-//! reconciliation when the VM has ended.
+//! Volumes and the restart policy are of the VM's unit itself, which the manager does not
+//! change: it is made anew, at once where no VM runs, else (`units_due`) by
+//! reconciliation when the VM has ended. Ports have units of their own and change at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use aegis_bus::instance::UpdateRequest;
-use aegis_core::port::PortMapping;
 use aegis_core::spec::{DEFAULT_DISK_MIB, InstanceSpec, SpecError};
 use aegis_core::volume::Volume;
 
 use super::work::Work;
-use super::{InstanceError, plans, shares};
+use super::{InstanceError, plans, ports, shares};
 use crate::jobs::{Outcome, Reporter};
 use crate::reconcile;
 use crate::registry::Record;
@@ -33,7 +31,7 @@ use crate::supervisor::UnitId;
 type Differ = fn(&InstanceSpec, &InstanceSpec) -> bool;
 
 /// Settings a VM has only from its next start on, by their names in a request.
-const AT_START: [(&str, Differ); 12] = [
+const AT_START: [(&str, Differ); 11] = [
     ("memory", |a, b| a.memory_mib != b.memory_mib),
     ("cpus", |a, b| a.cpus != b.cpus),
     ("disk", |a, b| a.disk_mib != b.disk_mib),
@@ -46,16 +44,14 @@ const AT_START: [(&str, Differ); 12] = [
     ("workdir", |a, b| a.workdir != b.workdir),
     ("user", |a, b| a.user != b.user),
     (RESTART, |a, b| a.restart != b.restart),
-    (PORTS, |a, b| a.ports != b.ports),
     (VOLUMES, |a, b| a.volumes != b.volumes),
 ];
 /// Those among them that the units have too.
-const OF_UNITS: [&str; 3] = [RESTART, PORTS, VOLUMES];
+const OF_UNITS: [&str; 2] = [RESTART, VOLUMES];
 const RESTART: &str = "restart";
-const PORTS: &str = "ports";
 const VOLUMES: &str = "volumes";
 
-/// The record with the changes in it.
+/// The record with the changes in it but those of ports.
 ///
 /// # Errors
 /// The first value that is not acceptable.
@@ -78,7 +74,6 @@ pub(super) fn apply(before: &Record, mut request: UpdateRequest) -> Result<Recor
             *setting = (!text.is_empty()).then_some(text);
         }
     }
-    expose(&mut spec.ports, &request.ports, &request.remove_ports);
     show(&mut spec.volumes, request.volumes, &request.remove_volumes);
     for (limit, change) in [
         (&mut spec.limits.memory_max_mib, request.memory_max_mib),
@@ -153,18 +148,6 @@ fn run(spec: &mut InstanceSpec, request: &mut UpdateRequest) -> Result<(), SpecE
     Ok(())
 }
 
-/// Removes ports by where they listen, and adds others or puts them in the place of
-/// what listens there.
-fn expose(ports: &mut Vec<PortMapping>, add: &[PortMapping], remove: &[SocketAddr]) {
-    ports.retain(|port| !remove.contains(&port.host));
-    for new in add {
-        match ports.iter_mut().find(|port| port.host == new.host) {
-            Some(port) => *port = *new,
-            None => ports.push(*new),
-        }
-    }
-}
-
 /// Removes volumes by their targets, and adds others or puts them in the place of what
 /// has that target.
 fn show(volumes: &mut Vec<Volume>, add: Vec<Volume>, remove: &[String]) {
@@ -202,9 +185,22 @@ impl Work {
         let before = self.record.borrow().clone();
         let _volumes = self.shared.volumes_stay.read().await;
         has_volumes(&before, &request.remove_volumes)?;
-        let after = apply(&before, request).map_err(InstanceError::Settings)?;
-        if after.spec == before.spec {
+        let asked = request.ports.clone();
+        let wanted = ports::changed(&before.spec.ports, &asked, &request.remove_ports)?;
+        let mut after = apply(&before, request).map_err(InstanceError::Settings)?;
+        let (ports, numbered) = self.shared.number(wanted).await?;
+        after.spec.ports = ports;
+        after.spec.validate().map_err(InstanceError::Settings)?;
+        let touched = ports::touched(&self.handle, &before.spec, &after.spec, &asked);
+        after
+            .stopped_by_hand
+            .retain(|unit, _| !touched.contains(unit));
+        if after == before {
             return Ok(Outcome::Unchanged);
+        }
+        if !touched.is_empty() {
+            // Without this a crash on the way would leave what looks stopped by hand.
+            after.made_in = None;
         }
         let had = |volume: &&Volume| before.spec.volumes.contains(volume);
         shares::check_volumes(
@@ -213,10 +209,12 @@ impl Work {
         )?;
         report.says("writing the settings down");
         self.intend(|record| *record = after).await?;
-        let Err(failure) = self.carry_out().await else {
+        drop(numbered);
+        let Err(failure) = self.carry_out(before.made_in).await else {
             return Ok(Outcome::Changed);
         };
         report.says("taking the change back");
+        let made_in = before.made_in;
         let mut errors = vec![failure];
         // What the manager was asked for may have happened: it is told anew.
         let back = |record: &mut Record| {
@@ -231,19 +229,31 @@ impl Work {
         errors.extend(self.intend(back).await.err());
         errors.extend(self.write_files().await.err());
         errors.extend(self.remake().await.err());
+        errors.extend(self.arrange_ports().await.err());
+        errors.extend(self.note_made_as(made_in).await.err());
         InstanceError::all(errors).map(|()| Outcome::Changed)
     }
 
-    async fn carry_out(&self) -> Result<(), InstanceError> {
+    async fn carry_out(&self, made_in: Option<u64>) -> Result<(), InstanceError> {
         let due = self.record.borrow().limits_due;
         if due {
             self.limit().await?;
         }
-        self.remake().await.map(drop)
+        self.remake().await?;
+        self.arrange_ports().await?;
+        self.note_made_as(made_in).await
     }
 
-    /// Makes the sockets and the VM's unit anew if settings of theirs were changed and
-    /// no VM runs. Its ports are closed for that moment.
+    /// Notes again in which run of the manager all units were made, if they were.
+    async fn note_made_as(&self, made_in: Option<u64>) -> Result<(), InstanceError> {
+        match made_in == Some(self.shared.facts.started_at) {
+            true => self.note_made().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Makes the VM's unit and its control socket anew if settings of theirs were changed
+    /// and no VM runs. Connections to its ports wait for that moment.
     pub(super) async fn remake(&self) -> Result<Outcome, InstanceError> {
         let record = self.record.borrow().clone();
         if record.units_due.is_empty() {
@@ -341,30 +351,18 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_policy_wait_for_units_that_are_made_anew() {
-        let request = |ports: &[&str], remove: &[&str]| UpdateRequest {
-            ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
-            remove_ports: remove.iter().map(|host| host.parse().unwrap()).collect(),
-            ..UpdateRequest::default()
-        };
-        let exposed = apply(&record(), request(&["8080:80", "8081:81"], &[])).unwrap();
-        assert_eq!(exposed.units_due, ["ports".to_owned()].into());
-        let other = apply(&exposed, request(&["8080:90"], &["127.0.0.1:8081"])).unwrap();
-        let ports: Vec<String> = other.spec.ports.iter().map(ToString::to_string).collect();
-        assert_eq!(ports, ["127.0.0.1:8080:90"]);
-        assert_eq!(
-            pending(&other, other.revision()),
-            ["ports"],
-            "a VM that started again has the ports of its units"
-        );
-        let policy = UpdateRequest {
+    fn a_policy_waits_for_a_unit_that_is_made_anew() {
+        let request = UpdateRequest {
             restart: Some(RestartPolicy::Always),
             ..UpdateRequest::default()
         };
-        let policy = apply(&record(), policy).unwrap();
+        let policy = apply(&record(), request).unwrap();
         assert_eq!(policy.units_due, ["restart".to_owned()].into());
-        let taken = request(&["8080:80", "8080:81"], &[]);
-        assert_eq!(apply(&record(), taken).unwrap().spec.ports.len(), 1);
+        assert_eq!(
+            pending(&policy, policy.revision()),
+            ["restart"],
+            "a VM that started again has the policy of its unit"
+        );
     }
 
     #[test]

@@ -90,6 +90,8 @@ impl Work {
                 Action::FinishCreation => self.make(false, &report).await,
                 Action::Open => self.open().await,
                 Action::Listen => self.listen().await,
+                Action::Expose(port) => self.expose(port).await,
+                Action::Unexpose(port) => self.unexpose(port).await,
                 Action::Launch(daemon) => self.launch(&daemon).await,
                 Action::Start => self.start_marked(&report).await,
                 Action::Stop(unit) => self.stop_unit(&unit).await,
@@ -159,6 +161,7 @@ impl Work {
         self.write_defaults().await?;
         report.says("opening its sockets");
         self.open().await?;
+        self.arrange_ports().await?;
         let daemons = self.record.borrow().spec.daemons.clone();
         if !daemons.is_empty() {
             self.listen().await?;
@@ -228,6 +231,8 @@ impl Work {
             match action {
                 Action::Open => self.open().await?,
                 Action::Listen => self.listen().await?,
+                Action::Expose(port) => self.expose(port).await?,
+                Action::Unexpose(port) => self.unexpose(port).await?,
                 Action::Launch(daemon) => self.launch(&daemon).await?,
                 Action::Stop(unit) => self.stop_unit(&unit).await?,
                 Action::Limit => self.limit().await?,
@@ -371,7 +376,7 @@ impl Work {
     /// Has the API socket of the daemons listen.
     async fn listen(&self) -> Result<Outcome, InstanceError> {
         let record = self.write_files().await?;
-        let plan = plans::door(&self.shared.host, &record);
+        let plan = plans::api(&self.shared.host, &record);
         Ok(outcome(self.shared.supervisor.listen(&plan).await?))
     }
 

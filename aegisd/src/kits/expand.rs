@@ -8,7 +8,7 @@ use aegis_core::daemon::{DaemonConfig, DaemonSandbox, InstanceDaemon};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use aegis_core::kit::{DaemonEntry, SandboxPath, relative_inside, sandbox_path};
-use aegis_core::port::PortMapping;
+use aegis_core::port::{PortMapping, PortRequest};
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::{
     DEFAULT_MEMORY_MIB, InstanceSpec, KitRef, SpecError, Workspace, WorkspaceFile,
@@ -47,7 +47,8 @@ impl ExpandError {
     }
 }
 
-/// Makes the spec of an instance and checks it.
+/// Makes the spec of an instance and checks it. The ports are what it asks for: those
+/// whose number on the host is yet to be chosen are missing in the spec.
 ///
 /// # Errors
 /// The kit is broken, or a value is not acceptable.
@@ -56,7 +57,7 @@ pub fn expand(
     kit: Option<&Kit>,
     handle: &Handle,
     host: &Host,
-) -> Result<InstanceSpec, ExpandError> {
+) -> Result<(InstanceSpec, Vec<PortRequest>), ExpandError> {
     if request.ephemeral && request.command.as_ref().is_some_and(|c| !c.is_empty()) {
         return Err(SpecError::EphemeralCommand.into());
     }
@@ -76,7 +77,9 @@ pub fn expand(
     spec.volumes = request.volumes;
     spec.disk_mib = request.disk_mib;
     spec.read_only = request.read_only;
-    spec.ports = merged(spec.ports, request.ports);
+    let of_kit = kit.map_or(Ok(Vec::new()), ports_of)?;
+    let ports = merged(of_kit, request.ports);
+    spec.ports = numbered(&ports);
     spec.image = request.image.unwrap_or(spec.image);
     spec.entrypoint = request.entrypoint;
     spec.command = request.command.unwrap_or(spec.command);
@@ -106,7 +109,7 @@ pub fn expand(
         spec.workspace = Some(Workspace::Named(handle.to_string()));
     }
     spec.validate()?;
-    Ok(spec)
+    Ok((spec, ports))
 }
 
 /// What a kit says of an instance, before the user's own values.
@@ -142,7 +145,6 @@ fn of_kit(kit: &Kit, handle: &Handle, host: &Host) -> Result<InstanceSpec, Expan
         memory_mib: defaults.memory_mb.unwrap_or(DEFAULT_MEMORY_MIB),
         cpus: defaults.vcpus.unwrap_or(1),
         workspace,
-        ports: defaults.expose.clone(),
         capabilities: defaults.capabilities.clone(),
         daemons,
         inject: inject
@@ -153,12 +155,25 @@ fn of_kit(kit: &Kit, handle: &Handle, host: &Host) -> Result<InstanceSpec, Expan
     })
 }
 
+fn ports_of(kit: &Kit) -> Result<Vec<PortRequest>, ExpandError> {
+    let (manifest, _) = kit.usable()?;
+    Ok(manifest.defaults.expose.clone())
+}
+
 /// The user's ports beside those of the kit; for one port of the guest the user's
 /// alone.
-fn merged(mut ports: Vec<PortMapping>, user: Vec<PortMapping>) -> Vec<PortMapping> {
-    ports.retain(|port| user.iter().all(|own| own.guest != port.guest));
+fn merged(mut ports: Vec<PortRequest>, user: Vec<PortRequest>) -> Vec<PortRequest> {
+    ports.retain(|port| user.iter().all(|own| own.guest() != port.guest()));
     ports.extend(user);
     ports
+}
+
+fn numbered(ports: &[PortRequest]) -> Vec<PortMapping> {
+    let mapping = |port: &PortRequest| match port {
+        PortRequest::Mapping(mapping) => Some(*mapping),
+        PortRequest::Guest(_) => None,
+    };
+    ports.iter().filter_map(mapping).collect()
 }
 
 /// The refused path and why it is refused.
@@ -246,7 +261,7 @@ mod tests {
         catalog.refresh();
         let kit = catalog.find("k").unwrap();
         let handle = "web".parse().unwrap();
-        super::expand(request, manifest.map(|_| &kit), &handle, &host)
+        super::expand(request, manifest.map(|_| &kit), &handle, &host).map(|(spec, _)| spec)
     }
 
     const KIT: &str = r#"{"version":"3","defaults":{"command":["serve"],"memory_mb":128,"vcpus":2,

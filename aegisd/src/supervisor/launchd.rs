@@ -58,7 +58,8 @@ pub fn label(unit: &UnitId) -> Option<String> {
         UnitKind::Vm => Some(format!("org.aegisvm.vm:{}", unit.handle)),
         UnitKind::Daemon(daemon) => Some(format!("org.aegisvm.kit:{}:{daemon}", unit.handle)),
         UnitKind::Door => Some(format!("org.aegisvm.api:{}", unit.handle)),
-        UnitKind::Slice | UnitKind::Socket | UnitKind::ApiSocket => None,
+        UnitKind::PortDoor(port) => Some(format!("org.aegisvm.port:{}:{port}", unit.handle)),
+        UnitKind::Slice | UnitKind::Socket | UnitKind::ApiSocket | UnitKind::PortSocket(_) => None,
     }
 }
 
@@ -100,14 +101,13 @@ pub fn daemon_job(plan: &DaemonPlan, logs: &Path) -> Dictionary {
     job
 }
 
-/// The job of an instance's door: started by the first connection to the API
-/// socket. `logs` gets its stderr.
+/// The job of an instance's door: started by the first connection to its socket.
+/// `logs` gets its stderr.
 pub fn door_job(plan: &DoorPlan, logs: &Path) -> Dictionary {
-    let name = format!("org.aegisvm.api:{}", plan.handle);
+    let name = label(&plan.door).unwrap_or_default();
     let mut job = common(&name, &plan.program, logs);
     let mut named = Dictionary::new();
-    let listen = Listen::Unix(plan.socket.clone());
-    named.insert("aegis".into(), Value::Array(vec![socket(&listen)]));
+    named.insert("aegis".into(), Value::Array(vec![socket(&plan.listen)]));
     job.insert("Sockets".into(), Value::Dictionary(named));
     job
 }
@@ -258,6 +258,24 @@ mod tests {
             (word(2, "SockNodeName"), word(2, "SockFamily")),
             ("::1".into(), "IPv6".into())
         );
+    }
+
+    #[test]
+    fn a_door_waits_for_its_port() {
+        let (handle, port) = ("web".parse().unwrap(), "8080:80".parse().unwrap());
+        let plan = DoorPlan {
+            socket: UnitId::port_socket(&handle, port),
+            door: UnitId::port_door(&handle, port),
+            label: "Port".into(),
+            listen: Listen::Tcp(port.host),
+            program: program("/opt/homebrew/libexec/aegisvm/aegis-shim"),
+            confinement: Confinement::Waived,
+        };
+        let job = read_back(&door_job(&plan, Path::new("/i/log/port.log")));
+        let label = "org.aegisvm.port:web:127.0.0.1:8080:80";
+        assert_eq!(job["Label"].as_string(), Some(label));
+        let sockets = job["Sockets"].as_dictionary().unwrap();
+        assert_eq!(sockets["aegis"].as_array().unwrap().len(), 1);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::time::Duration;
 use aegis_core::handle::Handle;
 use aegis_core::restart::RestartPolicy;
 
+use super::UnitId;
+
 /// A program and its arguments.
 ///
 /// Only `[A-Za-z0-9/_.,:=@+-]`: systemd 252 writes arguments to a file and reads
@@ -84,7 +86,7 @@ pub struct InstancePlan {
     pub handle: Handle,
     /// aegis-vmm.
     pub program: Program,
-    /// The control socket first, then the ports.
+    /// The control socket first.
     pub listen: Vec<Listen>,
     /// How long an orderly stop may take before every process is killed.
     pub stop_timeout: Duration,
@@ -99,13 +101,17 @@ pub struct InstancePlan {
     pub log: LogFields,
 }
 
-/// The API socket of an instance's daemons, and the program behind it.
+/// A socket that listens for as long as its instance is enabled, and the program behind
+/// it, which brings the listening socket to who serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoorPlan {
-    pub handle: Handle,
-    /// Belongs to the user of the units; a stale file of that name is replaced.
-    pub socket: PathBuf,
-    /// aegis-shim, which brings the listening socket to aegisd.
+    pub socket: UnitId,
+    pub door: UnitId,
+    /// What people call it, e.g. `API socket`.
+    pub label: String,
+    /// One of a unix socket belongs to the user of the units.
+    pub listen: Listen,
+    /// aegis-shim.
     pub program: Program,
     pub confinement: Confinement,
 }

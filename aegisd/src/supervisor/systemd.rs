@@ -294,7 +294,7 @@ impl Supervisor for Systemd {
         let created = self
             .create(
                 &sockets,
-                &UnitMaker::sockets(plan),
+                &self.maker.sockets(plan),
                 vec![(vm.name(), service)],
             )
             .await;
@@ -308,26 +308,25 @@ impl Supervisor for Systemd {
     }
 
     async fn listen(&self, plan: &DoorPlan) -> Result<Outcome, SupervisorError> {
-        let (socket, door) = (UnitId::api_socket(&plan.handle), UnitId::door(&plan.handle));
-        if self
-            .state(&socket)
-            .await?
-            .is_some_and(|state| is_up(&state))
-        {
+        let DoorPlan { socket, door, .. } = plan;
+        if self.state(socket).await?.is_some_and(|state| is_up(&state)) {
             return Ok(Outcome::Unchanged);
         }
         // A socket unit cannot start while its service runs; this one holds nothing
         // that a client would not ask for again.
-        self.stop(&door).await?;
-        for unit in [&socket, &door] {
+        self.stop(door).await?;
+        for unit in [socket, door] {
             self.reset_failed(&unit.name()).await?;
         }
         self.check_confinement(&door.name(), &plan.confinement)?;
         let service = self.maker.door(plan)?;
         let auxiliary = vec![(door.name(), service)];
-        self.create(&socket, &self.maker.api_socket(plan), auxiliary)
-            .await?;
-        Ok(Outcome::Changed)
+        let properties = self.maker.door_socket(plan);
+        let Err(error) = self.create(socket, &properties, auxiliary).await else {
+            return Ok(Outcome::Changed);
+        };
+        self.reset_failed(&socket.name()).await?;
+        Err(bind_error(socket, [&plan.listen]).unwrap_or(error))
     }
 
     async fn launch(&self, plan: &DaemonPlan) -> Result<Outcome, SupervisorError> {

@@ -152,7 +152,12 @@ impl FakeSupervisor {
                     listener.abort();
                 }
             }
-            UnitKind::Slice | UnitKind::Daemon(_) | UnitKind::ApiSocket | UnitKind::Door => {}
+            UnitKind::Slice
+            | UnitKind::Daemon(_)
+            | UnitKind::ApiSocket
+            | UnitKind::Door
+            | UnitKind::PortSocket(_)
+            | UnitKind::PortDoor(_) => {}
         }
         inner.units.remove(unit).is_some()
     }
@@ -232,19 +237,6 @@ impl Supervisor for FakeSupervisor {
         if self.lock().units.contains_key(&sockets) {
             return Ok(Outcome::Unchanged);
         }
-        for listen in &plan.listen {
-            let Listen::Tcp(address) = listen else {
-                continue;
-            };
-            let address = address.to_string();
-            if self.lock().taken.as_ref() == Some(&address) {
-                return Err(SupervisorError::Bind {
-                    unit: sockets.name(),
-                    address,
-                    source: std::io::ErrorKind::AddrInUse.into(),
-                });
-            }
-        }
         if let Some(Listen::Unix(path)) = plan.listen.first() {
             self.listen(&plan.handle, path.clone());
         }
@@ -260,12 +252,21 @@ impl Supervisor for FakeSupervisor {
     }
 
     async fn listen(&self, plan: &DoorPlan) -> Result<Outcome, SupervisorError> {
-        let socket = UnitId::api_socket(&plan.handle);
-        if self.lock().units.contains_key(&socket) {
+        if self.lock().units.contains_key(&plan.socket) {
             return Ok(Outcome::Unchanged);
         }
-        self.set(&UnitId::door(&plan.handle), Active::Inactive);
-        self.set(&socket, Active::Active);
+        if let Listen::Tcp(address) = &plan.listen {
+            let address = address.to_string();
+            if self.lock().taken.as_ref() == Some(&address) {
+                return Err(SupervisorError::Bind {
+                    unit: plan.socket.name(),
+                    address,
+                    source: std::io::ErrorKind::AddrInUse.into(),
+                });
+            }
+        }
+        self.set(&plan.door, Active::Inactive);
+        self.set(&plan.socket, Active::Active);
         Ok(Outcome::Changed)
     }
 

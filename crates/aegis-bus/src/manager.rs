@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aegis_core::limits::ResourceLimits;
-use aegis_core::port::PortMapping;
+use aegis_core::port::PortRequest;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::secret::SecretSource;
 use aegis_core::spec::{Accel, Workspace};
@@ -193,7 +193,7 @@ pub struct SpecRequest {
     pub disk_mib: Option<u32>,
     /// The root is read-only.
     pub read_only: bool,
-    pub ports: Vec<PortMapping>,
+    pub ports: Vec<PortRequest>,
     pub labels: BTreeMap<String, String>,
     pub limits: ResourceLimits,
     /// Fields of the capability token (`aegis_core::capabilities`), on top of the
@@ -380,7 +380,7 @@ mod tests {
             ],
             disk_mib: Some(1024),
             read_only: true,
-            ports: vec!["8080:80".parse().unwrap()],
+            ports: vec!["8080:80".parse().unwrap(), "81".parse().unwrap()],
             labels: [("team".into(), "web".into())].into(),
             limits: ResourceLimits {
                 memory_max_mib: Some(1024),
@@ -415,7 +415,7 @@ mod tests {
         );
         assert!(bad("ram", 5u32.into()).starts_with("there is no spec key 'ram'; known are kit,"));
         assert_eq!(
-            bad("ports", vec!["80"].into()),
+            bad("ports", vec!["80:"].into()),
             "the spec key 'ports' is not acceptable"
         );
     }

@@ -50,6 +50,9 @@ pub enum Call {
     /// Answered like [`Call::Exec`]; stderr is at its end at once. A client that
     /// goes leaves the command as it is.
     Attach(AttachRequest),
+    /// Have the listening TCP socket whose descriptor comes with this frame lead to a
+    /// port in the guest, until the connection ends. Answered with an [`Outcome`].
+    Listen { guest: u16 },
 }
 
 /// A frame from the owner.

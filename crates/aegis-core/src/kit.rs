@@ -26,7 +26,7 @@ use crate::daemon::{
     DEFAULT_RESTART_MAX_DELAY_MS, DEFAULT_RESTART_RESET_AFTER_MS, DEFAULT_STOP_TIMEOUT_MS,
     DEFAULT_TASKS, DaemonLimits, Ready, Reload, Restart,
 };
-use crate::port::PortMapping;
+use crate::port::PortRequest;
 
 pub use check::{Refused, SandboxPath, is_kit_name, relative_inside, sandbox_path};
 pub use read::ManifestError;
@@ -156,8 +156,8 @@ pub struct Defaults {
     pub vcpus: Option<u32>,
     /// A name, or an absolute path.
     pub workspace: Option<String>,
-    /// Each `[ADDRESS:]HOST:GUEST`.
-    pub expose: Vec<PortMapping>,
+    /// Each `[[ADDRESS:]HOST:]GUEST`.
+    pub expose: Vec<PortRequest>,
     pub workdir: Option<String>,
     pub user: Option<String>,
 }

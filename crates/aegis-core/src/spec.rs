@@ -38,6 +38,8 @@ pub const DEFAULT_DISK_MIB: u32 = 8 * 1024;
 pub const MIN_DISK_MIB: u32 = 16;
 /// Most of it (16 TiB, what ext4 with blocks of 4 KiB holds).
 pub const MAX_DISK_MIB: u32 = 16 * 1024 * 1024;
+/// Most exposed ports. Each has a connection to the owner of its VM while it is used.
+pub const MAX_PORTS: usize = 128;
 /// Most virtual CPUs: CONFIG_NR_CPUS of the guest kernel.
 pub const MAX_CPUS: u32 = 64;
 
@@ -244,6 +246,8 @@ pub enum SpecError {
     Workspace(String),
     #[error("the host address {0} is exposed twice")]
     DuplicatePort(std::net::SocketAddr),
+    #[error("{0} ports are more than the {MAX_PORTS} that an instance can expose")]
+    Ports(usize),
     #[error(transparent)]
     Label(#[from] LabelError),
     #[error(transparent)]
@@ -293,6 +297,9 @@ impl InstanceSpec {
         self.secrets
             .keys()
             .try_for_each(|name| validate_env_name(name))?;
+        if self.ports.len() > MAX_PORTS {
+            return Err(SpecError::Ports(self.ports.len()));
+        }
         for (index, port) in self.ports.iter().enumerate() {
             if self.ports[..index]
                 .iter()
@@ -418,6 +425,12 @@ mod tests {
             ..Default::default()
         };
         assert!(matches!(spec.validate(), Err(SpecError::DuplicatePort(_))));
+        let many = (1..=200).map(|number| port(&format!("{number}:1")));
+        let spec = InstanceSpec {
+            ports: many.collect(),
+            ..Default::default()
+        };
+        assert_eq!(spec.validate(), Err(SpecError::Ports(200)));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //! handle as it is; only slices need escaping, since `-` nests them
 //! (systemd.slice(5)).
 
+use std::net::SocketAddr;
+
 use crate::handle::Handle;
+use crate::port::PortMapping;
 
 /// The slice above all instances.
 pub const ROOT_SLICE: &str = "aegis.slice";
@@ -16,7 +19,7 @@ pub const PATTERN: &str = "aegis-*";
 pub enum UnitKind {
     /// The instance's slice. Carries nothing but its members.
     Slice,
-    /// The socket unit with the control socket and the ports.
+    /// The socket unit with the control socket.
     Socket,
     /// aegis-vmm.
     Vm,
@@ -26,6 +29,10 @@ pub enum UnitKind {
     ApiSocket,
     /// aegis-shim, which brings the API socket to aegisd.
     Door,
+    /// The socket unit of an exposed port.
+    PortSocket(PortMapping),
+    /// aegis-shim, which brings the port's socket to the VM's owner.
+    PortDoor(PortMapping),
 }
 
 /// `aegis-ESCAPED.slice`, below `aegis.slice`.
@@ -74,6 +81,33 @@ pub fn door(handle: &Handle) -> String {
     format!("aegis-api-{handle}.service")
 }
 
+/// `aegis-port-HANDLE:ADDRESS:HOST:GUEST.socket`. All of a port is in the name, so that
+/// a unit never is of another port than its name says.
+pub fn port_socket(handle: &Handle, port: &PortMapping) -> String {
+    format!("{}.socket", port_name(handle, port))
+}
+
+/// `aegis-port-HANDLE:ADDRESS:HOST:GUEST.service`
+pub fn port_door(handle: &Handle, port: &PortMapping) -> String {
+    format!("{}.service", port_name(handle, port))
+}
+
+/// Without the brackets of IPv6, which no unit name may hold.
+fn port_name(handle: &Handle, port: &PortMapping) -> String {
+    let (address, number) = (port.host.ip(), port.host.port());
+    format!("aegis-port-{handle}:{address}:{number}:{}", port.guest)
+}
+
+/// Reads `ADDRESS:HOST:GUEST`.
+fn parse_port(text: &str) -> Option<PortMapping> {
+    let (host, guest) = text.rsplit_once(':')?;
+    let (address, number) = host.rsplit_once(':')?;
+    Some(PortMapping {
+        host: SocketAddr::new(address.parse().ok()?, number.parse().ok()?),
+        guest: guest.parse().ok()?,
+    })
+}
+
 /// `aegis-pull-NUMBER`, without the suffix: a program that brings an image here.
 pub fn pull(number: u64) -> String {
     format!("aegis-pull-{number:012x}")
@@ -86,12 +120,13 @@ pub fn import(number: u64) -> String {
 
 /// What the names of all units of one instance match, in the patterns of glob(7) that
 /// [`PATTERN`] is in too. No handle has a character with a meaning there.
-pub fn patterns(handle: &Handle) -> [String; 4] {
+pub fn patterns(handle: &Handle) -> [String; 5] {
     [
         slice(handle),
         format!("aegis-vm-{handle}.*"),
         format!("aegis-api-{handle}.*"),
         format!("aegis-kit-{handle}:*"),
+        format!("aegis-port-{handle}:*"),
     ]
 }
 
@@ -109,6 +144,16 @@ pub fn parse(unit: &str) -> Option<(Handle, UnitKind)> {
             return kind_of(text, UnitKind::ApiSocket);
         }
         return kind_of(rest.strip_suffix(".service")?, UnitKind::Door);
+    }
+    if let Some(rest) = unit.strip_prefix("aegis-port-") {
+        let (name, suffix) = rest.rsplit_once('.')?;
+        let (handle, port) = name.split_once(':')?;
+        let port = parse_port(port)?;
+        return match suffix {
+            "socket" => kind_of(handle, UnitKind::PortSocket(port)),
+            "service" => kind_of(handle, UnitKind::PortDoor(port)),
+            _ => None,
+        };
     }
     if let Some(rest) = unit.strip_prefix("aegis-kit-") {
         let (handle, daemon) = rest.strip_suffix(".service")?.split_once(':')?;
@@ -134,10 +179,12 @@ mod tests {
         let all = [slice, socket, vm, api_socket, door].map(|name| name(&handle));
         assert!(all.iter().all(|unit| matched(unit)));
         assert!(matched(&daemon(&handle, "x")));
+        let port: PortMapping = "1:2".parse().unwrap();
+        assert!(matched(&port_socket(&handle, &port)) && matched(&port_door(&handle, &port)));
         let other: Handle = "a-b-c".parse().unwrap();
         let all = [slice, socket, vm, api_socket, door].map(|name| name(&other));
         assert!(!all.iter().any(|unit| matched(unit)));
-        assert!(!matched(&daemon(&other, "x")));
+        assert!(!matched(&daemon(&other, "x")) && !matched(&port_socket(&other, &port)));
     }
 
     #[test]
@@ -161,6 +208,13 @@ mod tests {
                 parse(&door(&handle)),
                 Some((handle.clone(), UnitKind::Door))
             );
+            for port in ["8080:80", "0.0.0.0:1:65535", "[::1]:8080:80", "[::]:1:2"] {
+                let port: PortMapping = port.parse().unwrap();
+                let (socket, door) = (port_socket(&handle, &port), port_door(&handle, &port));
+                let kinds = [UnitKind::PortSocket(port), UnitKind::PortDoor(port)];
+                let kinds = kinds.map(|kind| Some((handle.clone(), kind)));
+                assert_eq!([parse(&socket), parse(&door)], kinds);
+            }
             let kind = UnitKind::Daemon("gateway".into());
             assert_eq!(parse(&daemon(&handle, "gateway")), Some((handle, kind)));
         }
@@ -179,6 +233,7 @@ mod tests {
             "aegis.slice",
             "aegis-vm-.service",
             "aegis-kit-a.service",
+            "aegis-port-a:80.socket",
             "x",
         ] {
             assert_eq!(parse(unit), None, "{unit}");

@@ -68,14 +68,9 @@ fn holds(word: &str, rule: &Value, value: &Value) -> bool {
     };
     match word {
         "$schema" | "$defs" | "title" | "description" | "default" => true,
-        "type" => match rule.as_str().unwrap() {
-            "object" => value.is_object(),
-            "array" => value.is_array(),
-            "string" => value.is_string(),
-            "boolean" => value.is_boolean(),
-            "number" => value.is_number(),
-            "integer" => value.is_u64() || value.is_i64(),
-            other => panic!("the type {other} is not known here"),
+        "type" => match rule {
+            Value::Array(kinds) => kinds.iter().any(|kind| is_of(kind, value)),
+            kind => is_of(kind, value),
         },
         "enum" => rule.as_array().unwrap().contains(value),
         "minimum" => number(|value, least| value >= least),
@@ -96,12 +91,29 @@ fn holds(word: &str, rule: &Value, value: &Value) -> bool {
     }
 }
 
+fn is_of(kind: &Value, value: &Value) -> bool {
+    match kind.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "number" => value.is_number(),
+        "integer" => value.is_u64() || value.is_i64(),
+        other => panic!("the type {other} is not known here"),
+    }
+}
+
 /// The patterns of the schema, by hand: they are few, and no crate is worth them.
 fn matches(pattern: &str, text: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     match pattern {
         "^/" => text.starts_with('/'),
-        ":" => text.contains(':'),
+        "^(.+:)?[0-9]+(/tcp)?$" => {
+            let body = text.strip_suffix("/tcp").unwrap_or(text);
+            let (host, guest) = body.rsplit_once(':').unwrap_or(("-", body));
+            let digits = guest.bytes().all(|byte| byte.is_ascii_digit());
+            !host.is_empty() && !guest.is_empty() && digits
+        }
         "^(~/.|/)" => text.starts_with('/') || (text.starts_with("~/") && text.len() > 2),
         "^(?!\\.{1,2}$)[^/]+$" => {
             !text.is_empty() && !text.contains('/') && text != "." && text != ".."
@@ -213,10 +225,13 @@ fn both_refuse_the_same() {
         (false, json!({"defaults": {"memory_mb": 63}})),
         (false, json!({"defaults": {"vcpus": 65}})),
         (false, json!({"defaults": {"workspace": ".x"}})),
-        (false, json!({"defaults": {"expose": ["80"]}})),
+        (false, json!({"defaults": {"expose": ["80:"]}})),
+        (false, json!({"defaults": {"expose": ["80/udp"]}})),
+        (false, json!({"defaults": {"expose": [0]}})),
+        (false, json!({"defaults": {"expose": [true]}})),
         (
             true,
-            json!({"defaults": {"expose": ["8080:80"], "user": "1000"}}),
+            json!({"defaults": {"expose": ["8080:80", "81/tcp", "82", 83], "user": "1000"}}),
         ),
         (false, json!({"defaults": {"workdir": "tmp"}})),
     ] {

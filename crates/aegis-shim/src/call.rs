@@ -16,17 +16,22 @@ pub(crate) enum Call {
     Ended { back_off: PathBuf },
     /// Bring the inherited socket to aegisd's.
     Door { to: PathBuf },
+    /// Bring the inherited socket, of a port that leads to this one in the guest, to
+    /// that of its VM's owner.
+    Port { to: PathBuf, guest: u16 },
 }
 
 /// Why a command line makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
-    #[error("the first argument must be 'daemon', 'ended' or 'door', not {0:?}")]
+    #[error("the first argument must be 'daemon', 'ended', 'door' or 'port', not {0:?}")]
     Verb(OsString),
     #[error("the argument {0:?} is unknown")]
     Unknown(OsString),
-    #[error("{0} needs a file")]
+    #[error("{0} needs a value")]
     NoValue(&'static str),
+    #[error("{0:?} is no port")]
+    Port(PathBuf),
     #[error("{0} is missing")]
     Missing(&'static str),
 }
@@ -38,12 +43,13 @@ impl Call {
     /// The first argument that does not fit.
     pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Self, CallError> {
         let verb = words.next().unwrap_or_default();
-        let (mut spec, mut back_off, mut to) = (None, None, None);
+        let (mut spec, mut back_off, mut to, mut guest) = (None, None, None, None);
         while let Some(word) = words.next() {
             let (name, place) = match word.to_str() {
                 Some("--spec") => ("--spec", &mut spec),
                 Some("--back-off") => ("--back-off", &mut back_off),
                 Some("--to") => ("--to", &mut to),
+                Some("--guest") => ("--guest", &mut guest),
                 _ => return Err(CallError::Unknown(word)),
             };
             *place = Some(PathBuf::from(words.next().ok_or(CallError::NoValue(name))?));
@@ -59,9 +65,18 @@ impl Call {
             Some("door") => Ok(Self::Door {
                 to: to.ok_or(CallError::Missing("--to"))?,
             }),
+            Some("port") => Ok(Self::Port {
+                to: to.ok_or(CallError::Missing("--to"))?,
+                guest: number(guest.ok_or(CallError::Missing("--guest"))?)?,
+            }),
             _ => Err(CallError::Verb(verb)),
         }
     }
+}
+
+fn number(text: PathBuf) -> Result<u16, CallError> {
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    number.ok_or(CallError::Port(text))
 }
 
 #[cfg(test)]
@@ -75,6 +90,13 @@ mod tests {
     #[test]
     fn every_call_is_read() {
         assert_eq!(parse("door --to /s"), Ok(Call::Door { to: "/s".into() }));
+        assert_eq!(
+            parse("port --guest 80 --to /s"),
+            Ok(Call::Port {
+                to: "/s".into(),
+                guest: 80
+            })
+        );
         assert_eq!(
             parse("daemon --spec /s --back-off /b"),
             Ok(Call::Daemon {
@@ -96,6 +118,10 @@ mod tests {
         assert_eq!(parse("window"), Err(CallError::Verb("window".into())));
         assert_eq!(parse("daemon"), Err(CallError::Missing("--spec")));
         assert_eq!(parse("daemon --spec"), Err(CallError::NoValue("--spec")));
+        assert_eq!(
+            parse("port --to /s --guest x"),
+            Err(CallError::Port("x".into()))
+        );
         assert_eq!(parse("ended /b"), Err(CallError::Unknown("/b".into())));
     }
 }

@@ -12,15 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aegis_core::door::{Knock, REST};
+use aegis_core::fault::Fault;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// Before aegisd is called again, which the service manager starts for the first
 /// call. Each call that ends at once doubles it.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// An aegisd that lived so long did not end at once.
-const LIVED: Duration = Duration::from_secs(5);
+pub(crate) const LIVED: Duration = Duration::from_secs(5);
 
 /// Why there is no door.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +30,13 @@ pub(crate) enum DoorError {
     Inherited(#[source] io::Error),
     #[error("a door is started by its socket unit, which passes it one socket; it passed {0}")]
     Sockets(usize),
+    #[error("cannot break off the connections that wait")]
+    BreakOff(#[source] io::Error),
 }
 
-/// Why aegisd was not reached this time.
+/// Why whom a door calls was not reached this time.
 #[derive(Debug, thiserror::Error)]
-enum CallError {
+pub(crate) enum CallError {
     #[error("cannot connect to {path}")]
     Connect {
         path: PathBuf,
@@ -42,8 +45,10 @@ enum CallError {
     },
     #[error("cannot pass the socket on")]
     Pass(#[source] nix::errno::Errno),
-    #[error("cannot wait for aegisd")]
+    #[error("cannot wait for an answer")]
     Wait(#[source] io::Error),
+    #[error("the port is refused: {0}")]
+    Refused(Fault),
 }
 
 /// How a call of aegisd ended.
@@ -89,21 +94,7 @@ pub(crate) fn stand(aegisd: &Path) -> Result<(), DoorError> {
 
 /// Brings the socket and waits for how it ends.
 fn call(socket: &OwnedFd, aegisd: &Path) -> Result<End, CallError> {
-    let mut stream = UnixStream::connect(aegisd).map_err(|source| CallError::Connect {
-        path: aegisd.to_owned(),
-        source,
-    })?;
-    let line = Knock::Api.to_line();
-    let passed = [socket.as_raw_fd()];
-    // The line is far shorter than any socket's buffer, so it goes whole.
-    sendmsg::<()>(
-        stream.as_raw_fd(),
-        &[IoSlice::new(&line)],
-        &[ControlMessage::ScmRights(&passed)],
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )
-    .map_err(CallError::Pass)?;
+    let mut stream = knock(socket, aegisd, &Knock::Api.to_line())?;
     let mut word = [0];
     loop {
         return match stream.read(&mut word) {
@@ -116,14 +107,33 @@ fn call(socket: &OwnedFd, aegisd: &Path) -> Result<End, CallError> {
     }
 }
 
+/// Connects, and sends a line with a descriptor of the socket beside it.
+pub(crate) fn knock(socket: &OwnedFd, at: &Path, line: &[u8]) -> Result<UnixStream, CallError> {
+    let stream = UnixStream::connect(at).map_err(|source| CallError::Connect {
+        path: at.to_owned(),
+        source,
+    })?;
+    let passed = [socket.as_raw_fd()];
+    // The line is far shorter than any socket's buffer, so it goes whole.
+    sendmsg::<()>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(line)],
+        &[ControlMessage::ScmRights(&passed)],
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )
+    .map_err(CallError::Pass)?;
+    Ok(stream)
+}
+
 /// Whether a connection waits. A poll that fails counts as one.
-fn waits(socket: &OwnedFd) -> bool {
+pub(crate) fn waits(socket: &OwnedFd) -> bool {
     let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::ZERO).map_or(true, |ready| ready > 0)
 }
 
 #[cfg(target_os = "linux")]
-fn inherit() -> Result<OwnedFd, DoorError> {
+pub(crate) fn inherit() -> Result<OwnedFd, DoorError> {
     let passed = sd_notify::listen_fds().map_err(DoorError::Inherited)?;
     let passed: Vec<_> = passed.collect();
     let [socket] = passed[..] else {
@@ -137,7 +147,7 @@ fn inherit() -> Result<OwnedFd, DoorError> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn inherit() -> Result<OwnedFd, DoorError> {
+pub(crate) fn inherit() -> Result<OwnedFd, DoorError> {
     Err(DoorError::Sockets(0))
 }
 

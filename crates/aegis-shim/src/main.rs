@@ -8,6 +8,7 @@
 //! aegis-shim daemon --spec FILE [--back-off FILE]    becomes the daemon
 //! aegis-shim ended --back-off FILE                   records how its run ended
 //! aegis-shim door --to SOCKET                        brings an API socket to aegisd
+//! aegis-shim port --to SOCKET --guest PORT           brings a port to its VM's owner
 //! ```
 //!
 //! The second call and `--back-off` exist for managers whose delay between
@@ -20,6 +21,7 @@
 //! | [`record`] | the back-off between two runs, on disk |
 //! | [`daemon`] | becoming the daemon |
 //! | [`door`] | standing for an API socket |
+//! | [`port`] | standing for a port |
 //! | [`privileges`] | what the daemon must not have |
 //! | [`signals`] | a clean slate of signals |
 
@@ -27,6 +29,7 @@ mod back_off;
 mod call;
 mod daemon;
 mod door;
+mod port;
 mod privileges;
 mod record;
 mod signals;
@@ -52,10 +55,8 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => end(&error, OURS),
         },
-        Call::Door { to } => match door::stand(&to) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => end(&error, OURS),
-        },
+        Call::Door { to } => over(door::stand(&to)),
+        Call::Port { to, guest } => over(port::stand(&to, guest)),
     }
 }
 
@@ -63,6 +64,14 @@ fn main() -> ExitCode {
 const USAGE: u8 = 2;
 /// The exit code for failures of the shim itself.
 const OURS: u8 = 125;
+
+/// The exit code of a door whose standing is over.
+fn over(stood: Result<(), door::DoorError>) -> ExitCode {
+    match stood {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => end(&error, OURS),
+    }
+}
 
 /// Says why on stderr, which is the journal's, and gives the exit code.
 fn end(error: &dyn Error, code: u8) -> ExitCode {

@@ -1,9 +1,7 @@
-//! The listening sockets of a VM: inherited from the service manager, which
-//! listens while no VM exists, or made here where there is none (`--listen`).
-//!
-//! All inherited sockets bear one name (FileDescriptorName= holds for a whole
-//! socket unit), so they are told apart by their address: AF_UNIX is the control
-//! socket, AF_INET and AF_INET6 are the ports of the spec.
+//! The listening sockets of a VM. The control socket is inherited from the service
+//! manager, which listens while no VM exists; those of the ports are brought to it by
+//! their doors ([`aegis_core::control::Call::Listen`]). Where there is no service
+//! manager (`--listen`) all are made here.
 
 use std::fs;
 use std::io;
@@ -11,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aegis_core::port::PortMapping;
 use nix::errno::Errno;
@@ -33,9 +32,8 @@ pub struct Listeners {
 pub struct PortListener {
     pub listener: TcpListener,
     pub address: SocketAddr,
-    /// Where it leads; `None` for a socket that the spec does not know: its
-    /// clients are reset.
-    pub guest: Option<u16>,
+    /// Where it leads.
+    pub guest: u16,
 }
 
 /// Why there are no sockets.
@@ -49,16 +47,15 @@ pub enum ActivationError {
         #[source]
         source: Errno,
     },
-    #[error("the inherited descriptor {0} is not a listening stream socket")]
-    NotListening(RawFd),
-    #[error("cannot prepare an inherited socket")]
+    #[error("the descriptor {0} is not a listening {1} socket")]
+    NotListening(RawFd, &'static str),
+    #[error("cannot prepare a socket")]
     Prepare(#[source] io::Error),
     #[error(
-        "no control socket was inherited: start the VM by its socket unit, or use --listen PATH"
+        "one control socket has to be inherited, not {0} sockets: start the VM by its socket \
+         unit, or use --listen PATH"
     )]
-    NoControl,
-    #[error("two control sockets were inherited")]
-    TwoControls,
+    NoControl(usize),
     #[error("cannot listen on {0}", path.display())]
     ListenUnix {
         path: PathBuf,
@@ -74,12 +71,12 @@ pub enum ActivationError {
 }
 
 impl Listeners {
-    /// Takes the sockets that the service manager passed (sd_listen_fds(3)). To be
+    /// Takes the socket that the service manager passed (sd_listen_fds(3)). To be
     /// called once, before anything else opens descriptors.
     ///
     /// # Errors
-    /// When something else than one control socket and ports was passed.
-    pub fn inherit(ports: &[PortMapping]) -> Result<Self, ActivationError> {
+    /// When something else than one control socket was passed.
+    pub fn inherit() -> Result<Self, ActivationError> {
         let fds: Vec<RawFd> = sd_notify::listen_fds()
             .map_err(ActivationError::List)?
             .collect();
@@ -90,7 +87,7 @@ impl Listeners {
             let owned = unsafe { OwnedFd::from_raw_fd(fd) };
             owned
         });
-        Self::sort(fds, ports)
+        Self::take(fds.collect())
     }
 
     /// Makes the sockets here.
@@ -110,7 +107,7 @@ impl Listeners {
             let address = mapping.host;
             let listener = TcpListener::bind(address)
                 .map_err(|source| ActivationError::ListenPort { address, source })?;
-            listening.push(PortListener::new(listener, address, ports)?);
+            listening.push(PortListener::new(listener, mapping.guest)?);
         }
         Ok(Self {
             control,
@@ -118,60 +115,42 @@ impl Listeners {
         })
     }
 
-    fn sort(
-        fds: impl IntoIterator<Item = OwnedFd>,
-        mappings: &[PortMapping],
-    ) -> Result<Self, ActivationError> {
-        let mut control = None;
-        let mut ports = Vec::new();
-        for fd in fds {
-            let examine = |source| ActivationError::Examine {
-                fd: fd.as_raw_fd(),
-                source,
-            };
-            let address: SockaddrStorage = getsockname(fd.as_raw_fd()).map_err(examine)?;
-            if !getsockopt(&fd, sockopt::AcceptConn).map_err(examine)? {
-                return Err(ActivationError::NotListening(fd.as_raw_fd()));
-            }
-            if address.family() == Some(AddressFamily::Unix) {
-                let listener = UnixListener::from(fd);
-                listener
-                    .set_nonblocking(true)
-                    .map_err(ActivationError::Prepare)?;
-                if control.replace(listener).is_some() {
-                    return Err(ActivationError::TwoControls);
-                }
-                continue;
-            }
-            let listener = TcpListener::from(fd);
-            let address = listener.local_addr().map_err(ActivationError::Prepare)?;
-            ports.push(PortListener::new(listener, address, mappings)?);
+    fn take(mut fds: Vec<OwnedFd>) -> Result<Self, ActivationError> {
+        let count = fds.len();
+        let (Some(control), true) = (fds.pop(), fds.is_empty()) else {
+            return Err(ActivationError::NoControl(count));
+        };
+        if !is_listening(&control, &[AddressFamily::Unix])? {
+            return Err(ActivationError::NotListening(control.as_raw_fd(), "unix"));
         }
-        for mapping in mappings {
-            if !ports.iter().any(|port| port.address == mapping.host) {
-                warn!("no socket was inherited for the port {mapping}, ignoring");
-            }
-        }
+        let control = UnixListener::from(control);
+        control
+            .set_nonblocking(true)
+            .map_err(ActivationError::Prepare)?;
         Ok(Self {
-            control: control.ok_or(ActivationError::NoControl)?,
-            ports,
+            control,
+            ports: Vec::new(),
         })
     }
 }
 
 impl PortListener {
-    fn new(
-        listener: TcpListener,
-        address: SocketAddr,
-        mappings: &[PortMapping],
-    ) -> Result<Self, ActivationError> {
+    /// The port of a socket that a door brought.
+    ///
+    /// # Errors
+    /// When it is no listening TCP socket.
+    pub fn brought(fd: OwnedFd, guest: u16) -> Result<Self, ActivationError> {
+        if !is_listening(&fd, &[AddressFamily::Inet, AddressFamily::Inet6])? {
+            return Err(ActivationError::NotListening(fd.as_raw_fd(), "TCP"));
+        }
+        Self::new(TcpListener::from(fd), guest)
+    }
+
+    fn new(listener: TcpListener, guest: u16) -> Result<Self, ActivationError> {
         listener
             .set_nonblocking(true)
             .map_err(ActivationError::Prepare)?;
-        let guest = mappings
-            .iter()
-            .find(|mapping| mapping.host == address)
-            .map(|mapping| mapping.guest);
+        let address = listener.local_addr().map_err(ActivationError::Prepare)?;
         Ok(Self {
             listener,
             address,
@@ -180,32 +159,62 @@ impl PortListener {
     }
 }
 
+fn is_listening(fd: &OwnedFd, families: &[AddressFamily]) -> Result<bool, ActivationError> {
+    let examine = |source| ActivationError::Examine {
+        fd: fd.as_raw_fd(),
+        source,
+    };
+    let address: SockaddrStorage = getsockname(fd.as_raw_fd()).map_err(examine)?;
+    let is_of_family = address
+        .family()
+        .is_some_and(|family| families.contains(&family));
+    Ok(is_of_family && getsockopt(fd, sockopt::AcceptConn).map_err(examine)?)
+}
+
 /// Looks for connections that nobody has accepted yet. Holds copies of the
 /// listening descriptors, since the listeners themselves are in other tasks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Queues {
-    control: UnixListener,
-    ports: Vec<OwnedFd>,
+    control: Arc<UnixListener>,
+    ports: Arc<Mutex<Vec<OwnedFd>>>,
+}
+
+/// A port whose queue is looked at; no more when this is dropped.
+#[derive(Debug)]
+pub struct Watched {
+    queues: Queues,
+    fd: RawFd,
 }
 
 impl Queues {
+    /// The queue of the control socket; the ports come and go.
+    ///
     /// # Errors
-    /// When the descriptors cannot be copied.
-    pub fn of(listeners: &Listeners) -> io::Result<Self> {
-        let copy = |port: &PortListener| port.listener.as_fd().try_clone_to_owned();
+    /// When the descriptor cannot be copied.
+    pub fn of(control: &UnixListener) -> io::Result<Self> {
         Ok(Self {
-            control: listeners.control.try_clone()?,
-            ports: listeners
-                .ports
-                .iter()
-                .map(copy)
-                .collect::<io::Result<_>>()?,
+            control: Arc::new(control.try_clone()?),
+            ports: Arc::default(),
+        })
+    }
+
+    /// Looks at a port's queue too.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be copied.
+    pub fn watch(&self, port: &PortListener) -> io::Result<Watched> {
+        let copy = port.listener.as_fd().try_clone_to_owned()?;
+        let fd = copy.as_raw_fd();
+        self.lock().push(copy);
+        Ok(Watched {
+            queues: self.clone(),
+            fd,
         })
     }
 
     /// Whether a connection waits on a port.
     pub fn port_waits(&self) -> bool {
-        waiting(self.ports.iter().map(AsFd::as_fd))
+        waiting(self.lock().iter().map(AsFd::as_fd))
     }
 
     /// Whether a connection waits anywhere.
@@ -215,7 +224,7 @@ impl Queues {
 
     /// Resets the connections that wait on the ports.
     pub fn reset_ports(&self) {
-        for port in &self.ports {
+        for port in self.lock().iter() {
             while let Ok(client) = accept(port.as_raw_fd()) {
                 // SAFETY: accept(2) made this descriptor for us just now.
                 #[allow(unsafe_code, reason = "nix gives a plain number")]
@@ -236,6 +245,16 @@ impl Queues {
     /// to end by request: the service manager would take them for a new use.
     pub fn refuse_control(&self) {
         while self.control.accept().is_ok() {}
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.queues.lock().retain(|fd| fd.as_raw_fd() != self.fd);
     }
 }
 
@@ -268,41 +287,39 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     #[test]
-    fn sockets_are_told_apart_by_their_address() {
+    fn the_queues_of_the_control_socket_and_of_ports_are_seen() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let control = UnixListener::bind(&path).unwrap();
-        let known = TcpListener::bind("127.0.0.1:0").unwrap();
-        let unknown = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = known.local_addr().unwrap();
-        let mapping = PortMapping {
-            host: address,
-            guest: 80,
-        };
-        let fds: Vec<OwnedFd> = vec![unknown.into(), control.into(), known.into()];
-        let listeners = Listeners::sort(fds, &[mapping]).unwrap();
-        let guests: Vec<_> = listeners.ports.iter().map(|port| port.guest).collect();
-        assert_eq!(guests, [None, Some(80)]);
+        let listeners = Listeners::take(vec![control.into()]).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = PortListener::brought(port.into(), 80).unwrap();
 
-        let queues = Queues::of(&listeners).unwrap();
+        let queues = Queues::of(&listeners.control).unwrap();
+        let watched = queues.watch(&port).unwrap();
         assert!(!queues.any_waits());
-        let _client = TcpStream::connect(address).unwrap();
+        let _client = TcpStream::connect(port.address).unwrap();
         assert!(queues.port_waits());
+        drop(watched);
+        assert!(!queues.any_waits());
         let _admin = UnixStream::connect(&path).unwrap();
+        assert!(queues.any_waits());
         queues.refuse_control();
-        assert!(!waiting([queues.control.as_fd()]));
+        assert!(!queues.any_waits());
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        assert!(matches!(
-            Listeners::sort(Vec::new(), &[]),
-            Err(ActivationError::NoControl)
-        ));
+        let none = Listeners::take(Vec::new());
+        assert!(matches!(none, Err(ActivationError::NoControl(0))));
         let datagram: OwnedFd = UnixDatagram::unbound().unwrap().into();
-        assert!(matches!(
-            Listeners::sort([datagram], &[]),
-            Err(ActivationError::NotListening(_))
-        ));
+        let refused = Listeners::take(vec![datagram]);
+        assert!(matches!(refused, Err(ActivationError::NotListening(..))));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let refused = PortListener::brought(client.into(), 80);
+        assert!(matches!(refused, Err(ActivationError::NotListening(..))));
+        let refused = Listeners::take(vec![listener.into()]);
+        assert!(matches!(refused, Err(ActivationError::NotListening(..))));
     }
 }

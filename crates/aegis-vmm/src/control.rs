@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  aegisd ──► listener ──► connection (a task each) ──mailbox──► owner
+//!                              ├─ listen ► port (a task each)
 //!                              └─ exec ──► session (a task each) ──link──► guest
 //! ```
 //!
@@ -18,14 +19,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_core::fault::chain;
+use aegis_core::spec::MAX_PORTS;
 use nix::unistd::geteuid;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use connection::Services;
 
-/// Connections at a time. aegisd holds one or two; the rest is for people.
-pub const MAX_CONNECTIONS: usize = 64;
+/// Connections at a time: a door for each port, and as many for aegisd, which holds one
+/// or two, and for people.
+pub const MAX_CONNECTIONS: usize = 2 * MAX_PORTS;
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const RETRY: Duration = Duration::from_millis(100);

@@ -118,7 +118,7 @@ fn with_credential(spec: VmSpec) -> Result<VmSpec, Error> {
 
 fn own(spec: VmSpec, listen: Option<&Path>) -> Result<Verdict, Error> {
     let listeners = match listen {
-        None => Listeners::inherit(&spec.ports),
+        None => Listeners::inherit(),
         Some(path) => Listeners::listen(path, &spec.ports),
     };
     let listeners = listeners.map_err(Error::Sockets)?;

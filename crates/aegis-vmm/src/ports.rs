@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::activation::PortListener;
+use crate::activation::{PortListener, Queues};
 use crate::doorway::{Doorway, Gate, Visit};
 use crate::owner::OwnerHandle;
 use crate::status::StatusWatch;
@@ -53,21 +53,26 @@ pub struct PortServices {
     /// Until when a refusal means that a program has not begun to listen.
     pub warm: Instant,
     pub status: StatusWatch,
+    pub queues: Queues,
 }
 
 impl PortServices {
-    pub fn new(owner: OwnerHandle, doorway: Arc<Doorway>, status: StatusWatch) -> Self {
+    pub fn new(
+        owner: OwnerHandle,
+        doorway: Arc<Doorway>,
+        status: StatusWatch,
+        queues: Queues,
+    ) -> Self {
         Self {
             owner,
             doorway,
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             warm: Instant::now() + WARM_UP,
             status,
+            queues,
         }
     }
-}
 
-impl PortServices {
     /// Whether a program may begin to listen that does not yet.
     fn may_listen_yet(&self) -> bool {
         let is_over = matches!(self.status.borrow().command, CommandState::Ended(_));
@@ -80,8 +85,6 @@ impl PortServices {
 enum CarryError {
     #[error("the connection cannot be prepared")]
     Prepare(#[source] io::Error),
-    #[error("the spec knows no such port")]
-    UnknownPort,
     #[error("there is no guest to serve it")]
     NoGuest(#[source] Fault),
     #[error("the guest does not take it")]
@@ -90,13 +93,15 @@ enum CarryError {
     Copy(#[source] io::Error),
 }
 
-/// Serves one port until it is dropped.
+/// Serves one port until it is dropped; its connections go on.
 ///
 /// # Errors
 /// When the listener cannot be watched.
 pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()> {
+    let _watched = services.queues.watch(&port)?;
     let listener = TcpListener::from_std(port.listener)?;
     let mut gate = services.doorway.gate();
+    let mut is_short = false;
     loop {
         let Ok(slot) = Arc::clone(&services.slots).acquire_owned().await else {
             // Nobody closes the semaphore.
@@ -109,6 +114,7 @@ pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()>
             |cx: &mut Context<'_>| services.doorway.poll_accept(|| listener.poll_accept(cx));
         match poll_fn(accept).await {
             Ok(Some(((client, _), visit))) => {
+                is_short = false;
                 let services = services.clone();
                 tokio::spawn(async move {
                     serve_client(client, port.guest, &services, visit).await;
@@ -118,7 +124,11 @@ pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()>
             // The gate has just been closed.
             Ok(None) => {}
             Err(error) => {
-                warn!("cannot accept on {}: {error}, ignoring", port.address);
+                // Once, and not at each try: clients wait in the queue meanwhile.
+                if !std::mem::replace(&mut is_short, true) {
+                    let address = port.address;
+                    warn!("cannot accept on {address}: {error}, trying again until it goes");
+                }
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -127,13 +137,8 @@ pub async fn serve(port: PortListener, services: PortServices) -> io::Result<()>
 
 /// Carries one connection. Whatever goes wrong, the client is reset: it must not
 /// take a broken connection for one that ended well.
-async fn serve_client(
-    mut client: TcpStream,
-    guest: Option<u16>,
-    services: &PortServices,
-    visit: Visit,
-) {
-    if let Err(why) = carry(&mut client, guest, services).await {
+async fn serve_client(mut client: TcpStream, port: u16, services: &PortServices, visit: Visit) {
+    if let Err(why) = carry(&mut client, port, services).await {
         debug!(
             error = &why as &dyn std::error::Error,
             "a connection was reset"
@@ -145,14 +150,13 @@ async fn serve_client(
 
 async fn carry(
     client: &mut TcpStream,
-    guest: Option<u16>,
+    port: u16,
     services: &PortServices,
 ) -> Result<(), CarryError> {
     client.set_nodelay(true).map_err(CarryError::Prepare)?;
     // A client on another machine that vanishes must not keep the VM awake.
     setsockopt(client, sockopt::KeepAlive, &true)
         .map_err(|errno| CarryError::Prepare(errno.into()))?;
-    let port = guest.ok_or(CarryError::UnknownPort)?;
     let mut stream = loop {
         let link = services.owner.visit_guest().await;
         let link = link.map_err(CarryError::NoGuest)?;

@@ -36,21 +36,24 @@ where
     let spec = Arc::new(spec);
     let status = Arc::new(StatusDoor::new(spec.revision));
     let doorway = Doorway::new();
+    let queues = Queues::of(&listeners.control)?;
     let (owner, handle) = Owner::new(
         Arc::clone(&spec),
         Arc::new(hypervisor),
         Arc::clone(&status),
         Arc::clone(&doorway),
-        Queues::of(&listeners)?,
+        queues.clone(),
     );
+    let port_services =
+        PortServices::new(handle.clone(), Arc::clone(&doorway), status.watch(), queues);
     let services = Services {
-        owner: handle.clone(),
+        owner: handle,
         status: status.watch(),
-        doorway: Arc::clone(&doorway),
+        doorway,
         sessions: Sessions::new(),
+        ports: port_services.clone(),
         spec,
     };
-    let port_services = PortServices::new(handle, doorway, status.watch());
 
     // The set ends all servers with this function.
     let mut servers: JoinSet<io::Result<()>> = JoinSet::new();

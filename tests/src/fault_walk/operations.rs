@@ -409,7 +409,8 @@ impl State {
                 "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/told.json"
             }
             Self::Unlimited => {
-                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0 --expose-remove 18141 \
+                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0 \
+                 && { ! aegisctl instance info {} | grep -q :18141 || aegisctl instance unexpose {} 18141; } \
                  && { ! aegisctl instance info {} | grep -q :/more || aegisctl instance update {} --volume-remove /more; }"
             }
             Self::Limited => {
@@ -548,8 +549,8 @@ fn has_image(seat: Seat<'_>, name: &str, layers: usize) -> Result<bool> {
 
 /// Whether the port of the walk is open.
 fn is_exposed(seat: Seat<'_>) -> Result<bool> {
-    let listen = seat.unit_property(&format!("aegis-vm-{HANDLE}.socket"), "Listen")?;
-    Ok(listen.contains("127.0.0.1:18141 "))
+    let socket = format!("aegis-port-{HANDLE}:127.0.0.1:18141:80.socket");
+    Ok(seat.active_state(&socket)? == "active")
 }
 
 /// Whether the VM's unit has the volume of the walk.

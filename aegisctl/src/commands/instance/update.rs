@@ -1,10 +1,8 @@
 //! `instance update`: other settings for an instance that exists.
 
-use std::net::SocketAddr;
-
 use aegis_bus::instance::{InstanceView, UpdateRequest};
 use aegis_bus::job::JobState;
-use aegis_core::port::{self, PortMapping};
+use aegis_core::port::{PortRequest, PortSelector};
 use aegis_core::restart::RestartPolicy;
 use aegis_core::volume::parse_target;
 use serde_json::json;
@@ -18,10 +16,10 @@ use crate::job;
 
 /// Change the settings of an instance, all that are given or none
 ///
-/// The limits apply at once, to a VM that runs too. Memory, CPUs, disk, variables and
-/// the command are those of a guest: they apply when its VM starts next, and `instance
-/// info` shows them as waiting until then. So do the restart policy, the ports and the
-/// volumes, which apply at once where no VM runs. Another image needs `instance start
+/// The limits and the ports apply at once, to a VM that runs too. Memory, CPUs, disk,
+/// variables and the command are those of a guest: they apply when its VM starts next,
+/// and `instance info` shows them as waiting until then. So do the restart policy and
+/// the volumes, which apply at once where no VM runs. Another image needs `instance start
 /// --replace`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -54,12 +52,12 @@ pub(crate) struct Args {
     /// What follows the end of its command: no, on-failure[:N], always or unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<RestartPolicy>,
-    /// Have a port of this host lead into the guest, perhaps to another port than before
-    #[arg(long, value_name = "[ADDRESS:]PORT:GUEST-PORT")]
-    expose: Vec<PortMapping>,
-    /// Close a port of this host
-    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = port::parse_host)]
-    expose_remove: Vec<SocketAddr>,
+    /// As `instance expose`
+    #[arg(long, value_name = "[[ADDRESS:]PORT:]GUEST-PORT")]
+    expose: Vec<PortRequest>,
+    /// As `instance unexpose`
+    #[arg(long, value_name = "[ADDRESS:]PORT[:GUEST-PORT]")]
+    expose_remove: Vec<PortSelector>,
     /// Show a folder or file of the host, or a named volume, in the place of what was at that path
     #[arg(short, long, value_name = "PATH|NAME:TARGET[:ro]")]
     volume: Vec<String>,
@@ -126,8 +124,17 @@ impl Args {
 }
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
-    let name = &args.name;
-    let changes = args.request()?.to_dict();
+    change(context, &args.name, &args.request()?, render).await
+}
+
+/// Changes settings and tells what came of it.
+pub(super) async fn change(
+    context: &Context,
+    name: &str,
+    request: &UpdateRequest,
+    render: impl FnOnce(JobState, &InstanceView) -> String,
+) -> Result<u8, Failure> {
+    let changes = request.to_dict();
     let progress = context.ui.progress(&format!("Updating '{name}'"));
     let update = async {
         let what = format!("update '{name}'");

@@ -7,8 +7,11 @@ use crate::supervisor::{SupervisorError, UnitId};
 
 /// The address that keeps a socket unit from listening. systemd reports only that
 /// it failed, so this tries the same: the first refusal is the reason.
-pub(super) fn bind_error(unit: &UnitId, listen: &[Listen]) -> Option<SupervisorError> {
-    listen.iter().find_map(|listen| {
+pub(super) fn bind_error<'a>(
+    unit: &UnitId,
+    listen: impl IntoIterator<Item = &'a Listen>,
+) -> Option<SupervisorError> {
+    listen.into_iter().find_map(|listen| {
         let Listen::Tcp(address) = listen else {
             return None;
         };

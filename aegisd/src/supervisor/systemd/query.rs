@@ -27,8 +27,10 @@ pub(super) async fn unit_state(
     }
     let (specific, has_processes) = match unit.kind {
         UnitKind::Slice => ("org.freedesktop.systemd1.Slice", false),
-        UnitKind::Socket | UnitKind::ApiSocket => ("org.freedesktop.systemd1.Socket", false),
-        UnitKind::Vm | UnitKind::Daemon(_) | UnitKind::Door => {
+        UnitKind::Socket | UnitKind::ApiSocket | UnitKind::PortSocket(_) => {
+            ("org.freedesktop.systemd1.Socket", false)
+        }
+        UnitKind::Vm | UnitKind::Daemon(_) | UnitKind::Door | UnitKind::PortDoor(_) => {
             ("org.freedesktop.systemd1.Service", true)
         }
     };

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aegis_core::handle::Handle;
 use aegis_core::layout::Mode;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::units;
@@ -88,18 +89,27 @@ impl UnitMaker {
     }
 
     /// The socket unit of an instance.
-    pub(super) fn sockets(plan: &InstancePlan) -> Vec<Property> {
+    pub(super) fn sockets(&self, plan: &InstancePlan) -> Vec<Property> {
         let listen: Vec<(&str, String)> = plan
             .listen
             .iter()
             .map(|listen| ("Stream", address(listen)))
             .collect();
-        vec![
-            (
-                "Description",
-                format!("Sockets of AegisVM microVM {}", plan.handle).into(),
-            ),
-            ("Slice", units::slice(&plan.handle).into()),
+        let description = format!("Sockets of AegisVM microVM {}", plan.handle);
+        self.socket(&plan.handle, description, listen)
+    }
+
+    /// A socket unit. In system mode too its files are of the user of the units: doors
+    /// connect to what VMs' owners listen on.
+    fn socket(
+        &self,
+        handle: &Handle,
+        description: String,
+        listen: Vec<(&'static str, String)>,
+    ) -> Vec<Property> {
+        let mut properties = vec![
+            ("Description", description.into()),
+            ("Slice", units::slice(handle).into()),
             ("Listen", listen.into()),
             ("FileDescriptorName", "aegis".into()),
             ("SocketMode", 0o600u32.into()),
@@ -107,9 +117,13 @@ impl UnitMaker {
             ("BindIPv6Only", "ipv6-only".into()),
             ("Backlog", BACKLOG.into()),
             ("RemoveOnStop", true.into()),
-            // No limit: reaching it would close the ports of an instance for good.
+            // No limit: reaching it would close the socket for good.
             ("TriggerLimitIntervalUSec", 0u64.into()),
-        ]
+        ];
+        if self.places.mode == Mode::System {
+            properties.push(("SocketUser", SERVICE_USER.into()));
+        }
+        properties
     }
 
     /// The service of an instance's VM.
@@ -221,49 +235,37 @@ impl UnitMaker {
         Ok(properties)
     }
 
-    /// The API socket of an instance's daemons.
-    pub(super) fn api_socket(&self, plan: &DoorPlan) -> Vec<Property> {
-        let listen = vec![("Stream", plan.socket.display().to_string())];
-        let mut properties = vec![
-            (
-                "Description",
-                format!("API socket of AegisVM instance {}", plan.handle).into(),
-            ),
-            ("Slice", units::slice(&plan.handle).into()),
-            ("Listen", listen.into()),
-            ("FileDescriptorName", "aegis".into()),
-            ("SocketMode", 0o600u32.into()),
-            ("DirectoryMode", 0o700u32.into()),
-            ("Backlog", BACKLOG.into()),
-            ("RemoveOnStop", true.into()),
-            ("TriggerLimitIntervalUSec", 0u64.into()),
-        ];
-        if self.places.mode == Mode::System {
-            properties.push(("SocketUser", SERVICE_USER.into()));
-        }
-        properties
+    /// The socket unit of a door.
+    pub(super) fn door_socket(&self, plan: &DoorPlan) -> Vec<Property> {
+        let handle = &plan.socket.handle;
+        let description = format!("{} of AegisVM instance {handle}", plan.label);
+        let listen = vec![("Stream", address(&plan.listen))];
+        self.socket(handle, description, listen)
     }
 
-    /// The service that brings an API socket to aegisd.
+    /// The service that brings a socket to who serves it.
     ///
     /// # Errors
     /// [`SupervisorError::Word`] where the program cannot be passed on unharmed.
     pub(super) fn door(&self, plan: &DoorPlan) -> Result<Vec<Property>, SupervisorError> {
-        let unit = UnitId::door(&plan.handle);
+        let unit = &plan.door;
+        let description = format!(
+            "Door of the {} of AegisVM instance {}",
+            plan.label, unit.handle
+        );
         let mut properties = vec![
-            (
-                "Description",
-                format!("API of AegisVM instance {}", plan.handle).into(),
-            ),
-            ("Slice", units::slice(&plan.handle).into()),
+            ("Description", description.into()),
+            ("Slice", units::slice(&unit.handle).into()),
             ("ExecStart", command(&unit.name(), &[&plan.program])?),
             ("Type", "exec".into()),
             ("TimeoutStopUSec", micros(DOOR_STOP_TIMEOUT).into()),
+            // Who serves the socket shares this with the door, and never waits in accept().
+            ("NonBlocking", true.into()),
             ("SyslogIdentifier", "aegis-door".into()),
         ];
         properties.push(("Restart", "on-failure".into()));
         properties.extend(self.restart_delay(VM_MAX_DELAY, VM_FIXED_DELAY));
-        properties.extend(log_fields(&unit, None, &LogFields::default()));
+        properties.extend(log_fields(unit, None, &LogFields::default()));
         properties.extend(self.common(
             &unit.name(),
             Profile::Daemon,

@@ -1,9 +1,8 @@
 //! The `changes` of `Update`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
-use aegis_core::port::PortMapping;
+use aegis_core::port::{PortRequest, PortSelector};
 use aegis_core::restart::RestartPolicy;
 use aegis_core::volume::Volume;
 
@@ -11,7 +10,7 @@ use crate::dict::{Dict, DictError, DictReader, put, put_some};
 
 /// What to change of an instance; what is absent stays as it is.
 ///
-/// The limits of the host's resources apply at once, labels are only noted; the
+/// Ports and the limits of the host's resources apply at once, labels are only noted; the
 /// rest applies when the VM starts next, and until then is in `Pending`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpdateRequest {
@@ -37,9 +36,9 @@ pub struct UpdateRequest {
     pub restart: Option<RestartPolicy>,
     /// Opened beside those that are there; one that listens at the same address and
     /// port of the host takes the place of the other.
-    pub ports: Vec<PortMapping>,
-    /// Where on the host nothing listens any more.
-    pub remove_ports: Vec<SocketAddr>,
+    pub ports: Vec<PortRequest>,
+    /// Closed.
+    pub remove_ports: Vec<PortSelector>,
     /// Shown beside those that are there; one with the same target takes the place of
     /// the other.
     pub volumes: Vec<Volume>,
@@ -162,8 +161,8 @@ mod tests {
             workdir: Some(String::new()),
             user: Some("1000".into()),
             restart: Some(RestartPolicy::Always),
-            ports: vec!["8080:80".parse().unwrap()],
-            remove_ports: vec!["127.0.0.1:8081".parse().unwrap()],
+            ports: vec!["8080:80".parse().unwrap(), "81".parse().unwrap()],
+            remove_ports: vec!["8081".parse().unwrap(), "127.0.0.1:1".parse().unwrap()],
             volumes: vec!["/srv:/data:ro".parse().unwrap()],
             remove_volumes: vec!["/old".into()],
             memory_max_mib: Some(1024),

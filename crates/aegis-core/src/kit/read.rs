@@ -197,8 +197,8 @@ mod tests {
                 "instance_daemons[0].restart has a wrong value: unknown variant `often`",
             ),
             (
-                r#"{"defaults":{"expose":["80"]}}"#,
-                "defaults.expose[0] has a wrong value: the port '80' is not [ADDRESS:]HOST:GUEST",
+                r#"{"defaults":{"expose":["80:"]}}"#,
+                "defaults.expose[0] has a wrong value: the port '80:' holds '', which is not a number",
             ),
             ("[]", "the whole must be an object"),
             (

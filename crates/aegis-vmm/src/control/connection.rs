@@ -10,20 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_core::control::{
-    Answer, AttachRequest, Call, CallFrame, ExecRequest, MAX_FRAME, OwnerFrame,
+    Answer, AttachRequest, Call, CallFrame, ExecRequest, MAX_FRAME, Outcome, OwnerFrame,
 };
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::vm_spec::VmSpec;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
+use tracing::{info, warn};
 
 use super::frames::{FrameError, FrameStream};
 use super::look;
+use crate::activation::PortListener;
 use crate::doorway::Doorway;
 use crate::exec::Sessions;
 use crate::guest;
 use crate::owner::OwnerHandle;
+use crate::ports::{self, PortServices};
 use crate::status::StatusWatch;
 
 /// Calls of one connection that wait at a time; then no more are read.
@@ -39,6 +42,7 @@ pub struct Services {
     pub status: StatusWatch,
     pub doorway: Arc<Doorway>,
     pub sessions: Sessions,
+    pub ports: PortServices,
     pub spec: Arc<VmSpec>,
 }
 
@@ -66,6 +70,8 @@ pub async fn serve(stream: UnixStream, services: Services) -> Result<(), Connect
     let mut frames = FrameStream::new(stream);
     let mut waiting: JoinSet<Reply> = JoinSet::new();
     let mut watched: Option<StatusWatch> = None;
+    // They end with the connection; what came through them does not.
+    let mut served = JoinSet::new();
     loop {
         let (reply, fds) = tokio::select! {
             // Answers first, then news, then new work: what is done leaves.
@@ -88,6 +94,17 @@ pub async fn serve(stream: UnixStream, services: Services) -> Result<(), Connect
                             let answer = status_answer(id, &status);
                             watched = Some(status);
                             (answer, Vec::new())
+                        }
+                        Call::Listen { guest } => {
+                            let reply = match brought(frames.take_passed(), guest) {
+                                Ok(port) => {
+                                    served.spawn(serve_port(port, services.ports.clone()));
+                                    let ok = Answer::Outcome(Outcome::Changed);
+                                    OwnerFrame::Answer { id, ok, fds: 0 }
+                                }
+                                Err(fault) => OwnerFrame::Fault { id, fault },
+                            };
+                            (reply, Vec::new())
                         }
                         Call::Pause
                         | Call::Resume
@@ -128,6 +145,7 @@ fn read_call(frame: &[u8]) -> Result<Result<CallFrame, OwnerFrame>, ConnectionEr
         "processes",
         "exec",
         "attach",
+        "listen",
     ];
     let fault = if known.contains(&envelope.call.as_str()) {
         Fault::from_error(Symbol::InvalidArgument, &refused)
@@ -190,7 +208,7 @@ async fn answer(id: u64, call: Call, services: Services) -> Reply {
             .await
             .map(|fds| (Answer::Attach, fds)),
         // Answered by the connection itself.
-        Call::Status | Call::Watch => Ok((
+        Call::Status | Call::Watch | Call::Listen { .. } => Ok((
             Answer::Status(Box::new(services.status.borrow().clone())),
             Vec::new(),
         )),
@@ -205,6 +223,22 @@ async fn answer(id: u64, call: Call, services: Services) -> Reply {
             fds,
         ),
         Err(fault) => (OwnerFrame::Fault { id, fault }, Vec::new()),
+    }
+}
+
+/// The port whose socket came with a call.
+fn brought(passed: Option<OwnedFd>, guest: u16) -> Result<PortListener, Fault> {
+    let refused = |message| Fault::new(Symbol::InvalidArgument, message);
+    let socket = passed.ok_or_else(|| refused("the socket of the port did not come with it"))?;
+    PortListener::brought(socket, guest)
+        .map_err(|error| Fault::from_error(Symbol::InvalidArgument, &error))
+}
+
+async fn serve_port(port: PortListener, services: PortServices) {
+    let address = port.address;
+    info!("{address} leads to port {} of the guest", port.guest);
+    if let Err(error) = ports::serve(port, services).await {
+        warn!("cannot serve {address}: {error}, ignoring");
     }
 }
 

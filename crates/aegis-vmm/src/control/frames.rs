@@ -1,11 +1,13 @@
 //! Newline-delimited JSON over a unix stream socket, with descriptors beside the
 //! first byte of a frame (SCM_RIGHTS, unix(7)).
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use aegis_core::control::MAX_FRAME;
-use tokio::io::{AsyncReadExt, Interest};
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
@@ -23,11 +25,13 @@ pub enum FrameError {
     TooLong,
 }
 
-/// A connection that carries frames. Descriptors that the peer sends are closed
-/// by the kernel: nothing here takes any.
+/// A connection that carries frames.
 #[derive(Debug)]
 pub struct FrameStream {
     socket: UnixStream,
+    /// The descriptor that came last and was not taken yet; those beyond one at a time
+    /// are closed.
+    passed: Option<OwnedFd>,
     /// Read and not returned yet.
     buffer: Vec<u8>,
     /// So much of the buffer's beginning holds no newline.
@@ -38,6 +42,7 @@ impl FrameStream {
     pub fn new(socket: UnixStream) -> Self {
         Self {
             socket,
+            passed: None,
             buffer: Vec::new(),
             searched: 0,
         }
@@ -62,12 +67,22 @@ impl FrameStream {
             if self.buffer.len() >= MAX_FRAME {
                 return Err(FrameError::TooLong);
             }
-            self.buffer.reserve(CHUNK);
-            let read = self.socket.read_buf(&mut self.buffer).await;
-            if read.map_err(FrameError::Read)? == 0 {
+            let mut chunk = [0; CHUNK];
+            let received = self
+                .socket
+                .async_io(Interest::READABLE, || receive(&self.socket, &mut chunk));
+            let (length, passed) = received.await.map_err(FrameError::Read)?;
+            if length == 0 {
                 return Ok(None);
             }
+            self.buffer.extend_from_slice(&chunk[..length]);
+            self.passed = passed.or(self.passed.take());
         }
+    }
+
+    /// The descriptor that came with a frame, or with one before it.
+    pub fn take_passed(&mut self) -> Option<OwnedFd> {
+        self.passed.take()
     }
 
     /// Writes a frame, its newline included, and its descriptors.
@@ -88,6 +103,27 @@ impl FrameStream {
         }
         Ok(())
     }
+}
+
+/// Reads what is there, and a descriptor beside it.
+fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = cmsg_space!(RawFd);
+    let mut places = [IoSliceMut::new(chunk)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut places, Some(&mut space), flags)?;
+    let mut passed = None;
+    // One that was cut off for want of space or descriptors is missed by who needs it.
+    for message in received.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::ScmRights(fds) = message {
+            for fd in fds {
+                // SAFETY: recvmsg(2) made this descriptor for us just now.
+                #[allow(unsafe_code, reason = "nix gives plain numbers")]
+                let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+                passed = Some(fd);
+            }
+        }
+    }
+    Ok((received.bytes, passed))
 }
 
 /// The socket as vmm-sys-util wants to see it.
@@ -135,6 +171,23 @@ mod tests {
         assert!(matches!(frames.read().await, Err(FrameError::TooLong)));
         drop(frames);
         drop(writer.join().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_descriptor_that_is_passed_can_be_taken_once() {
+        let (mut frames, peer) = pair();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        peer.send_with_fd(&b"take\n"[..], writer.as_raw_fd())
+            .unwrap();
+        drop(writer);
+        assert_eq!(frames.read().await.unwrap().unwrap(), b"take");
+        let mut passed = File::from(frames.take_passed().unwrap());
+        assert!(frames.take_passed().is_none());
+        passed.write_all(b"through").unwrap();
+        drop(passed);
+        let mut through = String::new();
+        File::from(reader).read_to_string(&mut through).unwrap();
+        assert_eq!(through, "through");
     }
 
     #[tokio::test]

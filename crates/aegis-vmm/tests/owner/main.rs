@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod doors;
 mod fake_guest;
 mod hostile;
 mod look;

@@ -119,7 +119,7 @@ impl World {
             listeners.ports.push(aegis_vmm::activation::PortListener {
                 listener,
                 address,
-                guest: Some(guest),
+                guest,
             });
         }
         let (seen_sender, seen) = channel();
