@@ -10,6 +10,7 @@ use aegis_bus::dict::Dict;
 use aegis_bus::instance::ExecOptions;
 use aegis_bus::manager::SpecRequest;
 use aegis_core::control::TerminalSize;
+use aegis_core::idle::Delay;
 use aegis_core::port::PortRequest;
 use aegis_core::spec::{Accel, Workspace};
 use clap::{Args, ValueEnum};
@@ -146,6 +147,28 @@ pub(crate) struct MachineFlags {
     /// Run without the sandbox where the host forbids it
     #[arg(long)]
     pub(crate) insecure: bool,
+}
+
+/// When an instance that nobody needs falls asleep.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct IdleFlags {
+    /// Pause it when nobody has needed it for so long: 60s unless given; or never
+    #[arg(long, value_name = "TIME|never")]
+    pub(crate) idle_pause: Option<Delay>,
+    /// Hibernate it when nobody has needed it for so long: 5m unless given; or never
+    #[arg(long, value_name = "TIME|never")]
+    pub(crate) idle_hibernate: Option<Delay>,
+}
+
+/// Other idle times.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct IdleChanges {
+    /// Pause it when nobody has needed it for so long, or never
+    #[arg(long, value_name = "TIME|never")]
+    pub(crate) idle_pause: Option<Delay>,
+    /// Hibernate it when nobody has needed it for so long, or never
+    #[arg(long, value_name = "TIME|never")]
+    pub(crate) idle_hibernate: Option<Delay>,
 }
 
 /// How our streams are connected to a command in the guest.

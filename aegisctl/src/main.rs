@@ -5,10 +5,12 @@
 //! Data goes to stdout, everything else to stderr. [`session`] is the part that
 //! carries the streams of `run` and `exec`.
 
+// The properties of an instance are more keys than `json!` expands by default.
+#![recursion_limit = "256"]
+
 mod cli;
 mod client;
 mod commands;
-mod duration;
 mod environment;
 mod exit_code;
 mod failure;
@@ -18,6 +20,7 @@ mod generated;
 mod images;
 mod job;
 mod listing;
+mod moment;
 mod session;
 mod systemd;
 mod typed;

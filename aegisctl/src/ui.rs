@@ -21,7 +21,7 @@ pub(crate) use lines::Lines;
 pub(crate) use progress::{Bar, Progress};
 pub(crate) use table::Table;
 pub(crate) use template::{Template, TemplateError};
-pub(crate) use time::{age, local, moment, span_words};
+pub(crate) use time::{age, ahead, local, moment, span_words};
 
 /// The version of every `--json` output. It grows when a field changes its
 /// meaning or goes; fields may be added at any time.
@@ -201,9 +201,8 @@ pub(crate) fn shell_words(words: &[String]) -> String {
 pub(crate) fn tone_of(state: &str) -> Tone {
     match state {
         "running" | "ok" => Tone::Good,
-        "starting" | "stopping" | "restarting" | "paused" | "waiting-for-config" | "warn" => {
-            Tone::Waiting
-        }
+        "starting" | "stopping" | "restarting" | "paused" | "hibernating" | "hibernated"
+        | "waiting-for-config" | "warn" => Tone::Waiting,
         "failed" | "broken" | "fail" => Tone::Bad,
         "disabled" | "exited" | "shadowed" => Tone::Faint,
         _ => Tone::Plain,

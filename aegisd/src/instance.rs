@@ -23,6 +23,7 @@
 //! | `update` | changing the settings of one that exists |
 //! | `difference` | what of a request is other than the instance is |
 //! | `owner_calls` | what goes straight to the owner of its VM |
+//! | `sleep` | leases, hibernation, waking |
 //! | `start` | starting a VM and waiting for its guest |
 //! | `disk` | what the actor finds on the disk and clears from it |
 //! | `files` | the instance's files |
@@ -51,6 +52,7 @@ pub(crate) mod plans;
 pub(crate) mod ports;
 mod reach;
 pub(crate) mod shares;
+mod sleep;
 mod start;
 mod update;
 mod view;
@@ -59,7 +61,7 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aegis_bus::instance::UpdateRequest;
 use aegis_bus::manager::SpecRequest;
@@ -193,6 +195,19 @@ pub enum Operation {
     Restart {
         grace_secs: Option<u32>,
     },
+    /// Let the VM run on, from wherever it is; one that is disabled stays so.
+    Wake,
+    /// Write the machine to the disk and end its processes.
+    Hibernate,
+    /// Keep it awake for a time.
+    KeepAwake {
+        reason: String,
+        time: Duration,
+    },
+    /// End a lease before its time, or all of them.
+    LetSleep {
+        reason: Option<String>,
+    },
     /// Change settings, all or none.
     Update(Box<UpdateRequest>),
     Enable,
@@ -217,6 +232,9 @@ impl Operation {
             Self::Start => Kind::Start,
             Self::Stop { .. } => Kind::Stop,
             Self::Restart { .. } => Kind::Restart,
+            Self::Wake | Self::KeepAwake { .. } => Kind::Wake,
+            Self::Hibernate => Kind::Hibernate,
+            Self::LetSleep { .. } => Kind::LetSleep,
             Self::Update(_) => Kind::Update,
             Self::Prune { .. } => Kind::Prune,
             Self::Enable => Kind::Enable,

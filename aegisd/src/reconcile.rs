@@ -52,8 +52,8 @@ pub enum Action {
 }
 
 /// What to do about one instance, in this run of the service manager (its start, in
-/// microseconds since 1970).
-pub fn plan(record: &Record, units: &[UnitState], manager_run: u64) -> Vec<Action> {
+/// microseconds since 1970), now (likewise).
+pub fn plan(record: &Record, units: &[UnitState], manager_run: u64, now: u64) -> Vec<Action> {
     let group = UnitId::group(&record.handle);
     match record.intent {
         Intent::Deleting | Intent::Purging => vec![Action::Delete],
@@ -68,7 +68,7 @@ pub fn plan(record: &Record, units: &[UnitState], manager_run: u64) -> Vec<Actio
         },
         Intent::Enabled => {
             let mut actions = complete(record, units);
-            if is_due(record, manager_run) && !vm_runs(record, units) {
+            if is_due(record, manager_run, now) && !vm_runs(record, units) {
                 actions.push(Action::Start);
             }
             actions
@@ -76,11 +76,13 @@ pub fn plan(record: &Record, units: &[UnitState], manager_run: u64) -> Vec<Actio
     }
 }
 
-/// Whether the VM is to be started because the service manager was.
-fn is_due(record: &Record, manager_run: u64) -> bool {
+/// Whether the VM is to be started because the service manager was: its restart policy
+/// says so, or a lease that began before.
+fn is_due(record: &Record, manager_run: u64, now: u64) -> bool {
     let is_new_run = record.made_in != Some(manager_run);
     let stopped = record.stopped_at.is_some();
-    is_new_run && record.spec.restart.starts_with_manager(stopped)
+    let is_leased = record.leases.iter().any(|lease| !lease.is_over(now));
+    is_new_run && (is_leased || record.spec.restart.starts_with_manager(stopped))
 }
 
 /// The ports that are to be closed, then those that are to be opened, which may need a
@@ -307,30 +309,30 @@ mod tests {
         let record = record(Intent::Enabled);
         let launch = Action::Launch("gateway".into());
         assert_eq!(
-            plan(&record, &[], 1),
+            plan(&record, &[], 1, 0),
             [Action::Open, Action::Listen, launch.clone()]
         );
         let sockets = [socket(Active::Active), api(Active::Active)];
-        assert_eq!(plan(&record, &sockets, 1), [launch]);
+        assert_eq!(plan(&record, &sockets, 1, 0), [launch]);
         let lost = [
             socket(Active::Active),
             api(Active::Failed),
             gateway(Active::Active),
         ];
-        assert_eq!(plan(&record, &lost, 1), [Action::Listen]);
+        assert_eq!(plan(&record, &lost, 1, 0), [Action::Listen]);
         let whole = [
             socket(Active::Active),
             api(Active::Active),
             gateway(Active::Active),
         ];
-        assert_eq!(plan(&record, &whole, 1), []);
+        assert_eq!(plan(&record, &whole, 1, 0), []);
         let asleep = [
             socket(Active::Active),
             api(Active::Active),
             gateway(Active::Activating),
             vm(Active::Inactive),
         ];
-        assert_eq!(plan(&record, &asleep, 1), []);
+        assert_eq!(plan(&record, &asleep, 1, 0), []);
     }
 
     #[test]
@@ -341,14 +343,14 @@ mod tests {
             api(Active::Active),
             gateway(Active::Active),
         ];
-        assert_eq!(plan(&record, &failed, 1), [Action::Open]);
+        assert_eq!(plan(&record, &failed, 1, 0), [Action::Open]);
         let running = [
             socket(Active::Failed),
             api(Active::Active),
             gateway(Active::Active),
             vm(Active::Active),
         ];
-        assert_eq!(plan(&record, &running, 1), []);
+        assert_eq!(plan(&record, &running, 1, 0), []);
     }
 
     #[test]
@@ -366,22 +368,22 @@ mod tests {
         };
         let units = whole([port(kept, Active::Active), port(old, Active::Active)]);
         let changes = [Action::Unexpose(old), Action::Expose(new)];
-        assert_eq!(plan(&record, &units, 1), changes);
+        assert_eq!(plan(&record, &units, 1, 0), changes);
         let units = whole([port(kept, Active::Active), port(new, Active::Active)]);
-        assert_eq!(plan(&record, &units, 1), []);
+        assert_eq!(plan(&record, &units, 1, 0), []);
         let units = whole([port(kept, Active::Failed), port(new, Active::Active)]);
-        assert_eq!(plan(&record, &units, 1), [Action::Expose(kept)]);
+        assert_eq!(plan(&record, &units, 1, 0), [Action::Expose(kept)]);
         let name = UnitId::port_socket(&handle(), kept).name();
         record.stopped_by_hand.insert(name, 5);
-        assert_eq!(plan(&record, &units, 1), []);
+        assert_eq!(plan(&record, &units, 1, 0), []);
         let mut door = unit_state(UnitId::port_door(&handle(), old), Active::Failed);
         let units = |door| whole([door, port(new, Active::Active)]);
         assert_eq!(
-            plan(&record, &units(door.clone()), 1),
+            plan(&record, &units(door.clone()), 1, 0),
             [Action::Unexpose(old)]
         );
         door.active = Active::Inactive;
-        assert_eq!(plan(&record, &units(door), 1), [], "loaded and no more");
+        assert_eq!(plan(&record, &units(door), 1, 0), [], "loaded and no more");
     }
 
     #[test]
@@ -395,7 +397,8 @@ mod tests {
                     api(Active::Active),
                     gateway(Active::Failed)
                 ],
-                1
+                1,
+                0
             ),
             []
         );
@@ -406,7 +409,7 @@ mod tests {
         let mut record = record(Intent::Enabled);
         let stopped = wanted(&record).into_iter().map(|unit| (unit.name(), 5));
         record.stopped_by_hand = stopped.collect();
-        assert_eq!(plan(&record, &[], 1), []);
+        assert_eq!(plan(&record, &[], 1, 0), []);
     }
 
     #[test]
@@ -419,7 +422,7 @@ mod tests {
             gateway(Active::Active),
             unit_state(stray.clone(), Active::Active),
         ];
-        assert_eq!(plan(&record, &units, 1), [Action::Stop(stray)]);
+        assert_eq!(plan(&record, &units, 1, 0), [Action::Stop(stray)]);
     }
 
     #[test]
@@ -437,21 +440,21 @@ mod tests {
         running.limits = plans::limits(&record.spec);
         record.spec.memory_mib /= 2;
         assert_eq!(
-            plan(&record, &whole(running.clone()), 1),
+            plan(&record, &whole(running.clone()), 1, 0),
             [],
             "set by hand, perhaps"
         );
         record.limits_due = true;
         assert_eq!(
-            plan(&record, &whole(running.clone()), 1),
+            plan(&record, &whole(running.clone()), 1, 0),
             [],
             "not under the guest"
         );
         let mut asleep = running.clone();
         asleep.active = Active::Inactive;
-        assert_eq!(plan(&record, &whole(asleep), 1), [Action::Limit]);
+        assert_eq!(plan(&record, &whole(asleep), 1, 0), [Action::Limit]);
         record.spec.limits.cpu_quota = Some(10);
-        assert_eq!(plan(&record, &whole(running), 1), [Action::Limit]);
+        assert_eq!(plan(&record, &whole(running), 1, 0), [Action::Limit]);
     }
 
     #[test]
@@ -466,38 +469,44 @@ mod tests {
                 vm(vm_is),
             ]
         };
-        assert_eq!(plan(&record, &whole(Active::Active), 1), []);
-        assert_eq!(plan(&record, &whole(Active::Inactive), 1), [Action::Remake]);
+        assert_eq!(plan(&record, &whole(Active::Active), 1, 0), []);
+        assert_eq!(
+            plan(&record, &whole(Active::Inactive), 1, 0),
+            [Action::Remake]
+        );
     }
 
     #[test]
     fn a_disabled_instance_has_no_units() {
         let record = record(Intent::Disabled);
-        assert_eq!(plan(&record, &[], 1), []);
+        assert_eq!(plan(&record, &[], 1, 0), []);
         let stop = Action::Stop(UnitId::group(&handle()));
-        assert_eq!(plan(&record, &[vm(Active::Active)], 1), [stop]);
+        assert_eq!(plan(&record, &[vm(Active::Active)], 1, 0), [stop]);
     }
 
     #[test]
     fn half_made_things_are_finished_or_undone() {
         assert_eq!(
-            plan(&record(Intent::Creating), &[], 1),
+            plan(&record(Intent::Creating), &[], 1, 0),
             [Action::FinishCreation]
         );
-        assert_eq!(plan(&record(Intent::Purging), &[], 1), [Action::Delete]);
+        assert_eq!(plan(&record(Intent::Purging), &[], 1, 0), [Action::Delete]);
         let mut ephemeral = record(Intent::Creating);
         ephemeral.spec.ephemeral = true;
-        assert_eq!(plan(&ephemeral, &[vm(Active::Active)], 1), [Action::Delete]);
+        assert_eq!(
+            plan(&ephemeral, &[vm(Active::Active)], 1, 0),
+            [Action::Delete]
+        );
     }
 
     #[test]
     fn an_ephemeral_instance_ends_with_its_vm() {
         let mut record = record(Intent::Enabled);
         record.spec.ephemeral = true;
-        assert_eq!(plan(&record, &[vm(Active::Active)], 1), []);
-        assert_eq!(plan(&record, &[vm(Active::Deactivating)], 1), []);
+        assert_eq!(plan(&record, &[vm(Active::Active)], 1, 0), []);
+        assert_eq!(plan(&record, &[vm(Active::Deactivating)], 1, 0), []);
         for units in [vec![], vec![vm(Active::Inactive)], vec![vm(Active::Failed)]] {
-            assert_eq!(plan(&record, &units, 1), [Action::Delete]);
+            assert_eq!(plan(&record, &units, 1, 0), [Action::Delete]);
         }
     }
 
@@ -520,9 +529,9 @@ mod tests {
             record.spec.restart = policy;
             record.stopped_at = stopped_at;
             let wanted: &[Action] = if start { &[Action::Start] } else { &[] };
-            assert_eq!(plan(&record, &whole, 2), wanted, "{policy}");
+            assert_eq!(plan(&record, &whole, 2, 0), wanted, "{policy}");
             assert_eq!(
-                plan(&record, &whole, 1),
+                plan(&record, &whole, 1, 0),
                 [],
                 "{policy}: not made in this run"
             );
@@ -534,7 +543,7 @@ mod tests {
             vm(Active::Active),
         ];
         record.spec.restart = RestartPolicy::Always;
-        assert_eq!(plan(&record, &running, 2), []);
+        assert_eq!(plan(&record, &running, 2, 0), []);
     }
 
     #[test]

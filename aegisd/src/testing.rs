@@ -67,6 +67,9 @@ pub(crate) fn vm_status(state: VmState) -> VmStatus {
         connections: 0,
         revision: 0,
         awake_because: Vec::new(),
+        sleeps: None,
+        cannot_hibernate: None,
+        not_restored: None,
         rests_until: None,
     }
 }

@@ -136,11 +136,17 @@ _aegisctl() {
             aegisctl__subcmd__instance,expose)
                 cmd="aegisctl__subcmd__instance__subcmd__expose"
                 ;;
+            aegisctl__subcmd__instance,hibernate)
+                cmd="aegisctl__subcmd__instance__subcmd__hibernate"
+                ;;
             aegisctl__subcmd__instance,info)
                 cmd="aegisctl__subcmd__instance__subcmd__info"
                 ;;
             aegisctl__subcmd__instance,inspect)
                 cmd="aegisctl__subcmd__instance__subcmd__inspect"
+                ;;
+            aegisctl__subcmd__instance,keep-awake)
+                cmd="aegisctl__subcmd__instance__subcmd__keep__subcmd__awake"
                 ;;
             aegisctl__subcmd__instance,kill)
                 cmd="aegisctl__subcmd__instance__subcmd__kill"
@@ -186,6 +192,9 @@ _aegisctl() {
                 ;;
             aegisctl__subcmd__instance,wait)
                 cmd="aegisctl__subcmd__instance__subcmd__wait"
+                ;;
+            aegisctl__subcmd__instance,wake)
+                cmd="aegisctl__subcmd__instance__subcmd__wake"
                 ;;
             aegisctl__subcmd__kit,info)
                 cmd="aegisctl__subcmd__kit__subcmd__info"
@@ -541,7 +550,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance)
-            opts="-q -h --system --json --quiet --help start stop restart update expose unexpose pause resume disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
+            opts="-q -h --system --json --quiet --help start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -732,6 +741,20 @@ _aegisctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegisctl__subcmd__instance__subcmd__hibernate)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegisctl__subcmd__instance__subcmd__info)
             opts="-q -h --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -754,6 +777,28 @@ _aegisctl() {
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__keep__subcmd__awake)
+            opts="-q -h --for --reason --end --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reason)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -919,7 +964,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__start)
-            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --replace --memory --cpus --accel --workspace --volume --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --workspace --volume --expose --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -962,6 +1007,14 @@ _aegisctl() {
                     return 0
                     ;;
                 --restart)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --idle-pause)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --idle-hibernate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1133,7 +1186,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__update)
-            opts="-w -u -v -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --expose --expose-remove --volume --volume-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --json --quiet --help"
+            opts="-w -u -v -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --idle-pause --idle-hibernate --expose --expose-remove --volume --volume-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1176,6 +1229,14 @@ _aegisctl() {
                     return 0
                     ;;
                 --restart)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --idle-pause)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --idle-hibernate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1257,6 +1318,20 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__instance__subcmd__wake)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

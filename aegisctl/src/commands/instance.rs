@@ -13,8 +13,10 @@ mod delete;
 mod disable;
 mod enable;
 mod expose;
+mod hibernate;
 mod info;
 mod inspect;
+mod keep_awake;
 mod list;
 mod pause;
 mod prune;
@@ -24,6 +26,7 @@ mod start;
 mod stop;
 mod unexpose;
 mod update;
+mod wake;
 
 /// Make, change and show instances
 #[derive(Debug, Subcommand)]
@@ -37,6 +40,9 @@ pub(crate) enum Command {
     Unexpose(unexpose::Args),
     Pause(pause::Args),
     Resume(resume::Args),
+    Hibernate(hibernate::Args),
+    Wake(wake::Args),
+    KeepAwake(keep_awake::Args),
     Disable(disable::Args),
     Enable(enable::Args),
     Delete(delete::Args),
@@ -70,6 +76,9 @@ impl Command {
             Self::Inspect(args) => inspect::execute(context, args).await,
             Self::Pause(args) => pause::execute(context, args).await,
             Self::Resume(args) => resume::execute(context, args).await,
+            Self::Hibernate(args) => hibernate::execute(context, args).await,
+            Self::Wake(args) => wake::execute(context, args).await,
+            Self::KeepAwake(args) => keep_awake::execute(context, args).await,
             Self::Disable(args) => disable::execute(context, args).await,
             Self::Enable(args) => enable::execute(context, args).await,
             Self::Delete(args) => delete::execute(context, args).await,
@@ -156,6 +165,16 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
         "workspace": view.workspace,
         "volumes": view.volumes,
         "ports": view.ports,
+        "idle_pause": view.idle_pause,
+        "idle_hibernate": view.idle_hibernate,
+        "awake_because": view.awake_because,
+        "sleeps": view.sleeps.as_ref().map(|sleeps| json!({
+            "to": sleeps.to,
+            "at_us": sleeps.at_us,
+        })),
+        "leases": view.leases,
+        "cannot_hibernate": view.cannot_hibernate,
+        "not_restored": view.not_restored,
         "labels": view.labels,
         "limits": {
             "memory_max_mib": view.limits.memory_max_mib,

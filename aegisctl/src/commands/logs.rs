@@ -25,9 +25,9 @@ use futures_util::StreamExt;
 
 use crate::cli::Context;
 use crate::client::Client;
-use crate::duration::Moment;
 use crate::exit_code;
 use crate::failure::Failure;
+use crate::moment::Moment;
 use crate::session::Signals;
 
 use entry::Entry;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aegis_bus::instance::{InstanceView, Usage, filter};
+use aegis_core::duration::Span;
 use aegis_core::fault::Symbol;
 use aegis_core::units::{self, UnitKind};
 use serde_json::{Value, json};
@@ -14,7 +15,6 @@ use tokio::time::sleep;
 
 use crate::cli::Context;
 use crate::client::Client;
-use crate::duration::Span;
 use crate::exit_code;
 use crate::failure::Failure;
 use crate::listing::{FilterFlags, FormatFlags, Listing};

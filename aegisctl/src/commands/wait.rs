@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aegis_bus::instance::{DaemonState, InstanceProxy, InstanceView, LastExit};
 use aegis_bus::names;
+use aegis_core::duration::Span;
 use aegis_core::fault::Symbol;
 use clap::ValueEnum;
 use futures_util::StreamExt;
@@ -13,7 +14,6 @@ use zbus::{MatchRule, MessageStream};
 
 use crate::cli::Context;
 use crate::client::Client;
-use crate::duration::Span;
 use crate::exit_code;
 use crate::failure::Failure;
 use crate::job;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aegis_core::duration::Span;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -51,6 +52,16 @@ pub(crate) fn age(unix_us: u64) -> String {
         .unwrap_or_default()
         .saturating_sub(Duration::from_micros(unix_us));
     format!("{} ago", span(elapsed))
+}
+
+/// How far ahead a moment, given in microseconds since 1970, is.
+pub(crate) fn ahead(unix_us: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let left = Duration::from_micros(unix_us).checked_sub(now.unwrap_or_default());
+    match left {
+        Some(left) => format!("in {}", Span(Duration::from_secs(left.as_secs()))),
+        None => "now".to_owned(),
+    }
 }
 
 fn span(elapsed: Duration) -> String {

@@ -205,6 +205,57 @@ fn pause_resume_and_delete_say_what_they_did() {
 }
 
 #[test]
+fn sleeping_and_waking_say_what_they_did() {
+    let bench = Bench::new();
+    for (args, said) in [
+        (
+            "instance hibernate web",
+            "Instance web hibernated; its next use wakes it\n",
+        ),
+        (
+            "instance hibernate web",
+            "Instance web is hibernated already\n",
+        ),
+        ("instance wake web", "Instance web woken\n"),
+        ("instance wake web", "Instance web runs already\n"),
+        (
+            "instance keep-awake web --for 90m --reason backup",
+            "Instance web is kept awake for 1h30m\n",
+        ),
+        (
+            "instance keep-awake web --end --reason backup",
+            "Instance web may sleep again\n",
+        ),
+        (
+            "instance keep-awake web --end --reason other",
+            "Instance web is not kept awake for \"other\"\n",
+        ),
+    ] {
+        let args: Vec<&str> = args.split(' ').collect();
+        bench.run(&args).expect(0, said, "");
+    }
+    let calls = bench.fake.calls();
+    assert!(
+        calls.contains(&"keep-awake web backup 5400".to_owned()),
+        "{calls:?}"
+    );
+    for (args, problem) in [
+        ("instance keep-awake web", "--for <TIME>"),
+        ("instance keep-awake web --for soon", "not a duration"),
+        ("instance start --idle-pause 0s", "is no idle time"),
+        (
+            "instance update web --idle-hibernate 5",
+            "Instance web updated",
+        ),
+    ] {
+        let args: Vec<&str> = args.split(' ').collect();
+        let ran = bench.run(&args);
+        let text = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(text.contains(problem), "{text}");
+    }
+}
+
+#[test]
 fn version_starts_nothing() {
     let own = env!("CARGO_PKG_VERSION");
     Bench::without_aegisd().run(&["version"]).expect(

@@ -37,7 +37,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 39] = [
+const DOCUMENTS: [(&str, &str); 42] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -51,6 +51,9 @@ const DOCUMENTS: [(&str, &str); 39] = [
     ("instance restart new", "outcome.json"),
     ("instance pause new", "outcome.json"),
     ("instance resume new", "outcome.json"),
+    ("instance hibernate new", "outcome.json"),
+    ("instance wake new", "outcome.json"),
+    ("instance keep-awake new --for 10m", "outcome.json"),
     ("instance stop new", "outcome.json"),
     ("instance disable new", "outcome.json"),
     ("instance prune --dry-run", "instance-prune.json"),

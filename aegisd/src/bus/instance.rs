@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::instance::{
     AttachOptions, DaemonEntry, DeleteOptions, ExecOptions, GuestProcess, InstanceView, LastExit,
-    StopOptions, UnitUsage, UpdateRequest, Usage, limits_to_dict,
+    LetSleepOptions, NextSleep, StopOptions, UnitUsage, UpdateRequest, Usage, limits_to_dict,
 };
 use aegis_bus::manager::SpecRequest;
 use aegis_bus::names::job_path;
@@ -135,6 +136,36 @@ impl InstanceObject {
         let outcome = self.instance()?.resume().await;
         self.engine.board().settled().await;
         outcome.map(word).map_err(failed)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn hibernate(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        none(options)?;
+        self.ask(Operation::Hibernate).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn wake(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        none(options)?;
+        self.ask(Operation::Wake).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn keep_awake(
+        &self,
+        reason: String,
+        seconds: u64,
+        options: Dict,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        none(options)?;
+        let time = Duration::from_secs(seconds);
+        self.ask(Operation::KeepAwake { reason, time }).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn let_sleep(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        let LetSleepOptions { reason } = LetSleepOptions::from_dict(options).map_err(refused)?;
+        self.ask(Operation::LetSleep { reason }).await
     }
 
     #[zbus(out_args("stdin", "stdout", "stderr", "control"))]
@@ -275,6 +306,46 @@ impl InstanceObject {
     #[zbus(property)]
     fn ports(&self) -> Vec<String> {
         self.looks.get().ports.clone()
+    }
+
+    #[zbus(property)]
+    fn idle_pause(&self) -> String {
+        self.looks.get().idle_pause.clone()
+    }
+
+    #[zbus(property)]
+    fn idle_hibernate(&self) -> String {
+        self.looks.get().idle_hibernate.clone()
+    }
+
+    #[zbus(property)]
+    fn awake_because(&self) -> Vec<String> {
+        self.looks.get().awake_because.clone()
+    }
+
+    #[zbus(property)]
+    fn sleeps(&self) -> Dict {
+        let looks = self.looks.get();
+        looks
+            .sleeps
+            .as_ref()
+            .map(NextSleep::to_dict)
+            .unwrap_or_default()
+    }
+
+    #[zbus(property)]
+    fn leases(&self) -> BTreeMap<String, u64> {
+        self.looks.get().leases.clone()
+    }
+
+    #[zbus(property)]
+    fn cannot_hibernate(&self) -> String {
+        self.looks.get().cannot_hibernate.clone()
+    }
+
+    #[zbus(property)]
+    fn not_restored(&self) -> String {
+        self.looks.get().not_restored.clone()
     }
 
     #[zbus(property)]

@@ -125,6 +125,8 @@ pub(super) struct Actor {
     /// Everything was stopped on request and rests until the next one.
     resting: bool,
     last_exit: Option<CommandExit>,
+    /// Its machine is on the disk, as of the last look without a VM.
+    saved: bool,
     /// The daemons' config files, and what of them is applied.
     configs: Configs,
     /// How daemons are to be given a changed config.
@@ -168,6 +170,7 @@ impl Actor {
             hold: None,
             resting: false,
             last_exit: None,
+            saved: false,
             configs: Configs::default(),
             changed_configs: BTreeMap::new(),
             configuring: BTreeMap::new(),
@@ -280,6 +283,7 @@ impl Actor {
             &self.work.record.borrow(),
             &self.units,
             self.work.shared.facts.started_at,
+            now_us(),
         );
         if self.resting {
             actions.retain(|action| *action == Action::Delete);
@@ -460,6 +464,7 @@ impl Actor {
             if self.watching.take().is_some() || self.last_exit.is_none() {
                 self.last_exit = read_exit(&self.work).await;
             }
+            self.saved = self.work.is_saved().await;
             self.status
                 .send_if_modified(|status| status.take().is_some());
             return;
@@ -571,6 +576,7 @@ impl Actor {
             notes: &self.notes,
             reads: &self.reads,
             last_exit: self.last_exit.as_ref(),
+            saved: self.saved,
             trouble: self.trouble.as_ref().map(|trouble| &trouble.fault),
             now: now_us(),
         });

@@ -6,6 +6,11 @@ pub(super) enum Kind {
     Create,
     Start,
     Restart,
+    /// A start of one that is enabled.
+    Wake,
+    Hibernate,
+    /// Let it sleep before a lease has ended.
+    LetSleep,
     Update,
     Prune,
     Stop,
@@ -38,6 +43,9 @@ impl Kind {
             Self::Create => "create",
             Self::Start => "start",
             Self::Restart => "restart",
+            Self::Wake => "wake",
+            Self::Hibernate => "hibernate",
+            Self::LetSleep => "let sleep",
             Self::Update => "update",
             Self::Prune => "prune",
             Self::Stop | Self::Rest => "stop",
@@ -53,28 +61,13 @@ impl Kind {
 /// Only what waits for a guest may be overtaken, and only by what ends the VM:
 /// everything else ends soon by itself.
 pub(super) fn admit(under_way: Option<Kind>, asked: Kind) -> Admission {
-    use Kind::{
-        Configure, Correct, Create, Delete, Disable, Enable, Prune, Rest, Restart, Start, Stop,
-        Update,
-    };
+    use Kind::{Create, Delete, Disable, Rest, Restart, Start, Stop, Wake};
     match (under_way, asked) {
         (None, _) => Admission::Begin,
-        (Some(Start | Restart), Stop | Disable | Delete | Rest) => Admission::Overtake,
+        (Some(Start | Restart | Wake), Stop | Disable | Delete | Rest) => Admission::Overtake,
         // Half of an instance can be deleted but not stopped or disabled.
         (Some(Create), Delete) => Admission::Overtake,
-        (
-            Some(Start | Restart),
-            Create | Start | Restart | Update | Prune | Enable | Correct | Configure,
-        ) => Admission::Wait,
-        (
-            Some(Create),
-            Create | Start | Restart | Update | Prune | Stop | Enable | Disable | Rest | Correct
-            | Configure,
-        ) => Admission::Wait,
-        (
-            Some(Stop | Update | Prune | Enable | Disable | Delete | Rest | Correct | Configure),
-            _,
-        ) => Admission::Wait,
+        (Some(_), _) => Admission::Wait,
     }
 }
 

@@ -75,6 +75,12 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     found.compare("read-only", yes_no(have.read_only), read_only);
     let expose = (!asked.ports.is_empty()).then(|| sorted(&ports(have, asked)));
     found.compare("expose", sorted(&have.ports), expose);
+    for (name, have, asked) in [
+        ("idle-pause", have.idle.pause, asked.idle_pause),
+        ("idle-hibernate", have.idle.hibernate, asked.idle_hibernate),
+    ] {
+        found.compare(name, have.to_string(), asked.map(|delay| delay.to_string()));
+    }
     for (name, value) in &asked.labels {
         let before = have.labels.get(name).cloned().unwrap_or_default();
         found.compare(&format!("label {name}"), before, Some(value.clone()));

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use aegis_core::fault::{Fault, Symbol, chain};
 use aegis_core::handle::Handle;
+use aegis_core::idle::LeaseError;
 use aegis_core::port::PortSelector;
 
 use crate::images::ImageError;
@@ -73,6 +74,8 @@ pub enum InstanceError {
     NothingToAttach(Handle),
     #[error("the command of the instance '{0}' runs without a terminal")]
     NoTerminal(Handle),
+    #[error("the instance cannot be kept awake")]
+    Lease(#[source] LeaseError),
     #[error("the operation was cancelled")]
     Cancelled,
     #[error("a {0} overtook the operation")]
@@ -209,6 +212,7 @@ impl InstanceError {
             Self::Exec(_)
             | Self::Settings(_)
             | Self::NoChange
+            | Self::Lease(_)
             | Self::Signal(_)
             | Self::EmptyExec
             | Self::EphemeralStart => fault(Symbol::InvalidArgument),

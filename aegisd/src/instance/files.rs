@@ -133,6 +133,16 @@ pub(super) fn remove_unfinished(host: &Host, record: &Record) -> Result<(), Inst
     Ok(())
 }
 
+/// Removes the machine of a VM that was hibernated; whether there was one.
+pub(super) fn remove_snapshot(host: &Host, handle: &Handle) -> Result<bool, InstanceError> {
+    let snapshot = host.layout.instance(handle).snapshot();
+    if snapshot.symlink_metadata().is_err() {
+        return Ok(false);
+    }
+    effects::remove_file(&snapshot).map_err(failed("remove", &snapshot))?;
+    Ok(true)
+}
+
 /// Where a file is written before it takes its place.
 fn unfinished(path: &Path) -> PathBuf {
     path.with_extension("new")
@@ -327,6 +337,8 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         workdir: spec.workdir.clone().or(image.workdir),
         user: spec.user.clone().or(image.user),
         ports: spec.ports.clone(),
+        idle: spec.idle,
+        leases: record.leases.clone(),
         ephemeral: spec.ephemeral,
         insecure: spec.insecure,
         dir: names.plain(files.dir()),

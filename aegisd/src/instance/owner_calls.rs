@@ -10,6 +10,7 @@ use aegis_core::control::{
 };
 use aegis_core::secret::SecretEnv;
 use aegis_core::spec;
+use aegis_core::state::InstanceState;
 use rustix::fd::OwnedFd;
 
 use super::admission::Kind;
@@ -34,6 +35,7 @@ impl Instance {
     /// # Errors
     /// There is no VM, or its owner refuses.
     pub async fn pause(&self) -> Result<Outcome, InstanceError> {
+        self.status()?;
         self.change_state(Call::Pause).await
     }
 
@@ -42,6 +44,7 @@ impl Instance {
     /// # Errors
     /// There is no VM, or its owner refuses.
     pub async fn resume(&self) -> Result<Outcome, InstanceError> {
+        self.check_awakes()?;
         self.change_state(Call::Resume).await
     }
 
@@ -53,11 +56,19 @@ impl Instance {
         if !(1..=LAST_SIGNAL).contains(&signal) {
             return Err(InstanceError::Signal(signal));
         }
-        let command = self.status().map(|status| status.command)?;
-        if !matches!(command, CommandState::Running { .. }) {
-            return Err(InstanceError::NoCommand(self.handle.clone()));
+        let command = self
+            .status
+            .borrow()
+            .as_ref()
+            .map(|status| status.command.clone());
+        match command {
+            Some(CommandState::Running { .. }) => {}
+            None => self.check_awakes()?,
+            Some(_) => return Err(InstanceError::NoCommand(self.handle.clone())),
         }
-        self.ask_owner(Call::Kill { signal }).await.map(drop)
+        change(&self.control_socket(), Call::Kill { signal })
+            .await
+            .map(drop)
     }
 
     /// The processes in the guest.
@@ -65,11 +76,27 @@ impl Instance {
     /// # Errors
     /// There is no VM, or its owner refuses.
     pub async fn processes(&self) -> Result<Vec<Process>, InstanceError> {
-        self.status()?;
+        self.check_awakes()?;
         match vm::call(&self.control_socket(), Call::Processes).await? {
             (Answer::Processes(processes), _) => Ok(processes),
             _ => Err(VmError::Misfit.into()),
         }
+    }
+
+    /// Checks that there is a VM, or a machine that a call lets run on.
+    fn check_awakes(&self) -> Result<(), InstanceError> {
+        match self.is_hibernated() {
+            true => Ok(()),
+            false => self.status().map(drop),
+        }
+    }
+
+    /// Whether its machine is on the disk, and its use lets it run on.
+    fn is_hibernated(&self) -> bool {
+        let shown = self.shared.board.follow();
+        let shown = shown.borrow();
+        let view = shown.instances.get(&self.handle);
+        view.is_some_and(|view| view.state == InstanceState::Hibernated.as_str())
     }
 
     /// What the VM's owner says; asking it would wake a VM that sleeps.
@@ -82,7 +109,7 @@ impl Instance {
     /// looks next, and the owner's status comes by another connection.
     async fn change_state(&self, call: Call) -> Result<Outcome, InstanceError> {
         let asked_at = now_us();
-        let outcome = self.ask_owner(call).await?;
+        let outcome = change(&self.control_socket(), call).await?;
         if outcome == Outcome::Changed {
             let mut shown = self.shared.board.follow();
             let entered = |shown: &Shown| {
@@ -93,11 +120,6 @@ impl Instance {
             drop(tokio::time::timeout(SHOWN_WITHIN, shown.wait_for(entered)).await);
         }
         Ok(outcome)
-    }
-
-    async fn ask_owner(&self, call: Call) -> Result<Outcome, InstanceError> {
-        self.status()?;
-        change(&self.control_socket(), call).await
     }
 
     /// The command that these words are of the instance's image.
@@ -181,7 +203,7 @@ impl Instance {
     /// Waits until a VM that is being made or started has an owner to talk to:
     /// connecting earlier would start another, or find no socket.
     async fn wait_for_owner(&self) -> Result<(), InstanceError> {
-        if self.until_made().await {
+        if self.until_made().await || self.is_hibernated() {
             return Ok(());
         }
         // After a start of aegisd the owner may not have answered yet.

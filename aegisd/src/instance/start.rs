@@ -33,6 +33,11 @@ impl Work {
                 report.says("waiting for the last VM to end");
                 self.stop_unit(&self.vm()).await?;
             }
+            // It gives its hibernation up for us.
+            Some(VmState::Saving) => {
+                report.says("waking the VM");
+                return change(&self.control_socket(), Call::Resume).await;
+            }
             Some(VmState::Starting) | None => {}
         }
         // Told here, where somebody waits for the reason; the unit itself is told
@@ -55,7 +60,8 @@ impl Work {
         let mut status = self.status.clone();
         let is_other = |current: &Option<VmStatus>| match (current, stale) {
             (Some(current), Some(stale)) => {
-                let up = matches!(current.state, VmState::Running | VmState::Paused);
+                let up = [VmState::Running, VmState::Paused, VmState::Saving];
+                let up = up.contains(&current.state);
                 !up || current.since != stale.since
             }
             _ => true,
@@ -81,7 +87,7 @@ impl Work {
             if let Some(current) = current.as_ref().filter(|&current| Some(current) != stale) {
                 report.says(&current.words);
                 match (current.state, &current.fault) {
-                    (VmState::Running | VmState::Paused, _) => {
+                    (VmState::Running | VmState::Paused | VmState::Saving, _) => {
                         return Ok(ended.map_or(Outcome::Changed, |(outcome, _)| outcome));
                     }
                     (VmState::Failed, Some(fault)) => {
@@ -122,7 +128,7 @@ impl Work {
         UnitId::vm(&self.handle)
     }
 
-    fn control_socket(&self) -> std::path::PathBuf {
+    pub(super) fn control_socket(&self) -> std::path::PathBuf {
         self.shared.host.layout.control_socket(&self.handle)
     }
 }

@@ -62,6 +62,8 @@ pub(super) fn apply(before: &Record, mut request: UpdateRequest) -> Result<Recor
     spec.cpus = request.cpus.unwrap_or(spec.cpus);
     spec.restart = request.restart.unwrap_or(spec.restart);
     spec.read_only = request.read_only.unwrap_or(spec.read_only);
+    spec.idle.pause = request.idle_pause.unwrap_or(spec.idle.pause);
+    spec.idle.hibernate = request.idle_hibernate.unwrap_or(spec.idle.hibernate);
     if let Some(mib) = request.disk_mib {
         grow(&mut spec.disk_mib, mib)?;
     }
@@ -105,7 +107,7 @@ pub(super) fn apply(before: &Record, mut request: UpdateRequest) -> Result<Recor
         record.volumes_before = Some(old.volumes.clone());
     }
     // Labels are in the registry alone; everything else has to reach files and unit.
-    record.limits_due |= waits || old.limits != new.limits;
+    record.limits_due |= waits || old.limits != new.limits || old.idle != new.idle;
     Ok(record)
 }
 
@@ -284,10 +286,11 @@ impl Work {
         Ok(Outcome::Changed)
     }
 
-    /// Brings changed settings to the files of the units, and to the VM's unit the
-    /// limits it can have now.
+    /// Brings changed settings to the files of the units, to the owner of a VM that runs
+    /// when it may sleep, and to the VM's unit the limits it can have now.
     pub(super) async fn limit(&self) -> Result<Outcome, InstanceError> {
         self.write_files().await?;
+        self.tell_keep().await?;
         let units = self.shared.supervisor.list(Some(&self.handle)).await?;
         let record = self.record.borrow().clone();
         let vm = self.vm();

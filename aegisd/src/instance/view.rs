@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit};
+use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit, NextSleep};
 use aegis_core::control::{CommandExit, CommandState, KernelKind, VmStatus};
 use aegis_core::daemon::InstanceDaemon;
 use aegis_core::fault::Fault;
+use aegis_core::idle::Sleep;
 use aegis_core::lifecycle::VmState;
 use aegis_core::state::{InstanceState, UnitPhase};
 use aegis_core::units;
 
 use super::config::Configs;
-use super::{plans, update};
+use super::{plans, sleep, update};
 use crate::registry::{Intent, Record};
 use crate::supervisor::UnitId;
 use crate::supervisor::state::{Active, ProcessEnd, RunResult, UnitState};
@@ -26,6 +27,8 @@ pub(super) struct Sources<'a> {
     pub(super) vm: Option<&'a VmStatus>,
     /// How the command last ended, from an earlier VM.
     pub(super) last_exit: Option<&'a CommandExit>,
+    /// Its machine is on the disk.
+    pub(super) saved: bool,
     /// Why it is not as it should be.
     pub(super) trouble: Option<&'a Fault>,
     pub(super) configs: &'a Configs,
@@ -63,7 +66,8 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
     let Sources { record, vm, .. } = sources;
     let spec = &record.spec;
     let unit = find(sources.units, &UnitId::vm(&record.handle));
-    let state = InstanceState::derive(record.is_enabled(), phase(unit), vm.map(|vm| vm.state));
+    let of_vm = vm.map(|vm| vm.state);
+    let state = InstanceState::derive(record.is_enabled(), phase(unit), of_vm, sources.saved);
     let machine = vm.and_then(|vm| vm.machine.as_ref());
     let kit = spec.kit.as_ref();
     let since = vm
@@ -99,6 +103,23 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         workspace: workspace.unwrap_or_default(),
         volumes: spec.volumes.iter().map(ToString::to_string).collect(),
         ports: spec.ports.iter().map(ToString::to_string).collect(),
+        idle_pause: spec.idle.pause.to_string(),
+        idle_hibernate: spec.idle.hibernate.to_string(),
+        awake_because: vm.map(|vm| vm.awake_because.clone()).unwrap_or_default(),
+        sleeps: vm.and_then(|vm| vm.sleeps).map(|(sleep, at_us)| NextSleep {
+            to: match sleep {
+                Sleep::Pause => InstanceState::Paused,
+                Sleep::Hibernate => InstanceState::Hibernated,
+            }
+            .to_string(),
+            at_us,
+        }),
+        leases: sleep::current(record, sources.now)
+            .into_iter()
+            .map(|lease| (lease.reason, lease.until))
+            .collect(),
+        cannot_hibernate: said(vm.and_then(|vm| vm.cannot_hibernate.as_ref())),
+        not_restored: said(vm.and_then(|vm| vm.not_restored.as_ref())),
         labels: spec.labels.clone(),
         limits: plans::limits_in_force(spec),
         pending: vm
@@ -125,6 +146,10 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
             .collect(),
         stopped_by_hand: stopped_by_hand(record),
     }
+}
+
+fn said(fault: Option<&Fault>) -> String {
+    fault.map(ToString::to_string).unwrap_or_default()
 }
 
 /// The units that people know, without the group they are in.
@@ -160,7 +185,10 @@ fn reason(sources: &Sources<'_>, state: InstanceState, unit: Option<&UnitState>)
         (InstanceState::Running, Some(vm)) if !vm.awake_because.is_empty() => {
             format!("awake: {}", vm.awake_because.join(", "))
         }
-        (InstanceState::Starting | InstanceState::Stopping, Some(vm)) => vm.words.clone(),
+        (
+            InstanceState::Starting | InstanceState::Stopping | InstanceState::Hibernating,
+            Some(vm),
+        ) => vm.words.clone(),
         (InstanceState::Stopped, Some(vm)) if vm.state == VmState::Resting => resting(sources, vm),
         (InstanceState::Starting, None) if unit.is_some_and(UnitState::is_restarting) => {
             let killed = unit.filter(|unit| unit.want_of_memory().is_some()).map(end);
@@ -361,6 +389,7 @@ mod tests {
             units,
             vm,
             last_exit: None,
+            saved: false,
             trouble: None,
             configs: &Configs::default(),
             config_folder: Path::new("/kits/web"),

@@ -65,6 +65,12 @@ impl Work {
             Operation::Start => self.start(&report).await.into(),
             Operation::Stop { grace_secs } => self.stop(grace_secs, &report).await.into(),
             Operation::Restart { grace_secs } => self.restart(grace_secs, &report).await.into(),
+            Operation::Wake => self.wake(&report).await.into(),
+            Operation::Hibernate => self.hibernate(&report).await.into(),
+            Operation::KeepAwake { reason, time } => {
+                self.keep_awake(&reason, time, &report).await.into()
+            }
+            Operation::LetSleep { reason } => self.let_sleep(reason.as_deref()).await.into(),
             Operation::Update(request) => self.update(*request, &report).await.into(),
             Operation::Prune { asleep } => self.prune(asleep, &report).await,
             Operation::Enable => self.enable(&report).await.into(),
@@ -218,7 +224,8 @@ impl Work {
         }
         let record = self.record.borrow().clone();
         // Being enabled is no reason to start the VM, nor is a start held up by one.
-        let mut actions = reconcile::plan(&record, &units, self.shared.facts.started_at);
+        let run = self.shared.facts.started_at;
+        let mut actions = reconcile::plan(&record, &units, run, now_us());
         actions.retain(|action| *action != Action::Start);
         let ended = units.iter().filter(|state| deserves_another_start(state));
         actions.extend(ended.filter_map(|state| match &state.unit.kind {
@@ -252,8 +259,16 @@ impl Work {
         report: &Reporter,
     ) -> Result<Outcome, InstanceError> {
         // Written first: a crash after the stop must not let a policy start it again.
-        self.intend(|record| record.stopped_at = Some(now_us()))
-            .await?;
+        self.intend(|record| {
+            record.stopped_at = Some(now_us());
+            // Who stops it wants it asleep.
+            record.leases.clear();
+        })
+        .await?;
+        // Whoever gives it no time wants its end, not an orderly one.
+        if grace_secs != Some(0) {
+            self.thaw(report).await;
+        }
         report.says("stopping the guest");
         let vm = self.vm();
         let killed = AtomicBool::new(false);
@@ -277,7 +292,7 @@ impl Work {
             // To the manager a kill is a failure. Here it was asked for.
             self.shared.supervisor.clear(&vm).await?;
         }
-        Ok(stopped)
+        Ok(stopped.or(self.forget_machine().await?))
     }
 
     /// A VM that is stopped is started: what is asked for is one that is fresh.
@@ -304,7 +319,7 @@ impl Work {
         let unit = units.iter().find(|state| state.unit == vm);
         let vm = self.status.borrow().as_ref().map(|status| status.state);
         let enabled = self.record.borrow().is_enabled();
-        let state = InstanceState::derive(enabled, phase(unit), vm);
+        let state = InstanceState::derive(enabled, phase(unit), vm, self.is_saved().await);
         if state.is_left_over(asleep) {
             return self.delete(false, report).await;
         }
@@ -315,11 +330,16 @@ impl Work {
         self.check_not_deleting()?;
         let was_enabled = self.record.borrow().is_enabled();
         if was_enabled {
-            self.intend(|record| record.intent = Intent::Disabled)
-                .await?;
+            self.thaw(report).await;
+            self.intend(|record| {
+                record.intent = Intent::Disabled;
+                record.leases.clear();
+            })
+            .await?;
         }
         report.says("stopping the VM and the daemons");
         let stopped = self.stop_unit(&UnitId::group(&self.handle)).await?;
+        self.forget_machine().await?;
         Ok(if was_enabled {
             Outcome::Changed
         } else {

@@ -68,6 +68,8 @@ pub fn expand(
     spec.env.extend(request.env);
     spec.secrets = request.secrets;
     spec.restart = request.restart.unwrap_or_default();
+    spec.idle.pause = request.idle_pause.unwrap_or(spec.idle.pause);
+    spec.idle.hibernate = request.idle_hibernate.unwrap_or(spec.idle.hibernate);
     spec.workdir = request.workdir.or(spec.workdir);
     spec.user = request.user.or(spec.user);
     spec.memory_mib = request.memory_mib.unwrap_or(spec.memory_mib);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aegis_core::handle::Handle;
+use aegis_core::idle::Lease;
 use aegis_core::spec::InstanceSpec;
 use aegis_core::volume::Volume;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,8 @@ pub struct Record {
     /// When the user stopped the VM and has not started it since, in microseconds
     /// since 1970.
     pub stopped_at: Option<u64>,
+    /// What it is kept awake for; some may have ended.
+    pub leases: Vec<Lease>,
 }
 
 impl Record {
@@ -91,6 +94,7 @@ impl Record {
             units_due: BTreeSet::new(),
             volumes_before: None,
             stopped_at: None,
+            leases: Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{OpenError, RegistryError};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 7;
+pub const SCHEMA_VERSION: u32 = 8;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -70,6 +70,10 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
     "
     -- aegis-core's Volumes, as a JSON array.
     ALTER TABLE instance ADD COLUMN volumes_before TEXT;
+",
+    "
+    -- aegis-core's Leases, as a JSON array.
+    ALTER TABLE instance ADD COLUMN leases TEXT NOT NULL DEFAULT '[]';
 ",
 ];
 
@@ -153,7 +157,7 @@ impl Store {
             .prepare(
                 "SELECT handle, created_at, intent, spec, stopped_by_hand, made_in,
                         intent_since, revisions, limits_due, stopped_at, creator, units_due,
-                        volumes_before
+                        volumes_before, leases
                  FROM instance ORDER BY folded",
             )
             .map_err(&failed)?;
@@ -223,8 +227,8 @@ fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), Reg
     let statement = format!(
         "{verb} INTO instance (folded, handle, created_at, intent, spec, stopped_by_hand, made_in,
                                intent_since, revisions, limits_due, stopped_at, creator, units_due,
-                               volumes_before)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+                               volumes_before, leases)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
     );
     let values = params![
         record.handle.folded(),
@@ -246,6 +250,7 @@ fn write(connection: &Connection, verb: &str, record: &Record) -> Result<(), Reg
             .map(serde_json::to_string)
             .transpose()
             .map_err(encode)?,
+        serde_json::to_string(&record.leases).map_err(encode)?,
     ];
     let written = connection.execute(&statement, values);
     written.map(drop).map_err(sql("write"))
@@ -277,6 +282,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
     let revisions: String = row.get(7)?;
     let units_due: String = row.get(11)?;
     let volumes_before: Option<String> = row.get(12)?;
+    let leases: String = row.get(13)?;
     let record = Record {
         handle: handle.parse()?,
         created_at: from_sql(row.get(1)?),
@@ -294,6 +300,7 @@ fn read_record(row: &Row<'_>) -> Result<Record, RecordError> {
             .map(|text| serde_json::from_str(&text))
             .transpose()
             .map_err(json("volumes_before"))?,
+        leases: serde_json::from_str(&leases).map_err(json("leases"))?,
     };
     record.spec.validate()?;
     Ok(record)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use aegis_core::control::{
     Answer, Call, CallFrame, CommandState, Outcome, OwnerFrame, Process, VmStatus,
 };
-use aegis_core::fault::Fault;
+use aegis_core::fault::{Fault, Symbol};
 use aegis_core::lifecycle::VmState;
 use aegis_core::vm_spec::VmSpec;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -88,7 +88,12 @@ impl FakeOwner {
             let frame = match call {
                 Call::Status => answer(Answer::Status(Box::new(self.status.borrow().clone()))),
                 Call::Watch => return self.watch(id, stream.into_inner()).await,
-                Call::Listen { .. } => answer(Answer::Outcome(Outcome::Changed)),
+                Call::Listen { .. } | Call::Keep(_) => answer(Answer::Outcome(Outcome::Changed)),
+                Call::Hibernate => {
+                    let message = "the fake owner has no machine to save";
+                    let fault = Fault::new(Symbol::Unsupported, message);
+                    OwnerFrame::Fault { id, fault }
+                }
                 Call::Pause => answer(Answer::Outcome(self.switch(VmState::Paused))),
                 Call::Resume => answer(Answer::Outcome(self.switch(VmState::Running))),
                 Call::Kill { signal } => {
@@ -155,6 +160,9 @@ fn status(spec: &VmSpec) -> VmStatus {
         connections: 0,
         revision: spec.revision,
         awake_because: Vec::new(),
+        sleeps: None,
+        cannot_hibernate: None,
+        not_restored: None,
         rests_until: None,
     }
 }

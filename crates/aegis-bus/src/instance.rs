@@ -20,7 +20,7 @@ pub use daemon::{ConfigEntry, DaemonEntry, DaemonState};
 pub use process::GuestProcess;
 pub use update::UpdateRequest;
 pub use usage::{UnitUsage, Usage};
-pub use view::{InstanceView, LastExit, limits_to_dict};
+pub use view::{InstanceView, LastExit, NextSleep, limits_to_dict};
 
 /// An instance, at [`crate::names::instance_path`].
 #[zbus::proxy(
@@ -42,10 +42,11 @@ pub trait Instance {
     fn update(&self, changes: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Sends a signal (signal(7) number) to the process group of the instance's
-    /// command in the guest. Does not wake the VM.
+    /// command in the guest. Wakes a VM that is paused or hibernated.
     fn kill(&self, signal: i32) -> zbus::Result<()>;
 
-    /// The processes in the guest ([`GuestProcess`]). Does not wake the VM.
+    /// The processes in the guest ([`GuestProcess`]). Wakes a VM that is paused or
+    /// hibernated.
     fn processes(&self) -> zbus::Result<Vec<Dict>>;
 
     /// What the instance uses of the host at this moment ([`Usage`]).
@@ -65,6 +66,27 @@ pub trait Instance {
 
     /// Lets them run on. Answers `changed` or `unchanged`.
     fn resume(&self, options: &Dict) -> zbus::Result<String>;
+
+    /// Writes the machine to the disk and ends its processes; the next use lets it run
+    /// on. Refused while somebody needs it.
+    fn hibernate(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Lets an enabled instance run, be it paused, hibernated or stopped. The job ends
+    /// when the guest is ready.
+    fn wake(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Keeps the instance awake for so many seconds from now on, and wakes it if it
+    /// sleeps: a lease, which survives restarts of anything, and ends when the instance
+    /// is stopped or disabled. One with the same reason is replaced.
+    fn keep_awake(
+        &self,
+        reason: &str,
+        seconds: u64,
+        options: &Dict,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Ends leases before their time. `options` is a [`LetSleepOptions`].
+    fn let_sleep(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Runs a command in the guest, which is started if need be. `options` is an
     /// [`ExecOptions`]. The descriptors are stdin (write), stdout (read), stderr
@@ -92,7 +114,8 @@ pub trait Instance {
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn handle(&self) -> zbus::Result<String>;
-    /// disabled, stopped, starting, running, paused, stopping or failed.
+    /// disabled, stopped, starting, running, paused, hibernating, hibernated, stopping or
+    /// failed.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
     /// Why it is in that state, in words; empty where that says itself.
@@ -139,6 +162,28 @@ pub trait Instance {
     /// Each `ADDRESS:HOST:GUEST`.
     #[zbus(property)]
     fn ports(&self) -> zbus::Result<Vec<String>>;
+    /// After how long without a need it is paused: a duration as `1m30s`, or `never`.
+    #[zbus(property)]
+    fn idle_pause(&self) -> zbus::Result<String>;
+    /// After how long without a need it is hibernated.
+    #[zbus(property)]
+    fn idle_hibernate(&self) -> zbus::Result<String>;
+    /// What keeps it awake, in words; empty while nobody needs it.
+    #[zbus(property)]
+    fn awake_because(&self) -> zbus::Result<Vec<String>>;
+    /// How it falls asleep next, and when ([`NextSleep`]); empty while it is needed.
+    #[zbus(property)]
+    fn sleeps(&self) -> zbus::Result<Dict>;
+    /// What it is kept awake for, and until when, in microseconds since 1970.
+    #[zbus(property)]
+    fn leases(&self) -> zbus::Result<BTreeMap<String, u64>>;
+    /// Why its VM cannot be hibernated; empty if it can.
+    #[zbus(property)]
+    fn cannot_hibernate(&self) -> zbus::Result<String>;
+    /// Why its VM was booted though its machine had been on the disk; empty if it was
+    /// not.
+    #[zbus(property)]
+    fn not_restored(&self) -> zbus::Result<String>;
     #[zbus(property)]
     fn labels(&self) -> zbus::Result<BTreeMap<String, String>>;
 
@@ -223,6 +268,35 @@ impl StopOptions {
         let mut reader = DictReader::new("option", dict);
         let options = Self {
             grace_secs: reader.take("grace")?,
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+/// The `options` of `LetSleep`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LetSleepOptions {
+    /// Of which lease; without one, of all.
+    pub reason: Option<String>,
+}
+
+impl LetSleepOptions {
+    /// The options as they travel.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        put_some(&mut dict, "reason", self.reason.as_deref());
+        dict
+    }
+
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            reason: reader.take("reason")?,
         };
         reader.finish()?;
         Ok(options)
@@ -400,6 +474,11 @@ mod tests {
             size: Some(TerminalSize { rows: 24, cols: 80 }),
         };
         assert_eq!(AttachOptions::from_dict(attach.to_dict()).unwrap(), attach);
+        let let_sleep = LetSleepOptions {
+            reason: Some("backup".into()),
+        };
+        let back = LetSleepOptions::from_dict(let_sleep.to_dict()).unwrap();
+        assert_eq!(back, let_sleep);
         let delete = DeleteOptions { purge: true };
         assert_eq!(DeleteOptions::from_dict(delete.to_dict()).unwrap(), delete);
     }

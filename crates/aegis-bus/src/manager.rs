@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aegis_core::idle::Delay;
 use aegis_core::limits::ResourceLimits;
 use aegis_core::port::PortRequest;
 use aegis_core::restart::RestartPolicy;
@@ -177,6 +178,10 @@ pub struct SpecRequest {
     /// Run the command on a terminal that clients attach to.
     pub terminal: Option<bool>,
     pub restart: Option<RestartPolicy>,
+    /// After how long without a need it is paused.
+    pub idle_pause: Option<Delay>,
+    /// After how long without a need it is hibernated.
+    pub idle_hibernate: Option<Delay>,
     pub env: BTreeMap<String, String>,
     /// Variables whose values are secrets; those of the instance's own travel by the
     /// descriptor [`crate::secrets::VALUES`].
@@ -214,6 +219,9 @@ impl SpecRequest {
         put_some(&mut dict, "terminal", self.terminal);
         let restart = self.restart.map(|policy| policy.to_string());
         put_some(&mut dict, "restart", restart);
+        let delay = |delay: Option<Delay>| delay.map(|delay| delay.to_string());
+        put_some(&mut dict, "idle-pause", delay(self.idle_pause));
+        put_some(&mut dict, "idle-hibernate", delay(self.idle_hibernate));
         if !self.env.is_empty() {
             put(&mut dict, "env", self.env.clone());
         }
@@ -277,6 +285,8 @@ impl SpecRequest {
             command: reader.take("command")?,
             terminal: reader.take("terminal")?,
             restart: reader.parse("restart")?,
+            idle_pause: reader.parse("idle-pause")?,
+            idle_hibernate: reader.parse("idle-hibernate")?,
             env: reader.take("env")?.unwrap_or_default(),
             secrets: take_sources(&mut reader)?,
             workdir: reader.take("workdir")?,
@@ -362,6 +372,8 @@ mod tests {
             command: Some(vec!["sh".into(), "-c".into(), "true".into()]),
             terminal: Some(true),
             restart: Some(RestartPolicy::OnFailure { most: Some(3) }),
+            idle_pause: Some(Delay::Never),
+            idle_hibernate: Some("1h".parse().unwrap()),
             env: [("A".into(), "b".into())].into(),
             secrets: [
                 ("B".into(), SecretSource::Own),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, Symbol};
+use crate::idle::{IdlePolicy, Lease, Sleep};
 use crate::lifecycle::VmState;
 use crate::spec::Accel;
 
@@ -38,6 +39,12 @@ pub enum Call {
     Pause,
     /// Let them run on. Answered with an [`Outcome`].
     Resume,
+    /// Write the machine to the disk and end. Answered with an [`Outcome`] once it is
+    /// there; the connection then ends with the owner.
+    Hibernate,
+    /// When the VM falls asleep from now on, and what keeps it awake until when: in
+    /// place of what its spec said. Answered with an [`Outcome`].
+    Keep(Keep),
     /// Send a signal (signal(7) number) to the process group of the instance's
     /// command. Answered with an [`Outcome`].
     Kill { signal: i32 },
@@ -131,6 +138,13 @@ pub struct ExecRequest {
     pub tty: Option<TerminalSize>,
 }
 
+/// When a VM falls asleep, and what keeps it awake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    pub idle: IdlePolicy,
+    pub leases: Vec<Lease>,
+}
+
 /// A client that joins the terminal of the instance's command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachRequest {
@@ -222,6 +236,16 @@ pub struct VmStatus {
     /// What keeps the VM awake, in words.
     #[serde(default)]
     pub awake_because: Vec<String>,
+    /// How it falls asleep next, and when, in microseconds since 1970; `None` while it
+    /// is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleeps: Option<(Sleep, u64)>,
+    /// Why it cannot be hibernated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cannot_hibernate: Option<Fault>,
+    /// Why it was booted though a snapshot was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_restored: Option<Fault>,
     /// When connections start the VM again, while they do not, in microseconds
     /// since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -256,6 +256,11 @@ impl InstanceFiles {
         self.log_dir().join("console.log")
     }
 
+    /// The machine of a VM that was hibernated; there is one only while it is.
+    pub fn snapshot(&self) -> PathBuf {
+        self.dir.join("snapshot")
+    }
+
     /// How the instance's command last ended ([`crate::control::CommandExit`]).
     pub fn exit(&self) -> PathBuf {
         self.dir.join("exit.json")

@@ -20,6 +20,8 @@
 //! | [`layout`] | where everything lies on disk |
 //! | [`units`] | the names of units |
 //! | [`restart`] | what the end of a command leads to |
+//! | [`idle`] | when an instance that nobody needs falls asleep |
+//! | [`duration`] | durations as people type them |
 //! | [`lifecycle`] | the life of a VM: states, admission, transitions |
 //! | [`state`] | what an instance is, derived from intent, unit and VM |
 //! | [`control`] | the control socket of a VM's owner |
@@ -33,8 +35,10 @@ pub mod credential;
 pub mod daemon;
 pub mod daemon_spec;
 pub mod door;
+pub mod duration;
 pub mod fault;
 pub mod handle;
+pub mod idle;
 pub mod image;
 pub mod kit;
 pub mod label;

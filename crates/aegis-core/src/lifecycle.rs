@@ -14,6 +14,10 @@
 //!
 //!  Starting ── RestBegan ──► Resting ── Retry ──► Starting
 //!                               └─ Stop ─► Ended
+//!
+//!  Running, Paused ── SaveBegan ──► Saving ── Saved ──► Ended, with a snapshot
+//!       ▲                              ├─ SaveGivenUp ─► Paused
+//!       └───────── Resume ─────────────┘      and on, where somebody came
 //! ```
 //!
 //! Two pure functions hold the rules: [`admit`] says what becomes of a request
@@ -33,6 +37,9 @@ pub enum VmState {
     Running,
     /// All virtual CPUs are stopped; memory is kept.
     Paused,
+    /// The machine is being written to the disk. Nobody needs it; who comes has that
+    /// given up.
+    Saving,
     /// An orderly stop is under way, or the machine's end is awaited.
     Stopping,
     /// The start failed; the owner keeps the ports and will try again.
@@ -44,10 +51,11 @@ pub enum VmState {
 
 impl VmState {
     /// Every state.
-    pub const ALL: [VmState; 6] = [
+    pub const ALL: [VmState; 7] = [
         Self::Starting,
         Self::Running,
         Self::Paused,
+        Self::Saving,
         Self::Stopping,
         Self::Failed,
         Self::Resting,
@@ -61,6 +69,8 @@ pub enum Request {
     Pause,
     /// Let them run on.
     Resume,
+    /// Write the machine to the disk and end its processes.
+    Hibernate,
     /// Work for the guest that somebody asked for by hand: an exec. Wakes a paused VM.
     Use,
     /// A connection on a port: as [`Request::Use`], but it starts no VM that rests.
@@ -76,7 +86,7 @@ pub enum Admission {
     Do,
     /// Nothing to do: it is so already.
     AlreadySo,
-    /// Keep it until the VM runs.
+    /// Keep it until the VM runs; the owner gives up what stands in the way.
     Wait,
     /// It cannot be.
     Deny(Denial),
@@ -89,6 +99,8 @@ pub enum Denial {
     Starting,
     #[error("the VM is being stopped")]
     Stopping,
+    #[error("the VM is being hibernated")]
+    Saving,
     #[error("the VM could not be started")]
     Failed,
     #[error("the command of the instance ended a moment ago")]
@@ -108,6 +120,12 @@ pub enum Event {
     CpusStopped,
     /// The virtual CPUs run on.
     CpusResumed,
+    /// The machine begins to be written to the disk.
+    SaveBegan,
+    /// It is not written: somebody came, or it failed. The virtual CPUs are stopped.
+    SaveGivenUp,
+    /// The machine is on the disk, whole; its processes end.
+    Saved,
     /// An orderly stop was admitted.
     StopBegan,
     /// The machine's process has ended.
@@ -131,33 +149,34 @@ pub enum Next {
 pub fn admit(state: VmState, request: Request) -> Admission {
     use Admission::{AlreadySo, Deny, Do, Wait};
     match (state, request) {
-        (VmState::Starting, Request::Pause) => Deny(Denial::Starting),
+        (VmState::Starting, Request::Pause | Request::Hibernate) => Deny(Denial::Starting),
         (VmState::Starting, Request::Resume | Request::Use | Request::Visit) => Wait,
         (VmState::Starting, Request::Stop) => Do,
 
-        (VmState::Running, Request::Pause | Request::Use | Request::Visit | Request::Stop) => Do,
+        (VmState::Running, Request::Pause | Request::Hibernate | Request::Stop) => Do,
+        (VmState::Running, Request::Use | Request::Visit) => Do,
         (VmState::Running, Request::Resume) => AlreadySo,
 
         (VmState::Paused, Request::Pause) => AlreadySo,
         // A use of a paused VM resumes it first; the owner does both.
-        (VmState::Paused, Request::Resume | Request::Use | Request::Visit | Request::Stop) => Do,
+        (VmState::Paused, Request::Resume | Request::Use | Request::Visit) => Do,
+        (VmState::Paused, Request::Hibernate | Request::Stop) => Do,
 
-        (VmState::Stopping, Request::Pause | Request::Resume | Request::Use | Request::Visit) => {
-            Deny(Denial::Stopping)
-        }
+        (VmState::Saving, Request::Pause) => Deny(Denial::Saving),
+        (VmState::Saving, Request::Hibernate) => AlreadySo,
+        (VmState::Saving, Request::Resume | Request::Use | Request::Visit) => Wait,
+        (VmState::Saving, Request::Stop) => Do,
+
         (VmState::Stopping, Request::Stop) => AlreadySo,
+        (VmState::Stopping, _) => Deny(Denial::Stopping),
 
-        (VmState::Failed, Request::Pause | Request::Resume | Request::Use | Request::Visit) => {
-            Deny(Denial::Failed)
-        }
         (VmState::Failed, Request::Stop) => Do,
+        (VmState::Failed, _) => Deny(Denial::Failed),
 
-        (VmState::Resting, Request::Pause | Request::Resume | Request::Visit) => {
-            Deny(Denial::Resting)
-        }
         // The owner begins the start that is waited for.
         (VmState::Resting, Request::Use) => Wait,
         (VmState::Resting, Request::Stop) => Do,
+        (VmState::Resting, _) => Deny(Denial::Resting),
     }
 }
 
@@ -171,47 +190,56 @@ pub fn apply(state: VmState, event: Event) -> Next {
         (VmState::Running, Event::CpusStopped) => State(VmState::Paused),
         (VmState::Paused, Event::CpusResumed) => State(VmState::Running),
 
+        (VmState::Running | VmState::Paused, Event::SaveBegan) => State(VmState::Saving),
+        (VmState::Saving, Event::SaveGivenUp) => State(VmState::Paused),
+        (VmState::Saving, Event::Saved) => Ended,
+
         (VmState::Failed | VmState::Resting, Event::Retry) => State(VmState::Starting),
         (VmState::Starting, Event::RestBegan) => State(VmState::Resting),
 
-        (VmState::Starting | VmState::Running | VmState::Paused, Event::StopBegan) => {
-            State(VmState::Stopping)
-        }
+        (
+            VmState::Starting | VmState::Running | VmState::Paused | VmState::Saving,
+            Event::StopBegan,
+        ) => State(VmState::Stopping),
         // Nothing is left to stop without a machine.
         (VmState::Failed | VmState::Resting, Event::StopBegan) => Ended,
-        (VmState::Running | VmState::Paused | VmState::Stopping, Event::MachineEnded) => Ended,
-
-        // The orderly stop of a paused VM lets it run on first.
-        (VmState::Stopping, Event::CpusResumed | Event::CpusStopped) => Unchanged,
-        (VmState::Stopping, Event::GuestReady | Event::StartFailed) => Unchanged,
-        (VmState::Stopping, Event::StopBegan) => Unchanged,
-        (VmState::Starting, Event::CpusStopped | Event::CpusResumed) => Unchanged,
-        (VmState::Running, Event::CpusResumed | Event::GuestReady) => Unchanged,
-        (VmState::Paused, Event::CpusStopped | Event::GuestReady) => Unchanged,
-        (VmState::Running | VmState::Paused, Event::StartFailed) => Unchanged,
-        (VmState::Failed, Event::GuestReady | Event::StartFailed | Event::MachineEnded) => {
-            Unchanged
-        }
-        (VmState::Failed, Event::CpusStopped | Event::CpusResumed) => Unchanged,
         (
-            VmState::Resting,
+            VmState::Running | VmState::Paused | VmState::Saving | VmState::Stopping,
+            Event::MachineEnded,
+        ) => Ended,
+
+        // The orderly stop of a paused VM lets it run on first, and a machine is saved
+        // with its CPUs stopped.
+        (
+            VmState::Stopping | VmState::Saving | VmState::Starting,
+            Event::CpusResumed | Event::CpusStopped,
+        ) => Unchanged,
+        (VmState::Starting, Event::Retry) => Unchanged,
+        (VmState::Starting, Event::SaveBegan | Event::SaveGivenUp | Event::Saved) => Unchanged,
+        (VmState::Running, Event::CpusResumed) => Unchanged,
+        (VmState::Paused, Event::CpusStopped) => Unchanged,
+        (VmState::Saving, Event::SaveBegan) => Unchanged,
+        (VmState::Stopping, Event::StopBegan) => Unchanged,
+        (
+            VmState::Running | VmState::Paused | VmState::Stopping,
+            Event::SaveGivenUp | Event::Saved,
+        ) => Unchanged,
+        (VmState::Stopping, Event::SaveBegan) => Unchanged,
+        (
+            VmState::Running | VmState::Paused | VmState::Saving | VmState::Stopping,
+            Event::GuestReady | Event::StartFailed | Event::Retry | Event::RestBegan,
+        ) => Unchanged,
+        (
+            VmState::Failed | VmState::Resting,
             Event::GuestReady
             | Event::StartFailed
+            | Event::MachineEnded
             | Event::CpusStopped
             | Event::CpusResumed
-            | Event::MachineEnded,
-        ) => Unchanged,
-        (
-            VmState::Running
-            | VmState::Paused
-            | VmState::Stopping
-            | VmState::Failed
-            | VmState::Resting,
-            Event::RestBegan,
-        ) => Unchanged,
-        (
-            VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping,
-            Event::Retry,
+            | Event::SaveBegan
+            | Event::SaveGivenUp
+            | Event::Saved
+            | Event::RestBegan,
         ) => Unchanged,
     }
 }
@@ -222,12 +250,15 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [Event; 8] = [
+    const EVENTS: [Event; 11] = [
         Event::GuestReady,
         Event::StartFailed,
         Event::Retry,
         Event::CpusStopped,
         Event::CpusResumed,
+        Event::SaveBegan,
+        Event::SaveGivenUp,
+        Event::Saved,
         Event::StopBegan,
         Event::MachineEnded,
         Event::RestBegan,
@@ -241,6 +272,8 @@ mod tests {
         process: bool,
         cpus_run: bool,
         stop_asked: bool,
+        /// Whether a snapshot holds the machine.
+        saved: bool,
     }
 
     impl World {
@@ -254,7 +287,9 @@ mod tests {
                 // The owner decides before it launches anything.
                 Event::RestBegan => !self.process && self.state == Some(VmState::Starting),
                 Event::CpusStopped => self.process && self.cpus_run && self.admits(Request::Pause),
-                Event::CpusResumed => self.process && !self.cpus_run,
+                Event::CpusResumed => self.process && !self.cpus_run && !self.saved,
+                Event::SaveBegan => self.admits(Request::Hibernate),
+                Event::SaveGivenUp | Event::Saved => self.state == Some(VmState::Saving),
                 Event::StopBegan => self.admits(Request::Stop),
                 Event::MachineEnded => self.process,
             }
@@ -271,6 +306,11 @@ mod tests {
                 Event::CpusStopped => self.cpus_run = false,
                 Event::CpusResumed => self.cpus_run = true,
                 Event::MachineEnded | Event::StartFailed => self.process = false,
+                Event::SaveBegan | Event::SaveGivenUp => self.cpus_run = false,
+                Event::Saved => {
+                    self.process = false;
+                    self.saved = true;
+                }
                 Event::StopBegan => self.stop_asked = true,
                 Event::GuestReady | Event::Retry | Event::RestBegan => {}
             }
@@ -288,12 +328,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_history_keeps_the_invariants(rests: bool, choices in prop::collection::vec(0usize..8, 0..200)) {
+        fn every_history_keeps_the_invariants(rests: bool, choices in prop::collection::vec(0usize..11, 0..200)) {
             let mut world = World {
                 state: Some(VmState::Starting),
                 process: !rests,
                 cpus_run: !rests,
                 stop_asked: false,
+                saved: false,
             };
             if rests {
                 world.step(Event::RestBegan);
@@ -307,9 +348,12 @@ mod tests {
                     Some(VmState::Running) => prop_assert!(world.process && world.cpus_run),
                     Some(VmState::Failed | VmState::Resting) => prop_assert!(!world.process),
                     Some(VmState::Stopping) => prop_assert!(world.stop_asked),
+                    Some(VmState::Saving) => prop_assert!(world.process),
                     Some(VmState::Starting) => {}
                     None => prop_assert!(!world.process || world.stop_asked),
                 }
+                // A machine that is on the disk runs nowhere.
+                prop_assert!(!world.saved || (world.state.is_none() && !world.process));
                 // Once asked, a stop is never undone.
                 prop_assert!(
                     !world.stop_asked || matches!(world.state, None | Some(VmState::Stopping))
@@ -333,6 +377,7 @@ mod tests {
         for (state, request, event) in [
             (VmState::Running, Request::Resume, Event::CpusResumed),
             (VmState::Paused, Request::Pause, Event::CpusStopped),
+            (VmState::Saving, Request::Hibernate, Event::SaveBegan),
             (VmState::Stopping, Request::Stop, Event::StopBegan),
         ] {
             assert_eq!(admit(state, request), Admission::AlreadySo);
@@ -342,7 +387,8 @@ mod tests {
 
     #[test]
     fn work_is_never_refused_while_the_vm_can_still_run() {
-        for state in [VmState::Starting, VmState::Running, VmState::Paused] {
+        use VmState::{Paused, Running, Saving, Starting};
+        for state in [Starting, Running, Paused, Saving] {
             for request in [Request::Use, Request::Visit] {
                 assert!(!matches!(admit(state, request), Admission::Deny(_)));
             }

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::InstanceDaemon;
+use crate::idle::IdlePolicy;
 use crate::image::PinnedImage;
 use crate::label::{self, LabelError, Labels};
 use crate::limits::{LimitError, ResourceLimits};
@@ -103,6 +104,9 @@ pub struct InstanceSpec {
     pub read_only: bool,
     #[serde(default)]
     pub ports: Vec<PortMapping>,
+    /// When it falls asleep while nobody needs it.
+    #[serde(default)]
+    pub idle: IdlePolicy,
     /// What the user noted on it.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -151,6 +155,7 @@ impl Default for InstanceSpec {
             disk_mib: None,
             read_only: false,
             ports: Vec::new(),
+            idle: IdlePolicy::default(),
             labels: Labels::new(),
             limits: ResourceLimits::default(),
             capabilities: serde_json::Value::Null,

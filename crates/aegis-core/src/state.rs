@@ -18,6 +18,10 @@ pub enum InstanceState {
     Starting,
     Running,
     Paused,
+    /// Its machine is being written to the disk.
+    Hibernating,
+    /// Asleep, its machine on the disk; the next use lets it run on.
+    Hibernated,
     Stopping,
     /// Its VM could not be started or its unit failed.
     Failed,
@@ -39,9 +43,11 @@ impl InstanceState {
     /// The state that follows from the three sources.
     ///
     /// The service manager decides whether there is a VM; only where it says so
-    /// is the VM's owner asked (`vm`, `None` while it has not answered yet).
-    pub fn derive(enabled: bool, unit: UnitPhase, vm: Option<VmState>) -> Self {
+    /// is the VM's owner asked (`vm`, `None` while it has not answered yet). `saved` is
+    /// whether there is a snapshot.
+    pub fn derive(enabled: bool, unit: UnitPhase, vm: Option<VmState>, saved: bool) -> Self {
         match (unit, vm) {
+            (UnitPhase::Inactive, _) if enabled && saved => Self::Hibernated,
             (UnitPhase::Inactive, _) if enabled => Self::Stopped,
             (UnitPhase::Inactive, _) => Self::Disabled,
             (UnitPhase::Failed, _) => Self::Failed,
@@ -53,6 +59,7 @@ impl InstanceState {
             }
             (UnitPhase::Active, Some(VmState::Running)) => Self::Running,
             (UnitPhase::Active, Some(VmState::Paused)) => Self::Paused,
+            (UnitPhase::Active, Some(VmState::Saving)) => Self::Hibernating,
             (UnitPhase::Active, Some(VmState::Stopping)) => Self::Stopping,
         }
     }
@@ -66,6 +73,8 @@ impl InstanceState {
         match self {
             Self::Disabled | Self::Failed => true,
             Self::Stopped => asleep,
+            // Its programs are in the middle of something.
+            Self::Hibernated | Self::Hibernating => false,
             Self::Starting | Self::Running | Self::Paused | Self::Stopping => false,
         }
     }
@@ -73,12 +82,14 @@ impl InstanceState {
 
 impl InstanceState {
     /// Every state.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Disabled,
         Self::Stopped,
         Self::Starting,
         Self::Running,
         Self::Paused,
+        Self::Hibernating,
+        Self::Hibernated,
         Self::Stopping,
         Self::Failed,
     ];
@@ -91,6 +102,8 @@ impl InstanceState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Hibernating => "hibernating",
+            Self::Hibernated => "hibernated",
             Self::Stopping => "stopping",
             Self::Failed => "failed",
         }
@@ -128,22 +141,44 @@ mod tests {
     fn the_service_manager_decides_whether_there_is_a_vm() {
         use InstanceState as S;
         use UnitPhase as U;
-        for (enabled, unit, vm, state) in [
-            (true, U::Inactive, Some(VmState::Running), S::Stopped),
-            (false, U::Inactive, None, S::Disabled),
-            (true, U::Activating, None, S::Starting),
-            (true, U::Activating, Some(VmState::Failed), S::Failed),
-            (true, U::Activating, Some(VmState::Resting), S::Stopped),
-            (true, U::Active, None, S::Starting),
-            (true, U::Active, Some(VmState::Running), S::Running),
-            (true, U::Active, Some(VmState::Paused), S::Paused),
-            (true, U::Deactivating, Some(VmState::Running), S::Stopping),
-            (true, U::Failed, None, S::Failed),
+        for (enabled, unit, vm, saved, state) in [
+            (true, U::Inactive, Some(VmState::Running), false, S::Stopped),
+            (false, U::Inactive, None, false, S::Disabled),
+            (true, U::Activating, None, false, S::Starting),
+            (true, U::Activating, Some(VmState::Failed), false, S::Failed),
+            (
+                true,
+                U::Activating,
+                Some(VmState::Resting),
+                false,
+                S::Stopped,
+            ),
+            (true, U::Active, None, false, S::Starting),
+            (true, U::Active, Some(VmState::Running), false, S::Running),
+            (true, U::Active, Some(VmState::Paused), false, S::Paused),
+            (
+                true,
+                U::Deactivating,
+                Some(VmState::Running),
+                false,
+                S::Stopping,
+            ),
+            (true, U::Failed, None, false, S::Failed),
+            (
+                true,
+                U::Active,
+                Some(VmState::Saving),
+                false,
+                S::Hibernating,
+            ),
+            (true, U::Inactive, None, true, S::Hibernated),
+            (true, U::Active, Some(VmState::Running), true, S::Running),
+            (false, U::Inactive, None, true, S::Disabled),
         ] {
             assert_eq!(
-                S::derive(enabled, unit, vm),
+                S::derive(enabled, unit, vm, saved),
                 state,
-                "{enabled} {unit:?} {vm:?}"
+                "{enabled} {unit:?} {vm:?} {saved}"
             );
         }
     }

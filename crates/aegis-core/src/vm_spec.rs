@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credential::Credential;
 use crate::handle::Handle;
+use crate::idle::{IdlePolicy, Lease};
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
 use crate::spec::Accel;
@@ -69,6 +70,12 @@ pub struct VmSpec {
     pub workdir: Option<String>,
     pub user: Option<String>,
     pub ports: Vec<PortMapping>,
+    /// When it falls asleep while nobody needs it.
+    #[serde(default)]
+    pub idle: IdlePolicy,
+    /// What it is kept awake for.
+    #[serde(default)]
+    pub leases: Vec<Lease>,
     /// Ends with its only exec session instead of with a command.
     pub ephemeral: bool,
     /// The user allowed running without a jail.

@@ -30,6 +30,8 @@ pub struct Visits {
     pub connections: u32,
     /// Clients on the command's terminal, those that wait for it included.
     pub attached: u32,
+    /// Who looks at the guest's processes or signals one.
+    pub looks: u32,
     /// Whether there ever was an exec.
     pub exec_seen: bool,
 }
@@ -37,7 +39,7 @@ pub struct Visits {
 impl Visits {
     /// Whether nobody is there.
     pub fn nobody(&self) -> bool {
-        self.execs == 0 && self.connections == 0 && self.attached == 0
+        [self.execs, self.connections, self.attached, self.looks] == [0; 4]
     }
 }
 
@@ -56,6 +58,7 @@ enum Purpose {
     Exec,
     Attach,
     Connection,
+    Look,
 }
 
 /// One use of the VM; it ends when this is dropped.
@@ -92,6 +95,12 @@ impl Doorway {
     pub fn enter_terminal(self: &Arc<Self>) -> Visit {
         self.lock().attached += 1;
         self.visit(Purpose::Attach)
+    }
+
+    /// Somebody looks at the guest.
+    pub fn enter_look(self: &Arc<Self>) -> Visit {
+        self.lock().looks += 1;
+        self.visit(Purpose::Look)
     }
 
     /// Accepts a connection by `accept`, unless the gate is closed (`None`).
@@ -158,6 +167,7 @@ impl Drop for Visit {
             Purpose::Exec => visits.execs -= 1,
             Purpose::Attach => visits.attached -= 1,
             Purpose::Connection => visits.connections -= 1,
+            Purpose::Look => visits.looks -= 1,
         }
         drop(visits);
         self.doorway.changed.notify_one();

@@ -47,6 +47,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use aegis_core::fault::Symbol;
+use aegis_core::idle::Activity;
 use aegis_core::spec::Accel;
 
 pub use error::{LaunchError, MachineError};
@@ -196,6 +197,9 @@ pub trait Machine: Send + Sync {
 
     /// The process that executes the guest, in our PID namespace.
     fn pid(&self) -> u32;
+
+    /// What it has used since it was started.
+    fn activity(&self) -> impl Future<Output = Result<Activity, MachineError>> + Send;
 
     /// Stops the virtual CPUs. A paused machine stays so without an error.
     fn pause(&self) -> impl Future<Output = Result<(), MachineError>> + Send;

@@ -18,6 +18,7 @@
 //! | [`bring_up`] | from a spec to a guest that is ready |
 //! | [`up`] | the running VM and its ends |
 //! | [`report`] | what the status tells |
+//! | [`idle`] | how long nobody has needed the VM, and what follows |
 //! | [`aftermath`] | what follows the end of the command |
 //! | [`history`] | how the command ended before, and what follows its next end |
 //! | [`backoff`] | the delay between two starts that failed |
@@ -27,8 +28,10 @@ mod answers;
 pub mod backoff;
 pub mod bring_up;
 mod history;
+mod idle;
 pub mod mailbox;
 mod report;
+mod saving;
 pub mod up;
 
 use std::pin::Pin;
@@ -53,9 +56,10 @@ use answers::Waiting;
 use backoff::Backoff;
 use bring_up::{StartError, bring_up};
 use history::History;
+use idle::IdleClock;
 use mailbox::Ask;
 pub use mailbox::OwnerHandle;
-use report::{facts, reasons};
+use report::facts;
 use up::{Up, UpEvent};
 
 /// How long an ephemeral VM waits for the exec it was made for.
@@ -95,6 +99,7 @@ pub struct Owner<H: Hypervisor> {
     command_is_over: bool,
     /// When an ephemeral VM that nobody used ends.
     unused_at: Option<Instant>,
+    idle: IdleClock,
 }
 
 /// What the owner holds, by state.
@@ -150,6 +155,7 @@ where
     ) -> (Self, OwnerHandle) {
         let (handle, mailbox) = OwnerHandle::new();
         let history = History::read(&spec.dir);
+        let idle = IdleClock::new(spec.idle, spec.leases.clone());
         let mut owner = Self {
             spec,
             hypervisor,
@@ -163,6 +169,7 @@ where
             backoff: Backoff::new(),
             command_is_over: false,
             unused_at: None,
+            idle,
         };
         match owner.history.rest(now_us()) {
             Some(_) => owner.start_or_rest(),
@@ -177,6 +184,7 @@ where
         let mut stop_is_asked = false;
         let mut beat = notify::heartbeat();
         loop {
+            let idle_at = self.idle_at();
             let verdict = tokio::select! {
                 // In the order of urgency. The first three are rare and bounded, so
                 // they starve nobody; clients come before the guest, which could
@@ -199,6 +207,8 @@ where
                     self.answer(ask).await;
                     None
                 }
+                // After all who might need the VM.
+                () = reached(idle_at) => self.idle_tick().await,
                 happening = self.phase.next(self.status.state()) => match happening {
                     Happening::Started(Ok(up)) => self.started(up),
                     Happening::Started(Err(error)) => {
@@ -302,17 +312,9 @@ where
 
     /// Publishes who uses the VM and ends it if nobody needs it any more.
     fn visits_changed(&mut self) -> Option<Verdict> {
+        self.idle.wind();
+        self.publish_idle();
         let visits = self.doorway.visits();
-        let command_runs = matches!(
-            self.status.watch().borrow().command,
-            CommandState::Running { .. }
-        );
-        self.status.change(|status| {
-            status.execs = visits.execs;
-            status.attached = visits.attached;
-            status.connections = visits.connections;
-            status.awake_because = reasons(visits, command_runs);
-        });
         if self.spec.ephemeral {
             if visits.exec_seen {
                 self.unused_at = None;
@@ -320,8 +322,14 @@ where
             let is_over = visits.exec_seen && visits.execs == 0;
             return if is_over { self.stop() } else { None };
         }
+        self.end_if_unneeded()
+    }
+
+    /// Ends a VM whose command is over, if nobody needs it for anything else.
+    fn end_if_unneeded(&mut self) -> Option<Verdict> {
         let nobody = |owner: &Self| owner.doorway.close_if_idle(|| !owner.queues.port_waits());
-        if self.command_is_over && self.state() == VmState::Running && nobody(self) {
+        let is_over = self.command_is_over && !self.idle.is_leased();
+        if is_over && self.state() == VmState::Running && nobody(self) {
             info!("the command has ended and nobody uses the VM, ending");
             self.begin_stop(Then::LookForVisitors);
         }

@@ -35,6 +35,9 @@ impl StatusDoor {
             connections: 0,
             revision,
             awake_because: Vec::new(),
+            sleeps: None,
+            cannot_hibernate: None,
+            not_restored: None,
             rests_until: None,
         };
         Self {

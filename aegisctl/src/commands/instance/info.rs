@@ -8,7 +8,7 @@ use super::to_json;
 use crate::cli::Context;
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::ui::{Lines, Ui, age, moment, shell_words, tone_of};
+use crate::ui::{Lines, Ui, age, ahead, moment, shell_words, tone_of};
 
 /// Show an instance
 #[derive(Debug, clap::Args)]
@@ -39,6 +39,7 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     lines.add_painted("State", &ui.paint(tone_of(&view.state), &view.state));
     lines.detail(&view.state_reason);
     lines.detail(&labelled("since ", &moment(view.state_since_us)));
+    lines.detail(&labelled("booted, not restored: ", &view.not_restored));
     let pending = labelled("when the VM starts next: ", &view.pending.join(", "));
     lines.detail(&pending);
     lines.add("Enabled", if view.enabled { "yes" } else { "no" });
@@ -66,6 +67,7 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     }
     lines.add("Restarts", &count(view.restarts));
     lines.add("Next start", &moment(view.next_start_us));
+    add_sleep(&mut lines, view);
     lines.add("Ports", &view.ports.join(", "));
     let labels = view.labels.iter();
     let labels: Vec<_> = labels
@@ -101,6 +103,24 @@ fn render(ui: Ui, view: &InstanceView) -> String {
         lines.detail(&moment(exit.at_us));
     }
     lines.text()
+}
+
+fn add_sleep(lines: &mut Lines, view: &InstanceView) {
+    if let Some(sleeps) = &view.sleeps {
+        lines.add("Sleeps", &format!("{} {}", sleeps.to, ahead(sleeps.at_us)));
+    }
+    for (reason, until) in &view.leases {
+        lines.add("Lease", &format!("{reason}, until {}", moment(*until)));
+    }
+    if view.idle_pause.is_empty() || view.ephemeral {
+        return;
+    }
+    let words = format!(
+        "paused after {}, hibernated after {}",
+        view.idle_pause, view.idle_hibernate
+    );
+    lines.add("Idle", &words.replace("after never", "never"));
+    lines.detail(&labelled("cannot be hibernated: ", &view.cannot_hibernate));
 }
 
 fn limit_words(limits: &ResourceLimits) -> String {
@@ -234,6 +254,8 @@ mod tests {
         put(&mut dict, "Kit", "agent");
         put(&mut dict, "KitVersion", "1.0");
         put(&mut dict, "Command", vec!["sh", "-c", "a b"]);
+        put(&mut dict, "IdlePause", "1m");
+        put(&mut dict, "IdleHibernate", "never");
         put(&mut dict, "Ports", vec!["127.0.0.1:8080:80"]);
         put(&mut dict, "Memory", 256u32);
         put(&mut dict, "Cpus", 1u32);
@@ -265,6 +287,7 @@ Gateway:     running
                /home/a/.aegis/kits/my-agent (write)
              aegis-kit-my-agent:gateway.service
 Command:     sh -c 'a b'
+Idle:        paused after 1m, hibernated never
 Ports:       127.0.0.1:8080:80
 Memory:      256 MiB
 CPUs:        1

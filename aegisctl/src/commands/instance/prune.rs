@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use aegis_bus::instance::InstanceView;
 use aegis_bus::prune::PruneOptions;
+use aegis_core::duration::Span;
 use serde_json::json;
 
 use crate::cli::Context;
 use crate::client::Client;
-use crate::duration::Span;
 use crate::exit_code;
 use crate::failure::Failure;
 use crate::job::JobWatch;

@@ -21,7 +21,7 @@ use crate::commands::attach;
 use crate::environment::Environment;
 use crate::exit_code;
 use crate::failure::{Difference, Failure};
-use crate::flags::{DetachFlags, ImageFlags, MachineFlags, ProcessFlags, parse_memory};
+use crate::flags::{DetachFlags, IdleFlags, ImageFlags, MachineFlags, ProcessFlags, parse_memory};
 use crate::images::Wanted;
 use crate::job::{self, JobWatch};
 use crate::session::{Session, Signals, Terminal, Wiring};
@@ -56,6 +56,8 @@ pub(crate) struct Args {
     /// What follows the end of its command: no, on-failure[:N], always or unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<RestartPolicy>,
+    #[command(flatten)]
+    idle: IdleFlags,
     /// Delete the instance of that name first, with its disk and log; the daemons' config stays
     #[arg(long, requires = "name")]
     replace: bool,
@@ -192,6 +194,8 @@ impl Args {
             terminal: command.is_some().then_some(!self.no_terminal),
             command,
             restart: self.restart,
+            idle_pause: self.idle.idle_pause,
+            idle_hibernate: self.idle.idle_hibernate,
             env: environment.plain.clone(),
             secrets: environment.secrets.clone(),
             workdir: self.process.workdir.clone(),

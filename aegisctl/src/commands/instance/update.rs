@@ -11,12 +11,14 @@ use super::{outcome_of, to_json};
 use crate::cli::Context;
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::flags::{LabelFlags, LimitChanges, RootFs, entrypoint, parse_memory, parse_volumes};
+use crate::flags::{
+    IdleChanges, LabelFlags, LimitChanges, RootFs, entrypoint, parse_memory, parse_volumes,
+};
 use crate::job;
 
 /// Change the settings of an instance, all that are given or none
 ///
-/// The limits and the ports apply at once, to a VM that runs too. Memory, CPUs, disk,
+/// The limits, the ports and the idle times apply at once, to a VM that runs too. Memory, CPUs, disk,
 /// variables and the command are those of a guest: they apply when its VM starts next,
 /// and `instance info` shows them as waiting until then. So do the restart policy and
 /// the volumes, which apply at once where no VM runs. Another image needs `instance start
@@ -52,6 +54,8 @@ pub(crate) struct Args {
     /// What follows the end of its command: no, on-failure[:N], always or unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<RestartPolicy>,
+    #[command(flatten)]
+    idle: IdleChanges,
     /// As `instance expose`
     #[arg(long, value_name = "[[ADDRESS:]PORT:]GUEST-PORT")]
     expose: Vec<PortRequest>,
@@ -104,6 +108,8 @@ impl Args {
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             restart: self.restart,
+            idle_pause: self.idle.idle_pause,
+            idle_hibernate: self.idle.idle_hibernate,
             ports: self.expose.clone(),
             remove_ports: self.expose_remove.clone(),
             volumes: parse_volumes(&self.volume)?,

@@ -12,8 +12,8 @@ use std::thread;
 use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
 use aegis_bus::instance::{
-    DaemonEntry, DaemonState, DeleteOptions, ExecOptions, GuestProcess, LastExit, StopOptions,
-    UnitUsage, UpdateRequest, Usage, limits_to_dict,
+    DaemonEntry, DaemonState, DeleteOptions, ExecOptions, GuestProcess, LastExit, LetSleepOptions,
+    StopOptions, UnitUsage, UpdateRequest, Usage, limits_to_dict,
 };
 use aegis_bus::job::JobState;
 use aegis_bus::manager::SpecRequest;
@@ -214,6 +214,59 @@ impl Instance {
             JobState::Done => "changed".into(),
             _ => "unchanged".into(),
         }
+    }
+
+    #[zbus(out_args("job"))]
+    async fn hibernate(
+        &self,
+        _options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let state = self.change("hibernate", "hibernated");
+        Ok(job(connection, &self.handles, state).await)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn wake(
+        &self,
+        _options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let state = self.change("wake", "running");
+        Ok(job(connection, &self.handles, state).await)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn keep_awake(
+        &self,
+        reason: String,
+        seconds: u64,
+        _options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        self.handles.with(|state| {
+            let handle = &self.handle;
+            state
+                .calls
+                .push(format!("keep-awake {handle} {reason} {seconds}"));
+        });
+        let state = JobState::Done;
+        Ok(job(connection, &self.handles, state).await)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn let_sleep(
+        &self,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let LetSleepOptions { reason } =
+            LetSleepOptions::from_dict(options).map_err(Fault::from)?;
+        let state = match reason.as_deref() {
+            Some("backup") | None => JobState::Done,
+            Some(_) => JobState::Unchanged,
+        };
+        Ok(job(connection, &self.handles, state).await)
     }
 
     #[zbus(out_args("stdin", "stdout", "stderr", "control"))]

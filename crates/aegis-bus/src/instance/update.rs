@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aegis_core::idle::Delay;
 use aegis_core::port::{PortRequest, PortSelector};
 use aegis_core::restart::RestartPolicy;
 use aegis_core::volume::Volume;
@@ -10,8 +11,8 @@ use crate::dict::{Dict, DictError, DictReader, put, put_some};
 
 /// What to change of an instance; what is absent stays as it is.
 ///
-/// Ports and the limits of the host's resources apply at once, labels are only noted; the
-/// rest applies when the VM starts next, and until then is in `Pending`.
+/// Ports, idle times and the limits of the host's resources apply at once, labels are only
+/// noted; the rest applies when the VM starts next, and until then is in `Pending`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpdateRequest {
     /// Guest memory in MiB.
@@ -34,6 +35,10 @@ pub struct UpdateRequest {
     /// Empty means the image's choice.
     pub user: Option<String>,
     pub restart: Option<RestartPolicy>,
+    /// After how long without a need it is paused.
+    pub idle_pause: Option<Delay>,
+    /// After how long without a need it is hibernated.
+    pub idle_hibernate: Option<Delay>,
     /// Opened beside those that are there; one that listens at the same address and
     /// port of the host takes the place of the other.
     pub ports: Vec<PortRequest>,
@@ -83,6 +88,9 @@ impl UpdateRequest {
         put_some(&mut dict, "user", self.user.clone());
         let restart = self.restart.map(|policy| policy.to_string());
         put_some(&mut dict, "restart", restart);
+        let delay = |delay: Option<Delay>| delay.map(|delay| delay.to_string());
+        put_some(&mut dict, "idle-pause", delay(self.idle_pause));
+        put_some(&mut dict, "idle-hibernate", delay(self.idle_hibernate));
         put_words(&mut dict, "ports", &self.ports);
         put_words(&mut dict, "remove-ports", &self.remove_ports);
         put_words(&mut dict, "volumes", &self.volumes);
@@ -118,6 +126,8 @@ impl UpdateRequest {
             workdir: reader.take("workdir")?,
             user: reader.take("user")?,
             restart: reader.parse("restart")?,
+            idle_pause: reader.parse("idle-pause")?,
+            idle_hibernate: reader.parse("idle-hibernate")?,
             ports: reader.parse_all("ports")?,
             remove_ports: reader.parse_all("remove-ports")?,
             volumes: reader.parse_all("volumes")?,
@@ -161,6 +171,8 @@ mod tests {
             workdir: Some(String::new()),
             user: Some("1000".into()),
             restart: Some(RestartPolicy::Always),
+            idle_pause: Some("90s".parse().unwrap()),
+            idle_hibernate: Some(Delay::Never),
             ports: vec!["8080:80".parse().unwrap(), "81".parse().unwrap()],
             remove_ports: vec!["8081".parse().unwrap(), "127.0.0.1:1".parse().unwrap()],
             volumes: vec!["/srv:/data:ro".parse().unwrap()],

@@ -33,6 +33,19 @@ pub struct InstanceView {
     /// Each `SOURCE:TARGET[:ro]`.
     pub volumes: Vec<String>,
     pub ports: Vec<String>,
+    /// After how long without a need it is paused, or `never`.
+    pub idle_pause: String,
+    pub idle_hibernate: String,
+    /// What keeps it awake, in words.
+    pub awake_because: Vec<String>,
+    /// `None` while it is needed, or never sleeps.
+    pub sleeps: Option<NextSleep>,
+    /// What it is kept awake for, and until when, in microseconds since 1970.
+    pub leases: BTreeMap<String, u64>,
+    /// Why it cannot be hibernated; empty if it can.
+    pub cannot_hibernate: String,
+    /// Why it was booted though a snapshot was there; empty if it was not.
+    pub not_restored: String,
     pub labels: BTreeMap<String, String>,
     /// In force, set by the user or not.
     pub limits: ResourceLimits,
@@ -76,6 +89,7 @@ impl InstanceView {
         let daemons: Vec<Dict> = reader.take("Daemons")?.unwrap_or_default();
         let limits: Dict = reader.take("Limits")?.unwrap_or_default();
         let last_exit: Dict = reader.take("LastExit")?.unwrap_or_default();
+        let sleeps: Dict = reader.take("Sleeps")?.unwrap_or_default();
         Ok(Self {
             handle: reader.require("Handle")?,
             state: reader.require("State")?,
@@ -95,6 +109,13 @@ impl InstanceView {
             workspace: reader.take("Workspace")?.unwrap_or_default(),
             volumes: reader.take("Volumes")?.unwrap_or_default(),
             ports: reader.take("Ports")?.unwrap_or_default(),
+            idle_pause: reader.take("IdlePause")?.unwrap_or_default(),
+            idle_hibernate: reader.take("IdleHibernate")?.unwrap_or_default(),
+            awake_because: reader.take("AwakeBecause")?.unwrap_or_default(),
+            sleeps: NextSleep::from_dict(sleeps)?,
+            leases: reader.take("Leases")?.unwrap_or_default(),
+            cannot_hibernate: reader.take("CannotHibernate")?.unwrap_or_default(),
+            not_restored: reader.take("NotRestored")?.unwrap_or_default(),
             labels: reader.take("Labels")?.unwrap_or_default(),
             limits: limits_from(limits)?,
             pending: reader.take("Pending")?.unwrap_or_default(),
@@ -137,6 +158,40 @@ fn limits_from(dict: Dict) -> Result<ResourceLimits, DictError> {
         cpu_quota: reader.take("cpu-quota")?,
         tasks_max: reader.take("tasks-max")?,
     })
+}
+
+/// How an instance falls asleep next: the property `Sleeps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextSleep {
+    /// The state it leads to: `paused` or `hibernated`.
+    pub to: String,
+    /// When, in microseconds since 1970, if nobody needs it before.
+    pub at_us: u64,
+}
+
+impl NextSleep {
+    /// The value as it travels.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        put(&mut dict, "to", self.to.as_str());
+        put(&mut dict, "at", self.at_us);
+        dict
+    }
+
+    /// Reads the value; `None` from an empty one.
+    ///
+    /// # Errors
+    /// A missing value or one of a wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Option<Self>, DictError> {
+        if dict.is_empty() {
+            return Ok(None);
+        }
+        let mut reader = DictReader::new("next sleep", dict);
+        Ok(Some(Self {
+            to: reader.require("to")?,
+            at_us: reader.require("at")?,
+        }))
+    }
 }
 
 /// How an instance's command last ended: the property `LastExit`.
@@ -221,12 +276,18 @@ mod tests {
         put(&mut dict, "Ports", vec!["127.0.0.1:8080:80"]);
         put(&mut dict, "Limits", limits_to_dict(&limits));
         put(&mut dict, "LastExit", exit.to_dict());
+        let sleeps = NextSleep {
+            to: "paused".into(),
+            at_us: 9,
+        };
+        put(&mut dict, "Sleeps", sleeps.to_dict());
         put(&mut dict, "Daemons", Vec::<Dict>::new());
         put(&mut dict, "Tomorrow", 1u8);
         let view = InstanceView::from_properties(dict).unwrap();
         assert_eq!(view.handle, "web");
         assert_eq!(view.ports, ["127.0.0.1:8080:80"]);
         assert_eq!(view.last_exit, Some(exit));
+        assert_eq!(view.sleeps, Some(sleeps));
         assert_eq!(view.limits, limits);
         assert!(view.daemons.is_empty());
     }

@@ -108,6 +108,8 @@ pub async fn serve(stream: UnixStream, services: Services) -> Result<(), Connect
                         }
                         Call::Pause
                         | Call::Resume
+                        | Call::Hibernate
+                        | Call::Keep(_)
                         | Call::Kill { .. }
                         | Call::Processes
                         | Call::Exec(_)
@@ -141,6 +143,8 @@ fn read_call(frame: &[u8]) -> Result<Result<CallFrame, OwnerFrame>, ConnectionEr
         "watch",
         "pause",
         "resume",
+        "hibernate",
+        "keep",
         "kill",
         "processes",
         "exec",
@@ -193,6 +197,16 @@ async fn answer(id: u64, call: Call, services: Services) -> Reply {
         Call::Resume => services
             .owner
             .resume()
+            .await
+            .map(|done| (Answer::Outcome(done), Vec::new())),
+        Call::Hibernate => services
+            .owner
+            .hibernate()
+            .await
+            .map(|done| (Answer::Outcome(done), Vec::new())),
+        Call::Keep(keep) => services
+            .owner
+            .keep(keep)
             .await
             .map(|done| (Answer::Outcome(done), Vec::new())),
         Call::Kill { signal } => look::kill(signal, &services)

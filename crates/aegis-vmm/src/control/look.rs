@@ -1,11 +1,10 @@
-//! Calls about what runs in the guest. They neither wake nor keep awake.
+//! Calls about what runs in the guest. They wake it, as every use does.
 
 use std::time::Duration;
 
 use aegis_core::control::{CommandState, Outcome, Process};
 use aegis_core::fault::{Fault, Symbol};
-use aegis_core::lifecycle::VmState;
-use aegis_link::{CallError, Handle};
+use aegis_link::CallError;
 
 use super::connection::Services;
 use crate::guest;
@@ -19,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// No guest or command runs, or the guest refuses.
 pub(super) async fn kill(signal: i32, services: &Services) -> Result<Outcome, Fault> {
-    let link = running_guest(services).await?;
+    let _visit = services.doorway.enter_look();
+    let link = services.owner.use_guest().await?;
     let not_running = || {
         let message = "the command of the instance does not run";
         Fault::new(Symbol::WrongState, message)
@@ -42,7 +42,8 @@ pub(super) async fn kill(signal: i32, services: &Services) -> Result<Outcome, Fa
 /// # Errors
 /// No guest runs, or it does not answer.
 pub(super) async fn processes(services: &Services) -> Result<Vec<Process>, Fault> {
-    let link = running_guest(services).await?;
+    let _visit = services.doorway.enter_look();
+    let link = services.owner.use_guest().await?;
     let found = answer(link.processes()).await?;
     Ok(found
         .into_iter()
@@ -57,21 +58,6 @@ pub(super) async fn processes(services: &Services) -> Result<Vec<Process>, Fault
             command: process.command,
         })
         .collect())
-}
-
-async fn running_guest(services: &Services) -> Result<Handle, Fault> {
-    let state = services.status.borrow().state;
-    match state {
-        VmState::Running => services.owner.use_guest().await,
-        VmState::Paused => {
-            let handle = &services.spec.handle;
-            Err(Fault::new(Symbol::WrongState, "the VM is paused")
-                .with_hint(format!("let it run on: aegisctl instance resume {handle}")))
-        }
-        VmState::Starting | VmState::Stopping | VmState::Failed | VmState::Resting => {
-            Err(Fault::new(Symbol::WrongState, "the VM does not run"))
-        }
-    }
 }
 
 async fn answer<T>(call: impl Future<Output = Result<T, CallError>>) -> Result<T, Fault> {

@@ -1,8 +1,7 @@
 //! A hypervisor without a guest: tests of the VM's owner play the guest's side
 //! of the link and decide when the machine ends.
 
-use std::sync::Mutex;
-
+use aegis_core::idle::Activity;
 use aegis_core::spec::Accel;
 use tokio::sync::watch;
 
@@ -44,7 +43,8 @@ where
 pub struct FakeMachine {
     facts: MachineFacts,
     end: watch::Sender<Option<MachineEnd>>,
-    paused: Mutex<bool>,
+    paused: watch::Sender<bool>,
+    activity: watch::Sender<Activity>,
 }
 
 impl Default for FakeMachine {
@@ -59,7 +59,8 @@ impl Default for FakeMachine {
                 jailed: true,
             },
             end: watch::Sender::new(None),
-            paused: Mutex::new(false),
+            paused: watch::Sender::new(false),
+            activity: watch::Sender::default(),
         }
     }
 }
@@ -70,22 +71,21 @@ impl FakeMachine {
         self.end.clone()
     }
 
-    pub fn is_paused(&self) -> bool {
-        // Poisoning needs a panic while the lock is held; no holder can panic.
-        *self
-            .paused
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Follows whether its CPUs are stopped.
+    pub fn pauses(&self) -> watch::Receiver<bool> {
+        self.paused.subscribe()
+    }
+
+    /// Says what the machine has used.
+    pub fn worker(&self) -> watch::Sender<Activity> {
+        self.activity.clone()
     }
 
     fn set_paused(&self, paused: bool) -> Result<(), MachineError> {
         if let Some(end) = self.end.borrow().clone() {
             return Err(MachineError::Ended(end));
         }
-        *self
-            .paused
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = paused;
+        self.paused.send_replace(paused);
         Ok(())
     }
 }
@@ -97,6 +97,10 @@ impl Machine for FakeMachine {
 
     fn pid(&self) -> u32 {
         std::process::id()
+    }
+
+    async fn activity(&self) -> Result<Activity, MachineError> {
+        Ok(*self.activity.borrow())
     }
 
     async fn pause(&self) -> Result<(), MachineError> {
@@ -141,7 +145,7 @@ mod tests {
     async fn an_ended_machine_refuses_and_goes_on_telling_its_end() {
         let machine = FakeMachine::default();
         machine.pause().await.unwrap();
-        assert!(machine.is_paused());
+        assert!(*machine.pauses().borrow());
         assert_eq!(machine.quit().await.cause, EndCause::Quit);
         assert_eq!(machine.wait().await.cause, EndCause::Quit);
         assert!(matches!(

@@ -9,11 +9,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use aegis_fault_points::around_async;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -117,6 +119,15 @@ impl Child {
 
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The processor time it has used, all its threads together; none once it has ended.
+    pub fn cpu_time(&self) -> Duration {
+        let running = self.running.lock();
+        // The lock keeps the PID from being somebody else's.
+        let clock = running.map(clock_getcpuclockid);
+        let time = clock.and_then(|clock| clock.ok()?.now().ok());
+        time.map(Duration::from).unwrap_or_default()
     }
 
     /// Kills the process. Nothing happens to one that has ended.
@@ -228,6 +239,19 @@ mod tests {
         assert_eq!(exit.status, ExitStatus::Exited(3));
         assert_eq!(exit.last_words, "one\ntwo");
         assert_eq!(child.wait().await, exit);
+    }
+
+    #[tokio::test]
+    async fn the_time_of_a_child_grows_while_it_works() {
+        let child = shell("while :; do :; done").await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while child.cpu_time() < Duration::from_millis(50) {
+            assert!(std::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        child.kill();
+        child.wait().await;
+        assert_eq!(child.cpu_time(), Duration::ZERO);
     }
 
     #[tokio::test]

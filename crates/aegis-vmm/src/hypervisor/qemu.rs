@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aegis_core::idle::Activity;
 use aegis_core::spec::Accel;
+use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -311,6 +313,16 @@ fn describe(greeting: &Greeting) -> String {
     }
 }
 
+/// What was read from all disks and written to them (query-blockstats of QEMU's QMP
+/// reference). What is missing counts nothing.
+fn disk_bytes(answer: &Value) -> u64 {
+    let disks = answer.as_array().into_iter().flatten();
+    let figures = disks.flat_map(|disk| ["rd_bytes", "wr_bytes"].map(|name| &disk["stats"][name]));
+    figures
+        .filter_map(Value::as_u64)
+        .fold(0, u64::saturating_add)
+}
+
 fn cause_of(status: ExitStatus) -> EndCause {
     match status {
         ExitStatus::Exited(code) => EndCause::Exited(code),
@@ -350,9 +362,13 @@ impl QemuMachine {
         }
     }
 
-    async fn execute(&self, operation: &'static str, command: Command) -> Result<(), MachineError> {
+    async fn execute(
+        &self,
+        operation: &'static str,
+        command: Command,
+    ) -> Result<Value, MachineError> {
         match self.qmp.execute(command).await {
-            Ok(_) => Ok(()),
+            Ok(value) => Ok(value),
             Err(source) => match self.end.borrow().clone() {
                 Some(end) => Err(MachineError::Ended(end)),
                 None => Err(MachineError::Qmp { operation, source }),
@@ -408,12 +424,21 @@ impl Machine for QemuMachine {
         self.child.pid()
     }
 
+    async fn activity(&self) -> Result<Activity, MachineError> {
+        let disks = self.execute("ask after", Command::QueryBlockstats).await?;
+        Ok(Activity {
+            cpu: self.child.cpu_time(),
+            disk: disk_bytes(&disks),
+            network: 0,
+        })
+    }
+
     async fn pause(&self) -> Result<(), MachineError> {
-        self.execute("pause", Command::Stop).await
+        self.execute("pause", Command::Stop).await.map(drop)
     }
 
     async fn resume(&self) -> Result<(), MachineError> {
-        self.execute("resume", Command::Cont).await
+        self.execute("resume", Command::Cont).await.map(drop)
     }
 
     async fn wait(&self) -> MachineEnd {

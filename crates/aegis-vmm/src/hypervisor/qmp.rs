@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::binary::Version;
 
-/// The longest line in bytes. The answers to our commands are below 1 KiB.
+/// The longest line in bytes. The longest answer to our commands, that to
+/// query-blockstats, has 2 KiB for each disk.
 const MAX_LINE: usize = 64 * 1024;
 
 /// How long a command may take. QEMU answers ours from its main loop in under a
@@ -57,6 +58,7 @@ pub enum Command {
     Cont,
     Quit,
     QueryStatus,
+    QueryBlockstats,
 }
 
 impl Command {
@@ -66,6 +68,7 @@ impl Command {
             Self::Cont => "cont",
             Self::Quit => "quit",
             Self::QueryStatus => "query-status",
+            Self::QueryBlockstats => "query-blockstats",
         }
     }
 }

@@ -106,6 +106,7 @@ where
     /// Begins the next start: after a failed one, or after a VM that has ended.
     pub(super) fn start_anew(&mut self) {
         self.command_is_over = false;
+        self.idle.wind();
         self.phase = starting(&self.spec, &self.hypervisor, &self.status);
         self.enter_with(Event::Retry, "starting", |status| {
             status.state = VmState::Starting;

@@ -66,6 +66,11 @@ where
                 Admission::Wait => self.wait(Waiting::Resume(reply)),
                 Admission::Deny(denial) => tell(reply, Err(self.denied(denial))),
             },
+            Ask::Hibernate(reply) => self.hibernate(reply),
+            Ask::Keep { keep, reply } => {
+                let outcome = self.keep(keep).await;
+                tell(reply, outcome);
+            }
             Ask::Use { by, reply } => {
                 let request = match by {
                     By::Hand => Request::Use,
@@ -111,7 +116,7 @@ where
         }
     }
 
-    async fn pause(&mut self) -> Result<Outcome, Fault> {
+    pub(super) async fn pause(&mut self) -> Result<Outcome, Fault> {
         let Phase::Up(up) = &mut self.phase else {
             return Err(self.denied(Denial::Stopping));
         };
@@ -121,13 +126,15 @@ where
         Ok(Outcome::Changed)
     }
 
-    async fn resume(&mut self) -> Result<Outcome, Fault> {
+    pub(super) async fn resume(&mut self) -> Result<Outcome, Fault> {
         let Phase::Up(up) = &mut self.phase else {
             return Err(self.denied(Denial::Stopping));
         };
         up.machine.resume().await?;
         up.resumed();
+        self.idle.wind();
         self.enter(Event::CpusResumed, "running");
+        self.publish_idle();
         Ok(Outcome::Changed)
     }
 

@@ -1,6 +1,6 @@
 //! The owner's mailbox: what others may ask, each with the way back.
 
-use aegis_core::control::Outcome;
+use aegis_core::control::{Keep, Outcome};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_link::Handle;
 use aegis_link::message::TtySize;
@@ -19,6 +19,11 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Fault>>;
 pub(super) enum Ask {
     Pause(Reply<Outcome>),
     Resume(Reply<Outcome>),
+    Hibernate(Reply<Outcome>),
+    Keep {
+        keep: Keep,
+        reply: Reply<Outcome>,
+    },
     /// The link to a guest that runs; resumes a paused VM, waits for one that starts.
     Use {
         by: By,
@@ -66,6 +71,22 @@ impl OwnerHandle {
     /// When the VM is in no state for it or QEMU refuses.
     pub async fn resume(&self) -> Result<Outcome, Fault> {
         self.ask(Ask::Resume).await
+    }
+
+    /// Writes the machine to the disk and ends.
+    ///
+    /// # Errors
+    /// When somebody needs the VM, or it cannot be hibernated.
+    pub async fn hibernate(&self) -> Result<Outcome, Fault> {
+        self.ask(Ask::Hibernate).await
+    }
+
+    /// Says when the VM falls asleep from now on.
+    ///
+    /// # Errors
+    /// When the VM has ended, or cannot be woken for a lease.
+    pub async fn keep(&self, keep: Keep) -> Result<Outcome, Fault> {
+        self.ask(|reply| Ask::Keep { keep, reply }).await
     }
 
     /// The link to the guest, once it runs. The caller's visit keeps the VM up.

@@ -5,18 +5,22 @@ use aegis_core::control::MachineFacts;
 use crate::doorway::Visits;
 use crate::hypervisor::{self, Machine};
 
-/// What keeps a VM awake, in words.
-pub(super) fn reasons(visits: Visits, command_runs: bool) -> Vec<String> {
+/// Who keeps a VM awake, in words.
+pub(super) fn reasons(visits: Visits) -> Vec<String> {
     let count = |number: u32, one: &str, many: &str| match number {
         0 => None,
         1 => Some(format!("1 {one}")),
         _ => Some(format!("{number} {many}")),
     };
     [
-        command_runs.then(|| "its command runs".to_owned()),
         count(visits.attached, "attached client", "attached clients"),
         count(visits.execs, "exec session", "exec sessions"),
         count(visits.connections, "connection", "connections"),
+        count(
+            visits.looks,
+            "look at its processes",
+            "looks at its processes",
+        ),
     ]
     .into_iter()
     .flatten()

@@ -136,6 +136,11 @@ impl<M: Machine + 'static> Up<M> {
         }
     }
 
+    /// Whether the guest is being asked how its command ended.
+    pub fn is_judging(&self) -> bool {
+        self.judging.is_some()
+    }
+
     /// What a stop is made of: the end of a guest that was asked to end.
     pub fn orderly_stop(&self, cpus_run: bool, grace: Duration) -> EndFuture {
         let (machine, link) = (Arc::clone(&self.machine), self.link.clone());

@@ -33,6 +33,8 @@ pub(crate) enum Seen {
     Stop {
         grace_ms: u32,
     },
+    /// A request came while the machine was paused.
+    Asleep,
 }
 
 /// How the guest behaves.
@@ -64,6 +66,7 @@ pub(crate) fn play(
     machine: MachineEnder,
     script: Script,
     seen: Sender<Seen>,
+    asleep: watch::Receiver<bool>,
 ) {
     if let Some(attack) = script.attack {
         let mut guest = RawGuest::new(link);
@@ -93,6 +96,7 @@ pub(crate) fn play(
             machine,
             script,
             seen,
+            asleep,
             sessions: HashMap::new(),
         };
         guest.live(incoming).await;
@@ -106,6 +110,7 @@ struct Guest {
     machine: MachineEnder,
     script: Script,
     seen: Sender<Seen>,
+    asleep: watch::Receiver<bool>,
     sessions: HashMap<SessionId, Session>,
 }
 
@@ -141,6 +146,10 @@ impl Guest {
 
     fn call(&mut self, call: Call, streams: Vec<LinkStream>, responder: Responder) {
         let done = Ok(Reply::Done);
+        let is_work = !matches!(call, Call::Ping | Call::Stats | Call::SetTime { .. });
+        if is_work && *self.asleep.borrow() {
+            self.seen.send(Seen::Asleep).unwrap();
+        }
         match call {
             Call::Boot(boot) => {
                 let has_command = boot.command.is_some();

@@ -6,6 +6,8 @@
 mod doors;
 mod fake_guest;
 mod hostile;
+mod idle;
+mod interleavings;
 mod look;
 mod raw_guest;
 mod restarts;

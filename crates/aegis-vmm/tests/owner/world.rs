@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -17,6 +17,7 @@ use aegis_core::control::{
 };
 use aegis_core::credential::Credential;
 use aegis_core::fault::Fault;
+use aegis_core::idle::{Activity, IdlePolicy, Lease};
 use aegis_core::lifecycle::VmState;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
@@ -26,7 +27,7 @@ use aegis_vmm::hypervisor::fake::{Fake, FakeMachine};
 use aegis_vmm::hypervisor::{LaunchError, MachinePlan};
 use aegis_vmm::owner::Verdict;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::fake_guest::{self, MachineEnder, Script, Seen};
 
@@ -40,6 +41,7 @@ pub(crate) struct World {
     seen: Receiver<Seen>,
     /// Of the newest machine.
     machine: Arc<Mutex<Option<MachineEnder>>>,
+    work: Arc<Mutex<Option<watch::Sender<Activity>>>>,
     pub(crate) ports: Vec<SocketAddr>,
 }
 
@@ -61,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) credential: Credential,
     /// So many launches fail before one succeeds.
     pub(crate) failures: u32,
+    pub(crate) idle: IdlePolicy,
+    pub(crate) leases: Vec<Lease>,
     /// Files of the image.
     pub(crate) layers: Vec<std::path::PathBuf>,
 }
@@ -68,11 +72,6 @@ pub(crate) struct Plan {
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let guest_dir = dir.path().join("guest");
-        std::fs::create_dir(&guest_dir).unwrap();
-        for name in ["vmlinux", "initramfs", "base.squashfs"] {
-            std::fs::write(guest_dir.join(name), b"").unwrap();
-        }
         let keep = |name: &str, json: String| std::fs::write(dir.path().join(name), json).unwrap();
         if let Some(exit) = &plan.exit {
             keep("exit.json", serde_json::to_string(exit).unwrap());
@@ -81,33 +80,15 @@ impl World {
             keep("start.json", serde_json::to_string(start).unwrap());
         }
         let spec = VmSpec {
-            handle: "test".parse().unwrap(),
-            memory_mib: 128,
-            cpus: 1,
-            accel: Accel::Tcg,
-            guest_dir,
             layers: plan.layers,
-            read_only_root: false,
-            disk: None,
-            inject: Vec::new(),
-            workspace: None,
-            volumes: Vec::new(),
             command: plan.command,
-            stop_signal: None,
             terminal: plan.terminal,
             restart: plan.restart,
-            env: [("FROM".to_owned(), "spec".to_owned())].into(),
-            needs_secrets: false,
             credential: plan.credential,
-            workdir: None,
-            user: None,
-            ports: Vec::new(),
+            idle: plan.idle,
+            leases: plan.leases,
             ephemeral: plan.ephemeral,
-            insecure: false,
-            dir: dir.path().to_owned(),
-            accel_cache: None,
-            revision: 4,
-            grace_secs: 2,
+            ..spec(dir.path())
         };
         let mut listeners = Listeners::listen(&dir.path().join("control.sock"), &[]).unwrap();
         let mut ports = Vec::new();
@@ -125,6 +106,8 @@ impl World {
         let (seen_sender, seen) = channel();
         let machine = Arc::new(Mutex::new(None));
         let newest = Arc::clone(&machine);
+        let work = Arc::new(Mutex::new(None));
+        let its_work = Arc::clone(&work);
         let failures = Mutex::new(plan.failures);
         let script = plan.script;
         let hypervisor = Fake::new(move |plan: MachinePlan| {
@@ -138,9 +121,11 @@ impl World {
             }
             let machine = FakeMachine::default();
             *newest.lock().unwrap() = Some(machine.ender());
+            *its_work.lock().unwrap() = Some(machine.worker());
+            let asleep = machine.pauses();
             let (ender, script, seen) = (machine.ender(), script.clone(), seen_sender.clone());
             std::thread::spawn(move || {
-                fake_guest::play(UnixStream::from(plan.link), ender, script, seen);
+                fake_guest::play(UnixStream::from(plan.link), ender, script, seen, asleep);
             });
             Ok(machine)
         });
@@ -165,8 +150,15 @@ impl World {
             vm: Some(vm),
             seen,
             machine,
+            work,
             ports,
         }
+    }
+
+    /// What the guest did so far.
+    pub(crate) fn has_done(&self, activity: Activity) {
+        let work = self.work.lock().unwrap();
+        work.as_ref().unwrap().send_replace(activity);
     }
 
     pub(crate) fn control(&self) -> PathBuf {
@@ -174,7 +166,7 @@ impl World {
     }
 
     pub(crate) fn connect(&self) -> Client {
-        Client::new(UnixStream::connect(self.control()).unwrap())
+        Client::of(&self.control())
     }
 
     /// The next thing the guest noticed that `pick` wants.
@@ -188,6 +180,13 @@ impl World {
                 return picked;
             }
         }
+    }
+
+    /// Whether the guest has been asked for anything while it was paused.
+    pub(crate) fn was_disturbed(&self) -> bool {
+        self.seen
+            .try_iter()
+            .any(|seen| matches!(seen, Seen::Asleep))
     }
 
     /// What is written about the command's end.
@@ -229,6 +228,46 @@ impl Drop for World {
     }
 }
 
+/// A spec of a VM whose files are in a folder, where the guest's are made.
+pub(crate) fn spec(dir: &Path) -> VmSpec {
+    let guest_dir = dir.join("guest");
+    std::fs::create_dir(&guest_dir).unwrap();
+    for name in ["vmlinux", "initramfs", "base.squashfs"] {
+        std::fs::write(guest_dir.join(name), b"").unwrap();
+    }
+    VmSpec {
+        handle: "test".parse().unwrap(),
+        memory_mib: 128,
+        cpus: 1,
+        accel: Accel::Tcg,
+        guest_dir,
+        layers: Vec::new(),
+        read_only_root: false,
+        disk: None,
+        inject: Vec::new(),
+        workspace: None,
+        volumes: Vec::new(),
+        command: Vec::new(),
+        stop_signal: None,
+        terminal: false,
+        restart: RestartPolicy::No,
+        env: [("FROM".to_owned(), "spec".to_owned())].into(),
+        needs_secrets: false,
+        credential: Credential::default(),
+        workdir: None,
+        user: None,
+        ports: Vec::new(),
+        idle: IdlePolicy::default(),
+        leases: Vec::new(),
+        ephemeral: false,
+        insecure: false,
+        dir: dir.to_owned(),
+        accel_cache: None,
+        revision: 4,
+        grace_secs: 2,
+    }
+}
+
 /// A client of the control socket.
 pub(crate) struct Client {
     socket: UnixStream,
@@ -238,6 +277,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) fn of(control: &Path) -> Self {
+        Self::new(UnixStream::connect(control).unwrap())
+    }
+
     pub(crate) fn new(socket: UnixStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
