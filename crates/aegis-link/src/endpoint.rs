@@ -98,6 +98,7 @@ where
             inbox_waker: None,
             quiescing: Vec::new(),
             flushing: Vec::new(),
+            settling: Vec::new(),
             end: None,
         }),
         wake: Notify::new(),
@@ -140,6 +141,8 @@ pub(crate) struct State {
     pub(crate) quiescing: Vec<oneshot::Sender<()>>,
     /// Who waits until everything is on the channel.
     pub(crate) flushing: Vec<oneshot::Sender<()>>,
+    /// Who waits until nothing waits any more.
+    pub(crate) settling: Vec<oneshot::Sender<()>>,
     pub(crate) end: Option<LinkError>,
 }
 
@@ -169,6 +172,7 @@ impl Shared {
         state.calls.clear();
         state.quiescing.clear();
         state.flushing.clear();
+        state.settling.clear();
         let wakers = state.take_wakers();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -317,8 +321,10 @@ impl State {
     fn take_wakers(&mut self) -> Vec<Waker> {
         let readers = self.readers.drain().map(|(_, waker)| waker);
         let writers = self.writers.drain().map(|(_, waker)| waker);
+        let watchers = self.watchers.drain().map(|(_, waker)| waker);
         readers
             .chain(writers)
+            .chain(watchers)
             .chain(self.inbox_waker.take())
             .collect()
     }
@@ -351,6 +357,11 @@ where
                 if output.is_empty() {
                     for waiting in state.flushing.drain(..) {
                         waiting.send(()).ok();
+                    }
+                    if state.inbox.is_empty() && state.mux.is_settled() {
+                        for waiting in state.settling.drain(..) {
+                            waiting.send(()).ok();
+                        }
                     }
                 }
             }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::endpoint::{LinkError, Shared, State};
 use crate::message::{
     Boot, Booted, Call, Event, Exec, Fault, MAX_MESSAGE, Message, Process, ProcessEnd, Program,
-    Reply, SessionId, Stats, TtySize,
+    Reply, Restored, SessionId, Stats, TtySize,
 };
 use crate::mux::MAX_STREAMS;
 use crate::stream::LinkStream;
@@ -172,6 +172,45 @@ impl Handle {
         self.done(Call::SetTime { time_ns }).await
     }
 
+    /// Asks the guest to hand over all output and to take no more; its disks are
+    /// written when it answers. What comes of a program meanwhile waits in the guest.
+    ///
+    /// # Errors
+    /// [`CallError`]; a fault if something does not take its input.
+    pub async fn suspend(&self) -> Result<(), CallError> {
+        self.done(Call::Suspend).await
+    }
+
+    /// Takes [`Handle::suspend`] back, also one that has no answer yet.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn unsuspend(&self, time_ns: u64) -> Result<(), CallError> {
+        self.done(Call::Unsuspend { time_ns }).await
+    }
+
+    /// Tells a restored guest what has become of the world; its output flows again.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn restored(&self, restored: Restored) -> Result<(), CallError> {
+        self.done(Call::Restored(restored)).await
+    }
+
+    /// Takes a session on a terminal over that a host before this one had started.
+    ///
+    /// # Errors
+    /// [`CallError`]; a fault if there is none whose output goes on.
+    pub async fn adopt(&self, session: SessionId) -> Result<LinkStream, CallError> {
+        let stream = self.open()?;
+        self.done(Call::Adopt {
+            session,
+            stream: stream.id(),
+        })
+        .await?;
+        Ok(stream)
+    }
+
     /// Asks the guest for figures.
     ///
     /// # Errors
@@ -309,6 +348,26 @@ impl Handle {
         }
         self.shared.wake();
         flushed
+            .await
+            .map_err(|_| CallError::Link(self.end_reason()))
+    }
+
+    /// Waits until nothing waits on this side: all that was sent or written is on the
+    /// channel, and all that was received is taken and read.
+    ///
+    /// # Errors
+    /// [`CallError::Link`] if the link ends before.
+    pub async fn settled(&self) -> Result<(), CallError> {
+        let (sender, settled) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if let Some(end) = &state.end {
+                return Err(CallError::Link(end.clone()));
+            }
+            state.settling.push(sender);
+        }
+        self.shared.wake();
+        settled
             .await
             .map_err(|_| CallError::Link(self.end_reason()))
     }

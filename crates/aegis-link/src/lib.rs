@@ -32,4 +32,4 @@ pub use endpoint::{LinkError, start, start_restored};
 pub use handle::{CallError, ExecSession, Handle};
 pub use incoming::{Incoming, Received, Responder};
 pub use mux::Role;
-pub use stream::{LinkStream, ResetWatch};
+pub use stream::{LinkStream, ResetWatch, Vanished};

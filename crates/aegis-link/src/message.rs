@@ -13,6 +13,11 @@
 //!     │ event command-started {pid}       │
 //!     │◄── call exec, dial, stop, ...     │
 //!     │ event command-ended {end}         │
+//!     │◄───────────────── call suspend    │   output stops, disks are synced
+//!     │         saved, and restored on a new host
+//!     │ event hello, log {stream}         │   the log goes on where it was
+//!     │◄─── call restored {time, entropy} │   output flows again
+//!     │◄────────────── call adopt {...}   │   the command's terminal, if it has one
 //! ```
 //!
 //! Compatibility: the guest's message set is frozen in its image, so the host
@@ -136,6 +141,25 @@ pub enum Call {
         /// Linux signal number, 1..=64.
         signal: i32,
     },
+    /// Take no more output of programs, hand over what there is, and write all disks.
+    /// Answer: [`Reply::Done`] when that is done.
+    Suspend,
+    /// Go on after [`Call::Suspend`] on the same link. Answer: [`Reply::Done`].
+    Unsuspend {
+        /// Wall clock, nanoseconds since the Unix epoch.
+        time_ns: u64,
+    },
+    /// Go on after [`Call::Suspend`] on the link of another host. Answer:
+    /// [`Reply::Done`].
+    Restored(Restored),
+    /// Carry the terminal of a session that outlived its host on this stream.
+    /// Answer: [`Reply::Done`].
+    Adopt {
+        /// The session.
+        session: SessionId,
+        /// An open stream of the caller.
+        stream: StreamId,
+    },
     /// Ask which processes there are. Answer: [`Reply::Processes`].
     Processes,
     /// Ask for figures. Answer: [`Reply::Stats`].
@@ -159,7 +183,7 @@ impl Call {
     pub fn streams(&self) -> impl Iterator<Item = StreamId> {
         let (first, second) = match self {
             Call::Exec(exec) => (Some(exec.stdio), exec.stderr),
-            Call::Dial { stream, .. } => (Some(*stream), None),
+            Call::Dial { stream, .. } | Call::Adopt { stream, .. } => (Some(*stream), None),
             _ => (None, None),
         };
         first.into_iter().chain(second)
@@ -379,6 +403,15 @@ pub struct TtySize {
     pub rows: u16,
     /// Columns.
     pub cols: u16,
+}
+
+/// What a guest lacks that was saved and restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Wall clock, nanoseconds since the Unix epoch.
+    pub time_ns: u64,
+    /// Random bytes, which nobody else has, for the guest's kernel.
+    pub entropy: Vec<u8>,
 }
 
 /// The root is assembled.

@@ -327,6 +327,14 @@ impl Mux {
         self.messages.len()
     }
 
+    /// Nothing waits on this side but credit: all that was sent or written is out,
+    /// and all that was received on streams is read.
+    pub fn is_settled(&self) -> bool {
+        self.messages.is_empty()
+            && self.unannounced.is_empty()
+            && self.streams.values().all(Stream::is_settled)
+    }
+
     /// Gives the window of a taken message back to the peer.
     pub fn release(&mut self, charge: u32) {
         self.message_taken = self.message_taken.saturating_add(charge);

@@ -46,6 +46,15 @@ impl LinkStream {
     }
 }
 
+/// What became of a stream that is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vanished {
+    /// It was reset or is over, or the link has ended.
+    Stream,
+    /// The host is a new one that knows nothing of it.
+    Host,
+}
+
 /// Waits for the end of a stream that neither reads nor writes might see.
 #[derive(Debug)]
 pub struct ResetWatch {
@@ -57,19 +66,19 @@ pub struct ResetWatch {
 impl ResetWatch {
     /// Resolves once the stream was reset by the other side, is over, or the
     /// link ended. One watch per stream at a time.
-    pub async fn reset(&self) {
+    pub async fn reset(&self) -> Vanished {
         poll_fn(|context| {
             let mut state = self.shared.lock();
-            let over = state.end.is_some()
-                || state.mux.epoch() != self.epoch
-                || state.mux.is_dead(self.id);
-            if over {
-                return Poll::Ready(());
+            if state.mux.epoch() != self.epoch {
+                return Poll::Ready(Vanished::Host);
+            }
+            if state.end.is_some() || state.mux.is_dead(self.id) {
+                return Poll::Ready(Vanished::Stream);
             }
             state.watchers.insert(self.id, context.waker().clone());
             Poll::Pending
         })
-        .await;
+        .await
     }
 }
 

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use aegis_link::message::{
     Boot, Booted, Call, CommandEnd, Event, Exec, Fault, GENERATION, Hello, Message, Process,
-    ProcessEnd, Program, Reply, Root, Share, ShareKind, SharePlace, Stats, Symbol, TtySize, Upper,
+    ProcessEnd, Program, Reply, Restored, Root, Share, ShareKind, SharePlace, Stats, Symbol,
+    TtySize, Upper,
 };
 
 fn program() -> Program {
@@ -79,6 +80,16 @@ fn samples() -> Vec<Message> {
         },
         Call::SetTime { time_ns: 1 },
         Call::SignalProcess { pid: 42, signal: 9 },
+        Call::Suspend,
+        Call::Unsuspend { time_ns: 1 },
+        Call::Restored(Restored {
+            time_ns: 1,
+            entropy: vec![0, 255],
+        }),
+        Call::Adopt {
+            session: 1,
+            stream: 7,
+        },
         Call::Processes,
         Call::Stats,
         Call::Ping,

@@ -5,6 +5,10 @@
 //!      └────────────── Stop ───────────────────┘
 //! ```
 //!
+//! A booted guest may be suspended: the valve is shut, and nothing of a program is
+//! on its way. It is saved then, and goes on with `Restored`, or `Unsuspend` if
+//! nothing came of it.
+//!
 //! One task owns the phase. Calls that take time run as tasks of their own, so
 //! that no call waits for another.
 
@@ -16,11 +20,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use aegis_link::message::{
-    Boot, Booted, Call, Event, Fault, GENERATION, Hello, Reply, Stats, Symbol,
+    Boot, Booted, Call, Event, Fault, GENERATION, Hello, Reply, Restored, Stats, Symbol,
 };
 use aegis_link::{Handle, Incoming, LinkError, LinkStream, Received, Responder, Role};
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::sync;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -28,13 +33,18 @@ use tokio::time::timeout;
 use crate::fd::Nonblocking;
 use crate::reaper::Reaper;
 use crate::session::Sessions;
-use crate::{boot, command, memory, process, processes, stop};
+use crate::valve::Valve;
+use crate::{boot, command, entropy, memory, process, processes, stop};
 
 /// How long the reply to Stop may take to reach the host before we go on.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long what programs wrote last may take to reach the host.
 const OUTPUT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a suspend may take: the host has to take what programs wrote, programs
+/// what was typed, and the disks what is in memory.
+const SUSPEND_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long a try to connect to a program may take.
 const DIAL_TRY: Duration = Duration::from_millis(250);
@@ -59,17 +69,22 @@ struct Guest {
     link: Handle,
     reaper: Reaper,
     sessions: Sessions,
+    log: command::Log,
+    valve: Valve,
     phase: Phase,
 }
 
 /// Serves the host until the link ends; a stop ends the machine instead.
 pub(crate) async fn serve(channel: Nonblocking, reaper: Reaper) -> Result<Infallible, LinkError> {
     let (link, mut incoming) = aegis_link::start(channel, Role::Guest);
-    let sessions = Sessions::new(reaper.clone());
+    let valve = Valve::new();
+    let sessions = Sessions::new(reaper.clone(), valve.clone());
     let mut guest = Guest {
         link,
         reaper,
         sessions,
+        log: command::Log::default(),
+        valve,
         phase: Phase::Waiting,
     };
     guest.say_hello();
@@ -100,6 +115,7 @@ impl Guest {
             Received::Resynced => {
                 self.sessions.forget_ended();
                 self.say_hello();
+                self.log.carry_on(&self.link).await;
             }
         }
         Ok(())
@@ -120,6 +136,16 @@ impl Guest {
                 let message = "the guest has not booted, or is stopping";
                 responder.reply(Err(Fault::new(Symbol::NotReady, message)));
             }
+            Call::Suspend => self.suspend(responder),
+            Call::Unsuspend { time_ns } => {
+                self.valve.open();
+                responder.reply(set_time(time_ns));
+            }
+            Call::Restored(restored) => {
+                responder.reply(begin_again(&restored));
+                self.valve.open();
+            }
+            Call::Adopt { session, .. } => responder.reply(self.sessions.adopt(session, streams)),
             Call::Exec(exec) => responder.reply(self.sessions.exec(&exec, streams)),
             Call::Wait { session } => self.sessions.wait(session, responder),
             Call::Signal { session, signal } => {
@@ -152,7 +178,8 @@ impl Guest {
                 })));
                 let command = request.command.map(|program| {
                     let (link, reaper) = (self.link.clone(), self.reaper.clone());
-                    tokio::spawn(command::run(link, reaper, program))
+                    let (log, valve) = (self.log.clone(), self.valve.clone());
+                    tokio::spawn(command::run(link, reaper, program, log, valve))
                 });
                 self.phase = Phase::Booted { writable, command };
             }
@@ -160,8 +187,40 @@ impl Guest {
         }
     }
 
+    /// Answers when nothing is on its way any more. A host that takes it back
+    /// meanwhile is answered too.
+    fn suspend(&self, responder: Responder) {
+        self.valve.shut();
+        let (link, valve) = (self.link.clone(), self.valve.clone());
+        tokio::spawn(async move {
+            let settled = async {
+                loop {
+                    valve.empty().await;
+                    // Its end ends us.
+                    link.settled().await.ok();
+                    // Without threads to block on there is nothing to sync either.
+                    tokio::task::spawn_blocking(sync).await.ok();
+                    if valve.is_empty() {
+                        return;
+                    }
+                }
+            };
+            let message = tokio::select! {
+                biased;
+                () = valve.opened() => "the host went on",
+                settled = timeout(SUSPEND_DEADLINE, settled) => match settled {
+                    Ok(()) => return responder.reply(Ok(Reply::Done)),
+                    Err(_) => "something does not take its input, or the disks are slow",
+                },
+            };
+            valve.open();
+            responder.reply(Err(Fault::new(Symbol::Busy, message)));
+        });
+    }
+
     fn stop(&mut self, grace_ms: u32, responder: Responder) {
         responder.reply(Ok(Reply::Done));
+        self.valve.open();
         let (writable, command) = match std::mem::replace(&mut self.phase, Phase::Stopping) {
             Phase::Stopping => return,
             Phase::Waiting => (None, None),
@@ -255,6 +314,18 @@ fn set_time(time_ns: u64) -> Result<Reply, Fault> {
                 format!("the clock cannot be set to that: {error}"),
             )
         })
+}
+
+/// What the world has become while the guest was away. What cannot be is told, and
+/// the guest goes on without.
+fn begin_again(restored: &Restored) -> Result<Reply, Fault> {
+    let fed = entropy::add(&restored.entropy).map_err(|error| {
+        let message = format!("the kernel takes no entropy: {error}");
+        Fault::new(Symbol::Internal, message)
+    });
+    // The clock last, for it is the later the better.
+    set_time(restored.time_ns)?;
+    fed.map(|()| Reply::Done)
 }
 
 fn uptime_ms() -> u64 {

@@ -21,6 +21,8 @@
 //! | [`reaper`] | every wait status of every process |
 //! | [`process`], [`users`], [`tty`] | starting one program |
 //! | [`session`], [`command`] | a program on streams; the program of the instance |
+//! | [`valve`] | whether output is taken from programs |
+//! | [`entropy`] | fresh randomness for a restored guest |
 //! | [`copy`] | what a copy runs in the guest: files as an archive |
 //! | [`stop`] | the end |
 //!
@@ -33,6 +35,7 @@ mod command;
 mod console;
 mod copy;
 mod early;
+mod entropy;
 mod fd;
 mod guest;
 mod memory;
@@ -47,6 +50,7 @@ mod session;
 mod stop;
 mod tty;
 mod users;
+mod valve;
 
 use std::convert::Infallible;
 

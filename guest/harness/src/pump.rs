@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::valve::{Held, Valve};
+
 /// Bytes moved at a time. The link's own frames are smaller, the pipe larger.
 pub(crate) const CHUNK: usize = 32 * 1024;
 
@@ -35,6 +37,9 @@ pub(crate) struct Drain<R> {
     ended: Ended,
     buffer: Vec<u8>,
     late: Option<Late>,
+    valve: Valve,
+    /// What was given last is in the hands of the caller.
+    held: Option<Held>,
 }
 
 /// What still comes after the end of the program.
@@ -45,17 +50,36 @@ struct Late {
 }
 
 impl<R: AsyncRead + Unpin> Drain<R> {
-    pub(crate) fn new(from: R, ended: Ended) -> Drain<R> {
+    pub(crate) fn new(from: R, ended: Ended, valve: Valve) -> Drain<R> {
         Drain {
             from,
             ended,
             buffer: vec![0; CHUNK],
             late: None,
+            valve,
+            held: None,
         }
     }
 
-    /// The next bytes; `None` once the output is over.
+    /// The next bytes; `None` once the output is over. Whoever asks has handed over
+    /// what came before. After the end the valve is held as long as this lives.
     pub(crate) async fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        self.held = None;
+        let count = loop {
+            let valve = self.valve.clone();
+            valve.opened().await;
+            tokio::select! {
+                biased;
+                () = valve.shutting() => {}
+                read = self.read() => break read?,
+            }
+        };
+        self.held = Some(self.valve.hold());
+        Ok((count > 0).then(|| &self.buffer[..count]))
+    }
+
+    /// Loses nothing when it is dropped.
+    async fn read(&mut self) -> io::Result<usize> {
         let early = if self.late.is_none() {
             tokio::select! {
                 read = self.from.read(&mut self.buffer) => Some(read?),
@@ -64,11 +88,10 @@ impl<R: AsyncRead + Unpin> Drain<R> {
         } else {
             None
         };
-        let count = match early {
-            Some(count) => count,
-            None => self.read_late().await?,
-        };
-        Ok((count > 0).then(|| &self.buffer[..count]))
+        match early {
+            Some(count) => Ok(count),
+            None => self.read_late().await,
+        }
     }
 
     async fn read_late(&mut self) -> io::Result<usize> {
@@ -109,7 +132,24 @@ mod tests {
         let (mut writer, reader) = tokio::io::duplex(1 << 20);
         writer.write_all(&[0; 300_000]).await.unwrap();
         let (_tell, ended) = watch::channel(true);
-        assert_eq!(all(Drain::new(reader, ended)).await, 300_000);
+        assert_eq!(all(Drain::new(reader, ended, Valve::new())).await, 300_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_taken_while_the_valve_is_shut() {
+        let (mut writer, reader) = tokio::io::duplex(1 << 10);
+        let (_tell, ended) = watch::channel(false);
+        let valve = Valve::new();
+        let mut drain = Drain::new(reader, ended, valve.clone());
+        writer.write_all(b"before").await.unwrap();
+        assert_eq!(drain.next().await.unwrap(), Some(&b"before"[..]));
+        assert!(!valve.is_empty());
+        valve.shut();
+        writer.write_all(b"after").await.unwrap();
+        let taken = timeout(Duration::from_secs(60), drain.next()).await;
+        assert!(taken.is_err() && valve.is_empty());
+        valve.open();
+        assert_eq!(drain.next().await.unwrap(), Some(&b"after"[..]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -121,6 +161,6 @@ mod tests {
             }
         });
         let (_tell, ended) = watch::channel(true);
-        assert!(all(Drain::new(reader, ended)).await >= PIPE_CAPACITY);
+        assert!(all(Drain::new(reader, ended, Valve::new())).await >= PIPE_CAPACITY);
     }
 }

@@ -7,35 +7,42 @@
 //! ```
 //!
 //! The host asks once for the end; whoever comes first, the question or the
-//! end, waits in the table for the other.
+//! end, waits in the table for the other. A session on a terminal outlives a host
+//! that saved the guest: the next one adopts it.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aegis_link::message::{Exec, Fault, ProcessEnd, Reply, SessionId, Symbol, TtySize};
-use aegis_link::{LinkStream, Responder};
+use aegis_link::{LinkStream, Responder, Vanished};
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, WriteHalf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::unix::pipe;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::fd::Nonblocking;
 use crate::process::{self, Streams};
 use crate::pump::{self, Drain, Ended};
 use crate::reaper::Reaper;
 use crate::tty;
+use crate::valve::Valve;
 
 /// Sessions a guest runs at a time.
 const MAX_SESSIONS: usize = 512;
+
+/// How long the output of a program that has ended waits for a new host.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(60);
 
 /// All sessions. Cheap to clone; all clones are the same table.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions {
     reaper: Reaper,
+    valve: Valve,
     table: Arc<Mutex<HashMap<SessionId, Session>>>,
     one_is_over: Arc<Notify>,
 }
@@ -46,6 +53,8 @@ struct Session {
     pid: Pid,
     /// A duplicate of the terminal's master, to change its size.
     terminal: Option<OwnedFd>,
+    /// Where the stream of a new host goes; none without a terminal.
+    adopt: Option<mpsc::Sender<LinkStream>>,
     phase: Phase,
 }
 
@@ -58,16 +67,23 @@ enum Phase {
 }
 
 /// What a started program leaves in our hands.
-struct Ends {
-    stdin: Box<dyn AsyncWrite + Send + Unpin>,
-    stdout: Box<dyn AsyncRead + Send + Unpin>,
-    stderr: Option<pipe::Receiver>,
+enum Ends {
+    Pipes {
+        stdin: pipe::Sender,
+        stdout: pipe::Receiver,
+        stderr: pipe::Receiver,
+    },
+    Terminal {
+        keys: WriteHalf<Nonblocking>,
+        screen: ReadHalf<Nonblocking>,
+    },
 }
 
 impl Sessions {
-    pub(crate) fn new(reaper: Reaper) -> Sessions {
+    pub(crate) fn new(reaper: Reaper, valve: Valve) -> Sessions {
         Sessions {
             reaper,
+            valve,
             table: Arc::default(),
             one_is_over: Arc::default(),
         }
@@ -111,19 +127,45 @@ impl Sessions {
         };
         let pid = process::start(prepared, inside)?;
         let end = self.reaper.end_of(pid, exec.program.stop_signal);
+        let (adopt, adopted) = mpsc::channel(1);
+        let adopt = terminal.is_some().then_some(adopt);
         self.lock().insert(
             exec.session,
             Session {
                 pid,
                 terminal,
+                adopt,
                 phase: Phase::Running,
             },
         );
 
         let (tell, ended) = watch::channel(false);
         let (sessions, session) = (self.clone(), exec.session);
+        let valve = self.valve.clone();
         tokio::spawn(async move {
-            let output = tokio::spawn(carry(pid, stdio, stderr, ends, ended));
+            let output = match ends {
+                Ends::Pipes {
+                    stdin,
+                    stdout,
+                    stderr: errors,
+                } => {
+                    let stdout = Drain::new(stdout, ended.clone(), valve.clone());
+                    let errors = stderr.map(|to| (Drain::new(errors, ended.clone(), valve), to));
+                    tokio::spawn(carry(pid, stdio, stdin, stdout, errors, ended))
+                }
+                Ends::Terminal { keys, screen } => {
+                    let screen = Drain::new(screen, ended.clone(), valve.clone());
+                    let terminal = Terminal {
+                        pid,
+                        keys,
+                        screen,
+                        ended,
+                        adopted,
+                        valve,
+                    };
+                    tokio::spawn(terminal.carry(stdio))
+                }
+            };
             // The reaper drops a sender only with the runtime.
             let end = end.await.unwrap_or(ProcessEnd::Signaled {
                 signal: libc::SIGKILL,
@@ -190,7 +232,26 @@ impl Sessions {
         Ok(Reply::Done)
     }
 
-    /// Forgets what only a host that is gone could ask for.
+    /// Gives a session on a terminal, whose host is gone, the stream of a new one.
+    pub(crate) fn adopt(
+        &self,
+        session: SessionId,
+        streams: Vec<LinkStream>,
+    ) -> Result<Reply, Fault> {
+        let table = self.lock();
+        let found = table.get(&session).filter(|found| found.is_running());
+        let adopt = found.and_then(|found| found.adopt.as_ref());
+        let adopt = adopt.ok_or_else(|| no_such(session))?;
+        let stream = streams.into_iter().next();
+        // It is full or closed where there is nothing to carry.
+        match stream.map(|stream| adopt.try_send(stream)) {
+            Some(Ok(())) => Ok(Reply::Done),
+            Some(Err(_)) | None => Err(no_such(session)),
+        }
+    }
+
+    /// Forgets what only a host that is gone could ask for. The end of a session on a
+    /// terminal is for whoever comes after it.
     pub(crate) fn forget_ended(&self) {
         let mut table = self.lock();
         for session in table.values_mut() {
@@ -198,7 +259,7 @@ impl Sessions {
                 session.phase = Phase::Running;
             }
         }
-        table.retain(|_, session| session.is_running());
+        table.retain(|_, session| session.is_running() || session.adopt.is_some());
     }
 
     /// Resolves once the output of every program is with the link.
@@ -254,10 +315,10 @@ fn pipes() -> io::Result<Opened> {
     let (stdin, stdin_writer) = pipe2(OFlag::O_CLOEXEC)?;
     let (stdout_reader, stdout) = pipe2(OFlag::O_CLOEXEC)?;
     let (stderr_reader, stderr) = pipe2(OFlag::O_CLOEXEC)?;
-    let ends = Ends {
-        stdin: Box::new(pipe::Sender::from_owned_fd(stdin_writer)?),
-        stdout: Box::new(pipe::Receiver::from_owned_fd(stdout_reader)?),
-        stderr: Some(pipe::Receiver::from_owned_fd(stderr_reader)?),
+    let ends = Ends::Pipes {
+        stdin: pipe::Sender::from_owned_fd(stdin_writer)?,
+        stdout: pipe::Receiver::from_owned_fd(stdout_reader)?,
+        stderr: pipe::Receiver::from_owned_fd(stderr_reader)?,
     };
     Ok((
         Streams::Apart {
@@ -273,45 +334,41 @@ fn pipes() -> io::Result<Opened> {
 fn terminal(size: TtySize, owner: &crate::users::Identity) -> io::Result<Opened> {
     let (master, slave) = tty::open(size, owner)?;
     let control = master.try_clone()?;
-    let (stdout, stdin) = tokio::io::split(Nonblocking::terminal(master)?);
-    let ends = Ends {
-        stdin: Box::new(stdin),
-        stdout: Box::new(stdout),
-        stderr: None,
-    };
+    let (screen, keys) = tokio::io::split(Nonblocking::terminal(master)?);
+    let ends = Ends::Terminal { keys, screen };
     Ok((Streams::Terminal(slave), ends, Some(control)))
 }
 
 /// Moves bytes between the link and a program until its output is over.
-async fn carry(pid: Pid, stdio: LinkStream, stderr: Option<LinkStream>, ends: Ends, ended: Ended) {
+async fn carry(
+    pid: Pid,
+    stdio: LinkStream,
+    mut stdin: pipe::Sender,
+    stdout: Drain<pipe::Receiver>,
+    stderr: Option<(Drain<pipe::Receiver>, LinkStream)>,
+    ended: Ended,
+) {
     let vanished = stdio.reset_watch();
     let (from_host, to_host) = tokio::io::split(stdio);
     let mut from_host = BufReader::with_capacity(pump::CHUNK, from_host);
-    let mut stdin = ends.stdin;
     let input = tokio::spawn(async move {
         // The program may have closed its stdin, or the host its stream; either
         // way the other end learns of it by the drop or by the reset watch.
         tokio::io::copy_buf(&mut from_host, &mut stdin).await.ok();
         from_host
     });
-    let mut still_runs = ended.clone();
+    let mut still_runs = ended;
     let hang_up = tokio::spawn(async move {
         tokio::select! {
-            () = vanished.reset() => {
+            _ = vanished.reset() => {
                 // Gone already is as good.
                 killpg(pid, Signal::SIGHUP).ok();
             }
             _ = still_runs.wait_for(|ended| *ended) => {}
         }
     });
-    let errors = match (ends.stderr, stderr) {
-        (Some(from), Some(to)) => {
-            let (_, to) = tokio::io::split(to);
-            Some(tokio::spawn(output(from, to, ended.clone())))
-        }
-        _ => None,
-    };
-    output(ends.stdout, to_host, ended).await;
+    let errors = stderr.map(|(from, to)| tokio::spawn(output(from, tokio::io::split(to).1)));
+    output(stdout, to_host).await;
     if let Some(errors) = errors {
         errors.await.ok();
     }
@@ -322,8 +379,7 @@ async fn carry(pid: Pid, stdio: LinkStream, stderr: Option<LinkStream>, ends: En
 
 /// Carries one output; afterwards its end is on the stream. A host that reset
 /// the stream is not told; the program then gets SIGPIPE.
-async fn output(from: impl AsyncRead + Unpin, mut to: WriteHalf<LinkStream>, ended: Ended) {
-    let mut drain = Drain::new(from, ended);
+async fn output(mut drain: Drain<impl AsyncRead + Unpin>, mut to: WriteHalf<LinkStream>) {
     // An output that cannot be read any more is over as well.
     while let Ok(Some(bytes)) = drain.next().await {
         if to.write_all(bytes).await.is_err() {
@@ -331,4 +387,102 @@ async fn output(from: impl AsyncRead + Unpin, mut to: WriteHalf<LinkStream>, end
         }
     }
     to.shutdown().await.ok();
+}
+
+/// A program on a terminal, whichever host looks at it.
+struct Terminal {
+    pid: Pid,
+    keys: WriteHalf<Nonblocking>,
+    screen: Drain<ReadHalf<Nonblocking>>,
+    ended: Ended,
+    adopted: mpsc::Receiver<LinkStream>,
+    valve: Valve,
+}
+
+impl Terminal {
+    /// Moves bytes between the link and the program until its output is over.
+    async fn carry(mut self, first: LinkStream) {
+        let mut stream = first;
+        loop {
+            let vanished = stream.reset_watch();
+            let (from_host, to_host) = tokio::io::split(stream);
+            let mut from_host = BufReader::with_capacity(pump::CHUNK, from_host);
+            let whole = tokio::select! {
+                whole = show(&mut self.screen, to_host) => whole,
+                _ = vanished.reset() => false,
+                () = type_in(&mut from_host, &mut self.keys, &self.valve) => false,
+            };
+            if whole {
+                // What was shown is handed over.
+                drop(self.screen);
+                tokio::select! {
+                    // A program may go on without its terminal.
+                    vanished = vanished.reset() => hang_up(self.pid, vanished),
+                    _ = self.ended.wait_for(|ended| *ended) => {}
+                }
+                return;
+            }
+            let vanished = vanished.reset().await;
+            hang_up(self.pid, vanished);
+            if vanished == Vanished::Stream {
+                return;
+            }
+            match self.next_host().await {
+                Some(next) => stream = next,
+                None => return,
+            }
+        }
+    }
+
+    async fn next_host(&mut self) -> Option<LinkStream> {
+        let too_late = async {
+            self.ended.wait_for(|ended| *ended).await.ok();
+            tokio::time::sleep(ADOPTION_PATIENCE).await;
+        };
+        tokio::select! {
+            next = self.adopted.recv() => next,
+            () = too_late => None,
+        }
+    }
+}
+
+/// Tells a program that its host left it; one that is replaced did not.
+fn hang_up(pid: Pid, vanished: Vanished) {
+    if vanished == Vanished::Stream {
+        // Gone already is as good.
+        killpg(pid, Signal::SIGHUP).ok();
+    }
+}
+
+/// Carries what is typed; never over, since a terminal's input has no end.
+async fn type_in(
+    from_host: &mut BufReader<ReadHalf<LinkStream>>,
+    keys: &mut WriteHalf<Nonblocking>,
+    valve: &Valve,
+) {
+    while let Ok(bytes @ [_, ..]) = from_host.fill_buf().await {
+        // A program that does not read keeps them here.
+        let _held = valve.hold();
+        let length = bytes.len();
+        if keys.write_all(bytes).await.is_err() {
+            break;
+        }
+        from_host.consume(length);
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Carries the output; false when the host does not take it any more.
+async fn show(
+    screen: &mut Drain<ReadHalf<Nonblocking>>,
+    mut to_host: WriteHalf<LinkStream>,
+) -> bool {
+    // An output that cannot be read any more is over as well.
+    while let Ok(Some(bytes)) = screen.next().await {
+        if to_host.write_all(bytes).await.is_err() {
+            return false;
+        }
+    }
+    to_host.shutdown().await.ok();
+    true
 }

@@ -131,6 +131,14 @@ impl Stream {
         self.outgoing.len()
     }
 
+    /// Nothing of it waits on this side, neither for the peer nor for the program.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_reset()
+            || self.outgoing.is_empty()
+                && self.sending != Sending::Finished
+                && self.incoming.is_empty()
+    }
+
     pub(super) fn has_something_to_send(&self) -> bool {
         !self.is_reset()
             && if self.outgoing.is_empty() {
