@@ -123,6 +123,8 @@ symbols! {
     GuestBootFailed,
     /// The guest broke the link protocol.
     LinkViolation,
+    /// A hibernated VM could not be restored and was booted.
+    SnapshotUnusable,
     /// The VM ended while the operation was under way.
     VmEnded,
     /// No such command in the guest.

@@ -145,7 +145,7 @@ pub async fn write_record(
 }
 
 /// Cuts bytes at newlines, and lines that are too long into parts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Splitter {
     line: Vec<u8>,
 }
@@ -167,6 +167,12 @@ impl Splitter {
         newline?;
         *rest = &rest[1..];
         Some((std::mem::take(&mut self.line), false))
+    }
+
+    /// One that goes on after `begun`, the first part of a line, cut to [`MAX_LINE`].
+    pub fn resume(mut begun: Vec<u8>) -> Splitter {
+        begun.truncate(MAX_LINE);
+        Splitter { line: begun }
     }
 
     /// What is left without a newline.

@@ -8,9 +8,10 @@
 //! ```text
 //!             launch                    quit, kill, the guest's own reset,
 //!  MachinePlan ─────► Machine: running  death of the process
-//!                        │  ▲  ───────────────────────► MachineEnd
-//!                   pause▼  │resume
-//!                      paused
+//!       │                │  ▲  ───────────────────────► MachineEnd
+//!       │           pause▼  │resume
+//!       └─── launch ─►  paused ──save──► its state
+//!     with a state
 //! ```
 //!
 //! | module | what it owns |
@@ -50,7 +51,8 @@ use aegis_core::fault::Symbol;
 use aegis_core::idle::Activity;
 use aegis_core::spec::Accel;
 
-pub use error::{LaunchError, MachineError};
+use crate::snapshot::stamp::Stamp;
+pub use error::{LaunchError, LoadError, MachineError, SaveRefusal};
 pub use kernel::GuestKernel;
 
 /// Everything a hypervisor needs to start one guest. Consumed by the launch: a
@@ -79,6 +81,17 @@ pub struct MachinePlan {
     pub scratch: PathBuf,
     /// Run without a jail where the host forbids one. The user's explicit choice.
     pub insecure: bool,
+    /// The state that the machine begins in, instead of at its kernel.
+    pub incoming: Option<Incoming>,
+}
+
+/// The state of a machine that was saved.
+#[derive(Debug)]
+pub struct Incoming {
+    /// [`MachineFacts::stamp`] of the machine it was saved of.
+    pub stamp: Stamp,
+    /// What [`Machine::save`] wrote comes out of this pipe, and then its end.
+    pub state: OwnedFd,
 }
 
 /// Most disks of a guest: the slot budget of [`argv`].
@@ -174,6 +187,8 @@ pub struct MachineFacts {
     /// Whether the hypervisor runs in its jail. Without one the device of the share is
     /// the one folder that is shared.
     pub jailed: bool,
+    /// What a state of this machine depends on.
+    pub stamp: Stamp,
 }
 
 /// Starts guests.
@@ -181,7 +196,8 @@ pub trait Hypervisor {
     type Machine: Machine;
 
     /// Starts the guest and returns once the machine runs; the guest may not have
-    /// executed anything yet. A future that is dropped leaves nothing behind.
+    /// executed anything yet. With a state it returns once all of that is loaded, and
+    /// the machine is paused. A future that is dropped leaves nothing behind.
     ///
     /// # Errors
     /// Why there is no machine; nothing of it is left.
@@ -206,6 +222,15 @@ pub trait Machine: Send + Sync {
 
     /// Lets the virtual CPUs run on. A running machine stays so without an error.
     fn resume(&self) -> impl Future<Output = Result<(), MachineError>> + Send;
+
+    /// Why the machine's state cannot be saved, as things are, or could not be loaded
+    /// again.
+    fn can_save(&self) -> impl Future<Output = Result<(), SaveRefusal>> + Send;
+
+    /// Writes the state of a paused machine, its memory included, into a pipe, and its
+    /// end. The machine can run on afterwards, and after a failure; resuming it ends a
+    /// save whose future was dropped.
+    fn save(&self, to: OwnedFd) -> impl Future<Output = Result<(), MachineError>> + Send;
 
     /// Waits for the end. May be called at any time, by several at once and after
     /// the end; cancelling it loses nothing.

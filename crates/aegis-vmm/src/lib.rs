@@ -25,6 +25,7 @@
 //! | [`hypervisor`] | starting a guest and holding its machine |
 //! | [`jail`] | the sandbox of the machine's processes |
 //! | [`share`] | the shared folder |
+//! | [`snapshot`] | what a hibernated VM leaves |
 
 pub mod activation;
 pub mod command_exit;
@@ -46,5 +47,6 @@ pub mod ports;
 pub mod rotated;
 pub mod runtime;
 pub mod share;
+pub mod snapshot;
 pub mod status;
 pub mod terminal;

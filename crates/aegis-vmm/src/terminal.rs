@@ -10,7 +10,8 @@
 //! The command is an exec session on the link that belongs to the VM and to no
 //! client: clients are told its output, their keys are merged, and the one that
 //! came or resized last sets its size. The descriptors of a client are the same
-//! as those of an exec session.
+//! as those of an exec session. It outlives a hibernation: the session goes on in
+//! the guest, and what it has shown is saved with it.
 
 mod client;
 mod scrollback;
@@ -25,6 +26,7 @@ use aegis_core::fault::{Fault, Symbol};
 use aegis_link::log::{LogRecord, Output, Splitter};
 use aegis_link::message::{CommandEnd, ProcessEnd, Program, SessionId, TtySize};
 use aegis_link::{CallError, ExecSession, Handle, LinkStream};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -67,6 +69,7 @@ pub enum TerminalEvent {
 pub struct Terminal {
     handle: TerminalHandle,
     events: mpsc::Receiver<TerminalEvent>,
+    saves: mpsc::Sender<oneshot::Sender<SavedTerminal>>,
     task: JoinHandle<()>,
 }
 
@@ -75,6 +78,15 @@ pub struct Terminal {
 pub struct TerminalHandle {
     joins: mpsc::Sender<Join>,
     slots: Arc<Semaphore>,
+}
+
+/// A terminal over a hibernation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedTerminal {
+    session: SessionId,
+    scrollback: Scrollback,
+    /// The beginning of a line whose end is not in the log yet.
+    line: Vec<u8>,
 }
 
 /// A client that wants to come in.
@@ -116,6 +128,13 @@ impl TerminalHandle {
     }
 }
 
+/// What the task of a terminal hears and says.
+struct Ears {
+    joins: mpsc::Receiver<Join>,
+    saves: mpsc::Receiver<oneshot::Sender<SavedTerminal>>,
+    tell: mpsc::Sender<TerminalEvent>,
+}
+
 impl Terminal {
     /// Starts the command on a terminal of its own. Its output goes into `log` too.
     pub fn start(
@@ -124,16 +143,26 @@ impl Terminal {
         size: Option<TtySize>,
         log: mpsc::Sender<LogRecord>,
     ) -> Self {
+        Self::with(|ears| live(link, program, size.unwrap_or(USUAL), ears, log))
+    }
+
+    /// Goes on with a terminal whose guest was restored.
+    pub fn adopt(link: Handle, saved: SavedTerminal, log: mpsc::Sender<LogRecord>) -> Self {
+        Self::with(|ears| live_on(link, saved, ears, log))
+    }
+
+    fn with<F>(task: impl FnOnce(Ears) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (joins, joining) = mpsc::channel(MAX_CLIENTS);
+        let (saves, saving) = mpsc::channel(1);
         let (tell, events) = mpsc::channel(2);
-        let task = tokio::spawn(live(
-            link,
-            program,
-            size.unwrap_or(USUAL),
-            joining,
+        let task = tokio::spawn(task(Ears {
+            joins: joining,
+            saves: saving,
             tell,
-            log,
-        ));
+        }));
         let handle = TerminalHandle {
             joins,
             slots: Arc::new(Semaphore::new(MAX_CLIENTS)),
@@ -141,8 +170,27 @@ impl Terminal {
         Self {
             handle,
             events,
+            saves,
             task,
         }
+    }
+
+    /// Asks for what has to be saved, once all output that has come is shown; `None`
+    /// where the command is not on its terminal.
+    pub fn save(&self) -> impl Future<Output = Option<SavedTerminal>> + Send + use<> {
+        let saves = self.saves.clone();
+        async move {
+            let (answer, saved) = oneshot::channel();
+            saves.send(answer).await.ok()?;
+            saved.await.ok()
+        }
+    }
+
+    /// Ends a terminal that was saved: what it has not logged yet is in its save.
+    pub async fn abandon(mut self) {
+        self.task.abort();
+        // An aborted task has let go of the log once it is joined.
+        let _aborted = (&mut self.task).await;
     }
 
     pub fn handle(&self) -> TerminalHandle {
@@ -181,18 +229,17 @@ async fn live(
     link: Handle,
     program: Program,
     size: TtySize,
-    mut joins: mpsc::Receiver<Join>,
-    tell: mpsc::Sender<TerminalEvent>,
+    mut ears: Ears,
     log: mpsc::Sender<LogRecord>,
 ) {
     // Nobody listens any more once the VM is over.
-    let told = async |event| drop(tell.send(event).await);
+    let told = async |event| drop(ears.tell.send(event).await);
     let running = match link.exec(program, Some(size)).await {
         Ok(running) => running,
         Err(error) => {
-            joins.close();
+            ears.joins.close();
             let fault = guest::call_fault(&error);
-            while let Ok(join) = joins.try_recv() {
+            while let Ok(join) = ears.joins.try_recv() {
                 let (client, _) = seat(join, &mpsc::channel(1).0);
                 tokio::spawn(client.refuse(fault.clone()));
             }
@@ -204,27 +251,59 @@ async fn live(
     };
     told(TerminalEvent::Started { pid: running.pid }).await;
     let ExecSession { session, stdio, .. } = running;
-    let (output, input) = tokio::io::split(stdio);
+    let saved = SavedTerminal {
+        session,
+        scrollback: Scrollback::default(),
+        line: Vec::new(),
+    };
+    carry(link, Some(stdio), saved, ears, log).await;
+}
+
+async fn live_on(link: Handle, saved: SavedTerminal, ears: Ears, log: mpsc::Sender<LogRecord>) {
+    // Where there is nothing to carry any more, the end of the session says why.
+    let stdio = link.adopt(saved.session).await.ok();
+    carry(link, stdio, saved, ears, log).await;
+}
+
+/// Carries the terminal until the command has ended.
+async fn carry(
+    link: Handle,
+    stdio: Option<LinkStream>,
+    begun: SavedTerminal,
+    mut ears: Ears,
+    log: mpsc::Sender<LogRecord>,
+) {
     let (keys, typed) = mpsc::channel(WAITING_KEYS);
-    let typing = tokio::spawn(type_in(typed, input));
+    let session = begun.session;
     let mut screen = Screen {
         link: link.clone(),
         session,
         keys,
         clients: Vec::new(),
-        scrollback: Scrollback::default(),
+        scrollback: begun.scrollback,
         log: Log {
             queue: log,
-            splitter: Splitter::default(),
+            splitter: Splitter::resume(begun.line),
             sequence: 0,
         },
     };
-    screen.follow(output, &mut joins).await;
-    joins.close();
+    let mut typing = None;
+    if let Some(stdio) = stdio {
+        let (output, input) = tokio::io::split(stdio);
+        typing = Some(tokio::spawn(type_in(typed, input)));
+        screen.follow(output, &mut ears).await;
+    }
+    ears.joins.close();
+    // Whoever asks for a save learns that there is nothing to go on with.
+    drop(ears.saves);
     let end = link.wait(session).await;
-    screen.end(&mut joins, &end).await;
+    screen.end(&mut ears.joins, &end).await;
     // Input is dropped last: without it the stream would be reset, which hangs up.
-    typing.abort();
+    if let Some(typing) = typing {
+        typing.abort();
+    }
+    // Nobody listens any more once the VM is over.
+    let told = async |event| drop(ears.tell.send(event).await);
     match end {
         Ok(end) => told(TerminalEvent::Ended(CommandEnd::Ended(end))).await,
         Err(CallError::Fault(fault)) => {
@@ -247,16 +326,21 @@ struct Screen {
 
 impl Screen {
     /// Carries output until it is over.
-    async fn follow(&mut self, mut output: ReadHalf<LinkStream>, joins: &mut mpsc::Receiver<Join>) {
+    async fn follow(&mut self, mut output: ReadHalf<LinkStream>, ears: &mut Ears) {
         let mut buffer = vec![0; BUFFER];
         loop {
             tokio::select! {
                 biased;
-                Some(join) = joins.recv() => self.join(join).await,
+                Some(join) = ears.joins.recv() => self.join(join).await,
                 read = output.read(&mut buffer) => match read {
                     Ok(length @ 1..) => self.show(&buffer[..length]).await,
                     Ok(0) | Err(_) => return,
                 },
+                // After what has come.
+                Some(answer) = ears.saves.recv() => {
+                    // Who gave the save up needs no answer.
+                    answer.send(self.saved()).ok();
+                }
             }
         }
     }
@@ -274,6 +358,14 @@ impl Screen {
         tokio::spawn(client.serve(self.link.clone(), self.session));
         if let Some(size) = size {
             tokio::spawn(fit(self.link.clone(), self.session, size, has_output));
+        }
+    }
+
+    fn saved(&self) -> SavedTerminal {
+        SavedTerminal {
+            session: self.session,
+            scrollback: self.scrollback.clone(),
+            line: self.log.splitter.clone().finish(),
         }
     }
 

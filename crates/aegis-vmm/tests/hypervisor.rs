@@ -83,6 +83,7 @@ impl Bench {
             console: OwnedFd::from(sink),
             scratch: self.path("scratch"),
             insecure: false,
+            incoming: None,
         };
         (plan, ours, console)
     }

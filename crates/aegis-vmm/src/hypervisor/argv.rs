@@ -22,6 +22,7 @@
 //! The console is an ISA serial port and takes no slot. q35 has PCI slots enough
 //! and gets the same devices in their PCI form.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -33,6 +34,7 @@ use super::layers::{Extents, LayerDisk};
 use super::{DiskSerial, MachineType, SHARE_TAG};
 use crate::jail::FIRST_DESCRIPTOR;
 use crate::share::Carrier;
+use crate::snapshot::stamp::Stamp;
 
 /// The name under which the guest finds the link, `/sys/class/virtio-ports/*/name`.
 pub const LINK_PORT: &str = "org.aegisvm.link";
@@ -223,6 +225,34 @@ impl Invocation {
                 self.device("virtio-9p", &format!(",fsdev=share,mount_tag={SHARE_TAG}"));
             }
         }
+    }
+
+    /// A machine that waits for the state of another one, which comes from a pipe,
+    /// and runs nothing by itself. The number of the descriptor.
+    pub fn incoming(&mut self, state: OwnedFd) -> RawFd {
+        let fd = self.pass(state);
+        self.add("-S", None);
+        self.add("-incoming", Some("defer"));
+        fd
+    }
+
+    /// Everything that the state of the machine depends on, each option by its name:
+    /// all but the kernel's command line, which names a frequency that was measured
+    /// and which a guest in a state has read long ago.
+    pub fn stamp(&self, stamp: Stamp) -> Stamp {
+        let mut counts = HashMap::new();
+        let mut stamp = stamp;
+        let mut args = self.args.iter().peekable();
+        while let Some(option) = args.next() {
+            let value = args.next_if(|value| !value.starts_with('-'));
+            let count = counts.entry(option).or_insert(0_u32);
+            *count += 1;
+            if option != "-append" {
+                let value = value.map_or("there", String::as_str);
+                stamp = stamp.with(format!("QEMU's option {option} ({count})"), value);
+            }
+        }
+        stamp
     }
 
     /// Random numbers of the host's kernel.

@@ -142,6 +142,13 @@ impl Binary {
         })
     }
 
+    /// What tells this very file from one that was put in its place; `None` when
+    /// nothing is there.
+    pub fn file(&self) -> Option<(u64, u64, BuildIdentity)> {
+        let meta = self.path.metadata().ok()?;
+        Some((meta.dev(), meta.ino(), self.identity()?))
+    }
+
     /// Runs `qemu -version`, some 30 ms; for failed launches only.
     pub async fn ask_version(&self) -> Option<Version> {
         let output = Command::new(&self.path)

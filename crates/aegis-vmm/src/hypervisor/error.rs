@@ -13,6 +13,7 @@ use super::probe::ProbeError;
 use super::qmp::QmpError;
 use crate::jail::JailError;
 use crate::share::ShareError;
+use crate::snapshot::stamp::Difference;
 
 /// Why there is no machine.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,21 @@ pub enum LaunchError {
     Qmp(#[source] QmpError),
     #[error("QEMU did not answer within {} s of its start", after.as_secs())]
     Silent { after: Duration },
+    #[error("cannot load the state of the machine")]
+    Load(#[source] LoadError),
+}
+
+/// Why a state that was saved is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{0}")]
+    Differs(Difference),
+    #[error("QEMU does not take it")]
+    Qmp(#[source] QmpError),
+    #[error("QEMU failed at it")]
+    Failed,
+    #[error("QEMU ended at it: {0}")]
+    Ended(MachineEnd),
 }
 
 impl LaunchError {
@@ -112,7 +128,8 @@ impl LaunchError {
             | Self::Start { .. }
             | Self::Ended(_)
             | Self::Qmp(_)
-            | Self::Silent { .. } => fault(Symbol::QemuFailed),
+            | Self::Silent { .. }
+            | Self::Load(_) => fault(Symbol::QemuFailed),
             Self::TooManyDisks(_) | Self::Descriptor(_) => fault(Symbol::Internal),
         }
     }
@@ -121,7 +138,11 @@ impl LaunchError {
     pub fn is_permanent(&self) -> bool {
         !matches!(
             self,
-            Self::Ended(_) | Self::Qmp(_) | Self::Silent { .. } | Self::Descriptor(_)
+            Self::Ended(_)
+                | Self::Qmp(_)
+                | Self::Silent { .. }
+                | Self::Load(_)
+                | Self::Descriptor(_)
         )
     }
 }
@@ -143,14 +164,46 @@ pub enum MachineError {
         #[source]
         source: QmpError,
     },
+    #[error("QEMU could not write the state of the machine: {0}")]
+    Unsaved(String),
 }
 
 impl From<MachineError> for Fault {
     fn from(error: MachineError) -> Self {
         let symbol = match error {
             MachineError::Ended(_) => Symbol::VmEnded,
-            MachineError::Qmp { .. } => Symbol::QemuFailed,
+            MachineError::Qmp { .. } | MachineError::Unsaved(_) => Symbol::QemuFailed,
         };
         Fault::from_error(symbol, &error)
+    }
+}
+
+/// Why a machine's state is not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveRefusal {
+    #[error("files of the host are shared by 9p, whose state cannot be saved")]
+    NineP,
+    #[error("the state of the accelerator {0} cannot be saved")]
+    Accel(Accel),
+    #[error("{} is not the QEMU any more that runs, which is {running}", path.display())]
+    Replaced { path: PathBuf, running: String },
+    #[error("QEMU cannot save the state of the machine: {0}")]
+    Blocked(String),
+    #[error("QEMU does not say whether it can save the state of the machine")]
+    Unknown(#[source] MachineError),
+}
+
+impl From<SaveRefusal> for Fault {
+    fn from(refusal: SaveRefusal) -> Self {
+        let fault = Fault::from_error(Symbol::Unsupported, &refusal);
+        match refusal {
+            SaveRefusal::NineP => fault.with_hint(
+                "make the instance without a workspace and volumes, or use KVM with virtiofsd",
+            ),
+            SaveRefusal::Replaced { .. } => {
+                fault.with_hint("restart the instance, then it runs with the new QEMU")
+            }
+            SaveRefusal::Accel(_) | SaveRefusal::Blocked(_) | SaveRefusal::Unknown(_) => fault,
+        }
     }
 }

@@ -1,15 +1,22 @@
 //! A hypervisor without a guest: tests of the VM's owner play the guest's side
 //! of the link and decide when the machine ends.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
 use aegis_core::idle::Activity;
 use aegis_core::spec::Accel;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use super::kernel::KernelKind;
 use super::{
-    EndCause, Hypervisor, LaunchError, Machine, MachineEnd, MachineError, MachineFacts,
-    MachinePlan, MachineType,
+    EndCause, Hypervisor, LaunchError, LoadError, Machine, MachineEnd, MachineError, MachineFacts,
+    MachinePlan, MachineType, SaveRefusal,
 };
+use crate::snapshot::stamp::Stamp;
 
 /// Hands every plan to a function, which keeps what it needs of it and says
 /// whether the launch succeeds.
@@ -33,8 +40,21 @@ where
 {
     type Machine = FakeMachine;
 
-    async fn launch(&self, plan: MachinePlan) -> Result<FakeMachine, LaunchError> {
-        (self.on_launch)(plan)
+    async fn launch(&self, mut plan: MachinePlan) -> Result<FakeMachine, LaunchError> {
+        let incoming = plan.incoming.take();
+        let machine = (self.on_launch)(plan)?;
+        if let Some(incoming) = incoming {
+            let failed = LaunchError::Load(LoadError::Failed);
+            let Ok(mut state) = pipe::Receiver::from_owned_fd(incoming.state) else {
+                return Err(failed);
+            };
+            let mut loaded = Vec::new();
+            if state.read_to_end(&mut loaded).await.is_err() || loaded != STATE {
+                return Err(failed);
+            }
+            machine.pause().await.map_err(|_| failed)?;
+        }
+        Ok(machine)
     }
 }
 
@@ -45,6 +65,8 @@ pub struct FakeMachine {
     end: watch::Sender<Option<MachineEnd>>,
     paused: watch::Sender<bool>,
     activity: watch::Sender<Activity>,
+    /// Why its state cannot be saved.
+    unsavable: Option<&'static str>,
 }
 
 impl Default for FakeMachine {
@@ -57,15 +79,28 @@ impl Default for FakeMachine {
                 version: "none".to_owned(),
                 share: None,
                 jailed: true,
+                stamp: Stamp::default(),
             },
             end: watch::Sender::new(None),
             paused: watch::Sender::new(false),
             activity: watch::Sender::default(),
+            unsavable: None,
         }
     }
 }
 
+/// The state of every fake machine.
+const STATE: &[u8] = b"the state of a machine that runs nothing";
+
 impl FakeMachine {
+    /// One whose state cannot be saved.
+    pub fn unsavable(reason: &'static str) -> Self {
+        Self {
+            unsavable: Some(reason),
+            ..Self::default()
+        }
+    }
+
     /// Ends the machine as soon as a value other than `None` is sent.
     pub fn ender(&self) -> watch::Sender<Option<MachineEnd>> {
         self.end.clone()
@@ -109,6 +144,23 @@ impl Machine for FakeMachine {
 
     async fn resume(&self) -> Result<(), MachineError> {
         self.set_paused(false)
+    }
+
+    async fn can_save(&self) -> Result<(), SaveRefusal> {
+        match self.unsavable {
+            None => Ok(()),
+            Some(reason) => Err(SaveRefusal::Blocked(reason.to_owned())),
+        }
+    }
+
+    async fn save(&self, to: OwnedFd) -> Result<(), MachineError> {
+        if let Some(end) = self.end.borrow().clone() {
+            return Err(MachineError::Ended(end));
+        }
+        // It fits into a pipe.
+        File::from(to)
+            .write_all(STATE)
+            .map_err(|error| MachineError::Unsaved(error.to_string()))
     }
 
     async fn wait(&self) -> MachineEnd {

@@ -8,9 +8,11 @@
 //! gives it all back, since children die with their [`Child`] and descriptors
 //! with their owners.
 
+mod state;
+
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,18 +28,19 @@ use tokio::time::timeout;
 
 use super::accel::{Chooser, Host, KVM};
 use super::argv::{Board, Invocation};
-use super::binary::{Binary, OLDEST_QEMU};
+use super::binary::{Binary, BuildIdentity, OLDEST_QEMU};
 use super::cmdline::{Conditions, cmdline};
 use super::probe::{self, Trial};
 use super::process::{Child, Exit, ExitStatus};
 use super::qmp::{Command, Greeting, Qmp, Shutdown};
 use super::tsc::Measurement;
 use super::{
-    DiskImage, EndCause, Hypervisor, LaunchError, MAX_DISKS, Machine, MachineEnd, MachineError,
-    MachineFacts, MachinePlan,
+    DiskImage, EndCause, Hypervisor, Incoming, LaunchError, MAX_DISKS, Machine, MachineEnd,
+    MachineError, MachineFacts, MachinePlan, SaveRefusal,
 };
 use crate::jail::{Access, Confinement, JailError, Program, View};
 use crate::share::{Share, ShareError};
+use crate::snapshot::stamp::Stamp;
 
 /// Where the jail shows the guest's kernel.
 pub(super) const JAILED_KERNEL: &str = "/boot/kernel";
@@ -124,11 +127,12 @@ impl Hypervisor for Qemu {
         let share = Share::prepare(&plan.shares, accel, &plan.scratch, jail_root)
             .await
             .map_err(LaunchError::Share)?;
+        let tsc_khz = tsc.khz().await;
         let cmdline = cmdline(Conditions {
             kernel: plan.kernel.kind(),
             accel,
             cpus: plan.cpus,
-            tsc_khz: tsc.khz().await,
+            tsc_khz,
             quiet: true,
         });
         let facts = MachineFacts {
@@ -138,9 +142,10 @@ impl Hypervisor for Qemu {
             version: String::new(),
             share: share.as_ref().map(Share::kind),
             jailed,
+            stamp: state::stamp_of_host(accel, tsc_khz),
         };
         let prepared = Prepared::new(plan, accel, &binary, &cmdline, jail_root, share)?;
-        prepared.start(&binary, facts).await
+        prepared.start(binary, facts).await
     }
 }
 
@@ -150,6 +155,9 @@ struct Prepared {
     confinement: Confinement,
     qmp: UnixStream,
     server: Option<Child>,
+    /// The stamp of the state to load, and the descriptor that it comes from.
+    incoming: Option<(Stamp, RawFd)>,
+    stamp: Stamp,
 }
 
 impl Prepared {
@@ -211,21 +219,32 @@ impl Prepared {
             share.server
         });
         invocation.entropy();
+        let stamp = invocation.stamp(Stamp::default());
+        let incoming = plan.incoming.map(|Incoming { stamp, state }| {
+            let descriptor = invocation.incoming(state);
+            (stamp, descriptor)
+        });
         Ok(Self {
             invocation,
             confinement,
             qmp,
             server,
+            incoming,
+            stamp,
         })
     }
 
-    async fn start(self, binary: &Binary, facts: MachineFacts) -> Result<QemuMachine, LaunchError> {
+    async fn start(self, binary: Binary, facts: MachineFacts) -> Result<QemuMachine, LaunchError> {
         let Self {
             invocation,
             confinement,
             qmp,
             server,
+            incoming,
+            stamp,
         } = self;
+        // Before it runs: what is there afterwards may be another one.
+        let file = binary.file();
         let program = |output| Program {
             path: binary.path().to_owned(),
             args: invocation.args,
@@ -250,7 +269,7 @@ impl Prepared {
                 Ok(Err(error)) => {
                     // A QEMU that dislikes its command line closes the connection and ends.
                     return Err(match timeout(QUIT_DEADLINE, child.wait()).await {
-                        Ok(exit) => Self::explain(binary, server.as_ref(), exit).await,
+                        Ok(exit) => Self::explain(&binary, server.as_ref(), exit).await,
                         Err(_) => LaunchError::Qmp(error),
                     });
                 }
@@ -264,11 +283,21 @@ impl Prepared {
                 found: greeting.version,
             });
         }
+        let version = describe(&greeting);
+        let stamp = state::stamp_of_qemu(&binary, &version, stamp, facts.stamp);
         let facts = MachineFacts {
-            version: describe(&greeting),
+            version,
+            stamp,
             ..facts
         };
-        Ok(QemuMachine::watch(child, server, qmp, facts))
+        let machine = QemuMachine::watch(child, server, qmp, facts, binary, file);
+        if let Some((stamp, descriptor)) = incoming {
+            machine
+                .load(&stamp, descriptor)
+                .await
+                .map_err(LaunchError::Load)?;
+        }
+        Ok(machine)
     }
 
     /// Why QEMU ended before it greeted.
@@ -339,10 +368,22 @@ pub struct QemuMachine {
     /// Whether we asked for the end.
     quitting: Arc<AtomicBool>,
     end: watch::Receiver<Option<MachineEnd>>,
+    /// The program, and which file it was when it was started.
+    binary: Binary,
+    file: Option<(u64, u64, BuildIdentity)>,
+    /// A save has begun that was not seen to its end.
+    saving: AtomicBool,
 }
 
 impl QemuMachine {
-    fn watch(child: Child, server: Option<Child>, qmp: Qmp, facts: MachineFacts) -> Self {
+    fn watch(
+        child: Child,
+        server: Option<Child>,
+        qmp: Qmp,
+        facts: MachineFacts,
+        binary: Binary,
+        file: Option<(u64, u64, BuildIdentity)>,
+    ) -> Self {
         let child = Arc::new(child);
         let quitting = Arc::new(AtomicBool::new(false));
         let (end_tx, end) = watch::channel(None);
@@ -359,16 +400,19 @@ impl QemuMachine {
             child,
             quitting,
             end,
+            binary,
+            file,
+            saving: AtomicBool::new(false),
         }
     }
 
-    async fn execute(
-        &self,
-        operation: &'static str,
-        command: Command,
-    ) -> Result<Value, MachineError> {
+    async fn execute(&self, operation: &'static str, command: Command) -> Result<(), MachineError> {
+        self.ask(operation, command).await.map(drop)
+    }
+
+    async fn ask(&self, operation: &'static str, command: Command) -> Result<Value, MachineError> {
         match self.qmp.execute(command).await {
-            Ok(value) => Ok(value),
+            Ok(answer) => Ok(answer),
             Err(source) => match self.end.borrow().clone() {
                 Some(end) => Err(MachineError::Ended(end)),
                 None => Err(MachineError::Qmp { operation, source }),
@@ -425,7 +469,7 @@ impl Machine for QemuMachine {
     }
 
     async fn activity(&self) -> Result<Activity, MachineError> {
-        let disks = self.execute("ask after", Command::QueryBlockstats).await?;
+        let disks = self.ask("ask after", Command::QueryBlockstats).await?;
         Ok(Activity {
             cpu: self.child.cpu_time(),
             disk: disk_bytes(&disks),
@@ -434,11 +478,20 @@ impl Machine for QemuMachine {
     }
 
     async fn pause(&self) -> Result<(), MachineError> {
-        self.execute("pause", Command::Stop).await.map(drop)
+        self.execute("pause", Command::Stop).await
     }
 
     async fn resume(&self) -> Result<(), MachineError> {
-        self.execute("resume", Command::Cont).await.map(drop)
+        self.end_save().await;
+        self.execute("resume", Command::Cont).await
+    }
+
+    async fn can_save(&self) -> Result<(), SaveRefusal> {
+        self.judge_save().await
+    }
+
+    async fn save(&self, to: OwnedFd) -> Result<(), MachineError> {
+        self.write_state(to).await
     }
 
     async fn wait(&self) -> MachineEnd {

@@ -5,17 +5,22 @@
 //! lines are bounded, nothing is kept of what was not asked for, and every command
 //! has a deadline.
 
-use std::io;
+mod command;
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::binary::Version;
+pub use command::Command;
 
 /// The longest line in bytes. The longest answer to our commands, that to
 /// query-blockstats, has 2 KiB for each disk.
@@ -51,28 +56,6 @@ pub enum QmpError {
     Silent { command: &'static str },
 }
 
-/// A command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    Stop,
-    Cont,
-    Quit,
-    QueryStatus,
-    QueryBlockstats,
-}
-
-impl Command {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Cont => "cont",
-            Self::Quit => "quit",
-            Self::QueryStatus => "query-status",
-            Self::QueryBlockstats => "query-blockstats",
-        }
-    }
-}
-
 /// What QEMU says of itself first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
@@ -86,6 +69,19 @@ pub struct Greeting {
 pub struct Observed {
     pub paused: bool,
     pub shutdown: Option<Shutdown>,
+    /// Of the newest state that was sent or received.
+    pub migration: Migration,
+}
+
+/// How a state fares that QEMU writes or reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Migration {
+    #[default]
+    None,
+    Active,
+    Completed,
+    /// It failed or was cancelled.
+    Failed,
 }
 
 /// The last event of a QEMU that ends in order.
@@ -130,7 +126,7 @@ impl Qmp {
         else {
             return Err(QmpError::NoGreeting);
         };
-        connection.call("qmp_capabilities").await?;
+        connection.say("qmp_capabilities", None, None).await?;
         let (requests, queue) = mpsc::channel(QUEUE);
         tokio::spawn(connection.serve(queue));
         let greeting = Greeting {
@@ -156,6 +152,20 @@ impl Qmp {
     /// What the events told so far.
     pub fn observed(&self) -> Observed {
         self.observed.borrow().clone()
+    }
+
+    /// Waits until a state that moves is where it should be, or is not to be.
+    ///
+    /// # Errors
+    /// [`QmpError::Closed`].
+    pub async fn migrated(&self) -> Result<Migration, QmpError> {
+        let mut observed = self.observed.clone();
+        let moved = observed
+            .wait_for(|observed| observed.migration != Migration::Active)
+            .await;
+        moved
+            .map(|observed| observed.migration)
+            .map_err(|_| QmpError::Closed)
     }
 
     /// Waits until no event can follow.
@@ -216,7 +226,11 @@ impl Connection {
                 request = queue.recv() => {
                     let Some(Request { command, answer }) = request else { return };
                     let name = command.name();
-                    let result = timeout(COMMAND_DEADLINE, self.call(name))
+                    if command.moves_state() {
+                        // Its events may come before its answer.
+                        self.observed.send_modify(|observed| observed.migration = Migration::Active);
+                    }
+                    let result = timeout(COMMAND_DEADLINE, self.call(&command))
                         .await
                         .unwrap_or(Err(QmpError::Silent { command: name }));
                     let broken = matches!(
@@ -237,16 +251,36 @@ impl Connection {
 
     /// Sends a command and reads up to its answer. After a deadline has cut this
     /// short the late answer is known by its number and skipped.
-    async fn call(&mut self, command: &'static str) -> Result<Value, QmpError> {
+    async fn call(&mut self, command: &Command) -> Result<Value, QmpError> {
+        let (arguments, descriptor) = (command.arguments(), command.descriptor());
+        let said = self.say(command.name(), arguments, descriptor).await;
+        if said.is_err() && command.moves_state() {
+            self.observed
+                .send_modify(|observed| observed.migration = Migration::Failed);
+        }
+        said
+    }
+
+    async fn say(
+        &mut self,
+        command: &'static str,
+        arguments: Option<Value>,
+        descriptor: Option<&OwnedFd>,
+    ) -> Result<Value, QmpError> {
         let id = self.next_id;
         self.next_id += 1;
-        let mut text = json!({ "execute": command, "id": id }).to_string();
-        text.push('\n');
-        self.stream
-            .get_mut()
-            .write_all(text.as_bytes())
-            .await
-            .map_err(QmpError::Io)?;
+        let mut line = json!({ "execute": command, "id": id });
+        if let Some(arguments) = arguments {
+            line["arguments"] = arguments;
+        }
+        let text = format!("{line}\n");
+        let stream = self.stream.get_mut();
+        let beside = match descriptor {
+            Some(descriptor) => send_with(stream, text.as_bytes(), descriptor).await,
+            None => Ok(0),
+        };
+        let rest = &text.as_bytes()[beside.map_err(QmpError::Io)?..];
+        stream.write_all(rest).await.map_err(QmpError::Io)?;
         loop {
             let line = self.read().await?;
             if line.event.is_some() {
@@ -302,11 +336,36 @@ impl Connection {
                         Shutdown::Host
                     });
                 }
+                "MIGRATION" => {
+                    observed.migration = match line.data.get("status").and_then(Value::as_str) {
+                        Some("completed") => Migration::Completed,
+                        Some("failed" | "cancelled") => Migration::Failed,
+                        _ => Migration::Active,
+                    };
+                }
                 _ => {}
             }
             *observed != before
         });
     }
+}
+
+/// Sends the beginning of a line with a descriptor beside it; how much of it.
+async fn send_with(stream: &UnixStream, line: &[u8], descriptor: &OwnedFd) -> io::Result<usize> {
+    let fds = [descriptor.as_raw_fd()];
+    let send = || {
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let line = [IoSlice::new(line)];
+        Ok(sendmsg::<()>(
+            stream.as_raw_fd(),
+            &line,
+            &rights,
+            flags,
+            None,
+        )?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 #[cfg(test)]

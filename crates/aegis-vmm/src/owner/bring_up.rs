@@ -6,9 +6,14 @@
 //!                    link, scratch                        who it is
 //! ```
 //!
+//! Where a snapshot is, [`wake`] takes the place of the steps after `Held`.
+//!
 //! Each step consumes the one before. Dropping any of them, or the future of a
 //! step, gives back all that was taken: nothing of a failed or cancelled start is
 //! left.
+
+mod shape;
+mod wake;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,9 +31,9 @@ use aegis_link::{CallError, Handle, Incoming, LinkError, Received, Role};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::up::Up;
+use super::up::{Beginning, Parts, Up, blocking};
 use crate::command_log::CommandLog;
 use crate::console::{self, ConsoleTail};
 use crate::disk::{self, DiskError};
@@ -40,7 +45,10 @@ use crate::hypervisor::{
     MachinePlan, SharePlan,
 };
 use crate::inject::{self, InjectError};
+use crate::snapshot::stamp::Stamp;
+use crate::snapshot::{Place, SnapshotError};
 use crate::status::StatusDoor;
+use wake::NotWoken;
 
 /// How long the project's own kernel may take until the guest is ready. It needs
 /// one second translated on an idle host.
@@ -75,6 +83,14 @@ pub enum StartError {
     #[error("cannot make a {what} for the machine")]
     Resource {
         what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the snapshot of the instance cannot be removed")]
+    Snapshot(#[source] SnapshotError),
+    #[error("cannot look at {}", path.display())]
+    Look {
+        path: PathBuf,
         #[source]
         source: io::Error,
     },
@@ -116,7 +132,10 @@ impl From<StartError> for Fault {
                 Fault::from_error(Symbol::NoSpace, &error)
                     .with_hint("free some space on the disk of the instance")
             }
-            StartError::Log { .. } | StartError::Resource { .. } => {
+            StartError::Log { .. }
+            | StartError::Resource { .. }
+            | StartError::Snapshot(_)
+            | StartError::Look { .. } => {
                 Fault::from_error(Symbol::Internal, &error)
             }
             StartError::BootFailed(_) => Fault::from_error(Symbol::GuestBootFailed, &error),
@@ -131,7 +150,8 @@ impl From<StartError> for Fault {
     }
 }
 
-/// Starts a guest. Tells in the status how far it is.
+/// Starts a guest: restores it if there is a snapshot of it, else boots it. Tells in
+/// the status how far it is. [`Up::beginning`] says which it was.
 ///
 /// # Errors
 /// Why there is none; nothing of it is left.
@@ -141,6 +161,25 @@ pub async fn bring_up<H: Hypervisor>(
     status: Arc<StatusDoor>,
 ) -> Result<Up<H::Machine>, StartError> {
     let tell = |words: &str| status.change(|status| words.clone_into(&mut status.words));
+    let place = Place::of(&spec.dir);
+    let mut refused = None;
+    if !place.is_empty() {
+        tell("starting: the VM is being restored");
+        let planned = Planned::new(Arc::clone(&spec))?;
+        match wake::wake(planned, &*hypervisor, &place).await {
+            Ok(up) => return Ok(up),
+            Err(NotWoken::Start(error)) => return Err(error),
+            Err(NotWoken::Nothing) => {}
+            Err(NotWoken::Unusable(reason)) => {
+                let fault = Fault::from(&reason);
+                warn!("{fault}");
+                refused = Some(fault);
+            }
+        }
+        // Also one that was begun and is not whole.
+        let removed = blocking(move || place.remove()).await;
+        removed.map_err(StartError::Snapshot)?;
+    }
     let planned = Planned::new(spec)?;
     tell("starting: the machine is being prepared");
     let held = around_async("vm.hold", resource("machine"), planned.hold()).await?;
@@ -148,7 +187,8 @@ pub async fn bring_up<H: Hypervisor>(
     let launch = held.launch(&*hypervisor);
     let launched = around_async("vm.launch", resource("machine"), launch).await?;
     tell("starting: the guest boots");
-    around_async("vm.boot", resource("link"), launched.ready()).await
+    let ready = launched.ready(Beginning::Booted { refused });
+    around_async("vm.boot", resource("link"), ready).await
 }
 
 /// How something of the host is shared.
@@ -199,6 +239,7 @@ impl Planned {
 
     async fn hold(self) -> Result<Held, StartError> {
         let Self { spec, kernel, base } = self;
+        let mut stamp = shape::stamp_of(&spec, &kernel)?;
         let mut disks = vec![DiskPlan {
             image: base,
             serial: DiskSerial::Base,
@@ -208,6 +249,7 @@ impl Planned {
             serial,
         };
         if let Some(path) = inject::ensure(&spec.dir, &spec.inject).await? {
+            stamp = shape::with_file(stamp, "the layer of the kit's programs", &path)?;
             disks.push(raw(path, true, DiskSerial::Kit));
         }
         if let Some(disk) = spec.root_disk() {
@@ -247,6 +289,7 @@ impl Planned {
             console,
             scratch: scratch.path().to_owned(),
             insecure: spec.insecure,
+            incoming: None,
         };
         Ok(Held {
             spec,
@@ -256,6 +299,7 @@ impl Planned {
                 scratch,
                 log,
                 console: tail,
+                stamp,
             },
             link,
         })
@@ -272,10 +316,12 @@ struct Held {
 }
 
 /// What lives as long as the machine.
-struct Rest {
-    scratch: TempDir,
-    log: CommandLog,
+pub(super) struct Rest {
+    pub(super) scratch: TempDir,
+    pub(super) log: CommandLog,
     console: ConsoleTail,
+    /// What the instance and its files were when it began.
+    pub(super) stamp: Stamp,
 }
 
 impl Held {
@@ -315,7 +361,7 @@ struct Launched<M> {
 
 impl<M: Machine> Launched<M> {
     /// Greets and boots the guest within the deadline.
-    async fn ready(mut self) -> Result<Up<M>, StartError> {
+    async fn ready(mut self, beginning: Beginning) -> Result<Up<M>, StartError> {
         let deadline = match self.kind {
             KernelKind::Own => BOOT_DEADLINE_OWN,
             KernelKind::Fallback => BOOT_DEADLINE_FALLBACK,
@@ -340,11 +386,14 @@ impl<M: Machine> Launched<M> {
         };
         match failure {
             None => Ok(Up::new(
-                self.machine,
-                self.link,
-                self.incoming,
-                self.rest.log,
-                self.rest.scratch,
+                Parts {
+                    machine: self.machine,
+                    link: self.link,
+                    incoming: self.incoming,
+                    spec: self.spec,
+                    rest: self.rest,
+                },
+                beginning,
             )),
             Some(failure) => Err(self.explain(failure).await),
         }

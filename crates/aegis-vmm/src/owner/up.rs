@@ -1,7 +1,13 @@
 //! A VM that runs: its machine, its guest's link, and how both end.
+//!
+//! [`save`] makes a snapshot of it.
 
+mod save;
+
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aegis_core::fault::{Fault, Symbol};
@@ -14,10 +20,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::bring_up::Rest;
 use crate::command_log::CommandLog;
 use crate::guest::{self, Pulse};
 use crate::hypervisor::{Machine, MachineEnd};
+use crate::snapshot::stamp::Stamp;
+use crate::snapshot::{Memory, Place};
 use crate::terminal::{Terminal, TerminalEvent, TerminalHandle};
+pub use save::{BackError, SaveError, Saved};
+pub(super) use save::{blocking, stamp_of_disk, state_pipe};
 
 /// How long a machine may outlive its guest's link before it is ended.
 const LINK_END_PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +54,16 @@ type EndFuture = Pin<Box<dyn Future<Output = MachineEnd>>>;
 pub struct Up<M> {
     pub machine: Arc<M>,
     pub link: Handle,
+    /// How it came to run.
+    pub beginning: Beginning,
+    spec: Arc<VmSpec>,
+    stamp: Stamp,
+    place: Place,
     incoming: Incoming,
+    /// Came before the guest greeted.
+    early: VecDeque<Received>,
+    /// The command has started or ended, as [`Up::next`] tells; for a save.
+    news: Arc<AtomicBool>,
     /// Set when the link is over: how the machine is brought to its end.
     doom: Option<EndFuture>,
     pulse: Pulse,
@@ -55,6 +75,26 @@ pub struct Up<M> {
     judging: Option<Pin<Box<dyn Future<Output = UpEvent> + Send>>>,
     /// Removed with the machine.
     _scratch: TempDir,
+}
+
+/// How a VM came to run.
+#[derive(Debug)]
+pub enum Beginning {
+    Booted {
+        /// Why it was not restored, where it had hibernated.
+        refused: Option<Fault>,
+    },
+    /// It goes on where it was; what its owner wanted remembered.
+    Restored(Memory),
+}
+
+/// What a VM is made of.
+pub(super) struct Parts<M> {
+    pub(super) machine: M,
+    pub(super) link: Handle,
+    pub(super) incoming: Incoming,
+    pub(super) spec: Arc<VmSpec>,
+    pub(super) rest: Rest,
 }
 
 /// What happens in a running VM.
@@ -114,13 +154,17 @@ impl<M: Machine + 'static> Up<M> {
                 }
                 event = judged(&mut self.judging) => return event,
                 event = of_terminal(&mut self.terminal) => match event {
-                    TerminalEvent::Started { pid } => return UpEvent::CommandStarted { pid },
+                    TerminalEvent::Started { pid } => {
+                        self.news.store(true, Ordering::Release);
+                        return UpEvent::CommandStarted { pid };
+                    }
                     TerminalEvent::Ended(end) => {
+                        self.news.store(true, Ordering::Release);
                         self.judging = Some(Box::pin(judge(self.link.clone(), end)));
                         continue;
                     }
                 },
-                received = self.incoming.next(), if link_is_up => received,
+                received = next_of(&mut self.early, &mut self.incoming), if link_is_up => received,
             };
             match received {
                 Ok(received) => {
@@ -175,8 +219,11 @@ impl<M: Machine + 'static> Up<M> {
         Box::pin(async move { kill(&*machine).await })
     }
 
-    /// Starts the command on a terminal.
+    /// Starts the command on a terminal, unless it goes on on one.
     pub fn start_terminal(&mut self, spec: &VmSpec, size: Option<TtySize>) {
+        if self.terminal.is_some() || matches!(self.beginning, Beginning::Restored(_)) {
+            return;
+        }
         if let Some(program) = guest::command(spec) {
             let (link, log) = (self.link.clone(), self.log.queue());
             self.terminal = Some(Terminal::start(link, program, size, log));
@@ -228,8 +275,12 @@ impl<M: Machine + 'static> Up<M> {
             return None;
         };
         match event {
-            Event::CommandStarted { pid } => Some(UpEvent::CommandStarted { pid }),
+            Event::CommandStarted { pid } => {
+                self.news.store(true, Ordering::Release);
+                Some(UpEvent::CommandStarted { pid })
+            }
             Event::CommandEnded { end } => {
+                self.news.store(true, Ordering::Release);
                 self.judging = Some(Box::pin(judge(self.link.clone(), end)));
                 None
             }
@@ -250,24 +301,45 @@ impl<M: Machine + 'static> Up<M> {
 }
 
 impl<M> Up<M> {
-    pub(super) fn new(
-        machine: M,
-        link: Handle,
-        incoming: Incoming,
-        log: CommandLog,
-        scratch: TempDir,
-    ) -> Self {
+    pub(super) fn new(parts: Parts<M>, beginning: Beginning) -> Self {
+        let Parts {
+            machine,
+            link,
+            incoming,
+            spec,
+            rest,
+        } = parts;
         Self {
             machine: Arc::new(machine),
             pulse: Pulse::new(link.clone()),
             link,
+            beginning,
+            place: Place::of(&spec.dir),
+            spec,
+            stamp: rest.stamp,
             incoming,
+            early: VecDeque::new(),
+            news: Arc::default(),
             doom: None,
-            log,
+            log: rest.log,
             log_copy: None,
             terminal: None,
             judging: None,
-            _scratch: scratch,
+            _scratch: rest.scratch,
+        }
+    }
+
+    /// One that goes on. `early` is what its guest said before it greeted.
+    pub(super) fn restored(
+        parts: Parts<M>,
+        memory: Memory,
+        early: VecDeque<Received>,
+        terminal: Option<Terminal>,
+    ) -> Self {
+        Self {
+            early,
+            terminal,
+            ..Self::new(parts, Beginning::Restored(memory))
         }
     }
 }
@@ -277,6 +349,17 @@ impl<M> std::fmt::Debug for Up<M> {
         f.debug_struct("Up")
             .field("pulse", &self.pulse)
             .finish_non_exhaustive()
+    }
+}
+
+/// What the guest said first and was not heard yet. Loses nothing when it is dropped.
+async fn next_of(
+    early: &mut VecDeque<Received>,
+    incoming: &mut Incoming,
+) -> Result<Received, LinkError> {
+    match early.pop_front() {
+        Some(received) => Ok(received),
+        None => incoming.next().await,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes that are kept: some hundred lines, or a few full repaints of a large screen.
 const LIMIT: usize = 64 * 1024;
 
@@ -9,7 +11,7 @@ const ESCAPE: u8 = 0x1b;
 const BELL: u8 = 0x07;
 
 /// A ring of output.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Scrollback {
     bytes: VecDeque<u8>,
     /// Something was lost at the front.

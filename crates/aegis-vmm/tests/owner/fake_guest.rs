@@ -30,6 +30,9 @@ pub(crate) enum Seen {
     },
     /// The streams of a session were reset.
     HangUp,
+    Suspend,
+    Unsuspend,
+    Restored,
     Stop {
         grace_ms: u32,
     },
@@ -51,6 +54,8 @@ pub(crate) struct Script {
     /// With the first exec it is taken over: what it does then, before it falls
     /// silent.
     pub(crate) attack: Option<Attack>,
+    /// Cannot be suspended.
+    pub(crate) wakeful: bool,
     /// Processes that ended for want of memory.
     pub(crate) oom_kills: u32,
 }
@@ -121,11 +126,7 @@ struct Session {
 impl Guest {
     async fn live(mut self, mut incoming: Incoming) {
         if !self.script.mute {
-            self.link.send_event(Event::Hello(Hello {
-                generation: 1,
-                harness: "fake".into(),
-                kernel: "none".into(),
-            }));
+            self.say_hello();
         }
         loop {
             let received = tokio::select! {
@@ -138,10 +139,19 @@ impl Guest {
                     streams,
                     responder,
                 }) => self.call(call, streams, responder),
-                Ok(_) => {}
+                Ok(Received::Resynced) => self.say_hello(),
+                Ok(Received::Event { .. }) => {}
                 Err(_) => return,
             }
         }
+    }
+
+    fn say_hello(&self) {
+        self.link.send_event(Event::Hello(Hello {
+            generation: 1,
+            harness: "fake".into(),
+            kernel: "none".into(),
+        }));
     }
 
     fn call(&mut self, call: Call, streams: Vec<LinkStream>, responder: Responder) {
@@ -212,6 +222,33 @@ impl Guest {
                     command: "job".into(),
                 }],
             })),
+            Call::Suspend => {
+                // A world that is over has no more interest.
+                drop(self.seen.send(Seen::Suspend));
+                if !self.script.wakeful {
+                    responder.reply(done);
+                } else {
+                    let fault = Fault::new(Symbol::Busy, "a program does not take its input");
+                    responder.reply(Err(fault));
+                }
+            }
+            Call::Unsuspend { .. } => {
+                drop(self.seen.send(Seen::Unsuspend));
+                responder.reply(done);
+            }
+            Call::Restored(_) => {
+                drop(self.seen.send(Seen::Restored));
+                responder.reply(done);
+            }
+            // Every session that was saved is a program that repeats what it reads.
+            Call::Adopt { session, .. } => {
+                let end = watch::Sender::new(None);
+                self.sessions.insert(session, Session { end: end.clone() });
+                responder.reply(done);
+                let stdio = streams.into_iter().next().unwrap();
+                let (argv, seen) = (vec!["cat".to_owned()], self.seen.clone());
+                tokio::task::spawn_local(run(argv, stdio, None, end, seen));
+            }
             Call::Resize { size, .. } => {
                 self.seen.send(Seen::Resize(size.rows, size.cols)).unwrap();
                 responder.reply(done);
