@@ -12,7 +12,9 @@
 
 mod frames;
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aegis_core::control::{Answer, Call, CallFrame, OwnerFrame, VmStatus};
 use aegis_core::fault::{Fault, Symbol};
@@ -31,7 +33,7 @@ pub enum VmError {
     Connect {
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The connection broke or carried nonsense.
     #[error("cannot talk to the owner of the VM")]
@@ -48,6 +50,16 @@ pub enum VmError {
 }
 
 impl VmError {
+    /// Whether the owner ended without having read what it was sent: the kernel says so
+    /// of a unix socket that is closed with something in its queue, or closed already.
+    fn was_unread(&self) -> bool {
+        let Self::Frames(FramesError::Read(error) | FramesError::Write(error)) = self else {
+            return false;
+        };
+        let unread = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        unread.contains(&error.kind())
+    }
+
     /// The error as clients see it.
     pub fn fault(&self) -> Fault {
         match self {
@@ -70,8 +82,22 @@ pub async fn call(path: &Path, call: Call) -> Result<(Answer, Vec<OwnedFd>), VmE
         path: path.to_owned(),
         source,
     };
-    around_async("vm.call", refused, ask(path, call)).await
+    let asked = async {
+        for _ in 0..UNREAD_TIMES {
+            match ask(path, call.clone()).await {
+                Err(error) if error.was_unread() => tokio::time::sleep(UNREAD_PAUSE).await,
+                answer => return answer,
+            }
+        }
+        ask(path, call).await
+    };
+    around_async("vm.call", refused, asked).await
 }
+
+/// How often a question is asked again that an owner ended over without having read it:
+/// its VM fell asleep at that moment, and the next connection wakes it.
+const UNREAD_TIMES: u32 = 20;
+const UNREAD_PAUSE: Duration = Duration::from_millis(50);
 
 async fn ask(path: &Path, call: Call) -> Result<(Answer, Vec<OwnedFd>), VmError> {
     let mut frames = connect(path).await?;

@@ -431,6 +431,7 @@ impl ExecOptions {
             env: self.env,
             workdir: self.workdir,
             user: self.user,
+            has_secrets: !self.secrets.is_empty(),
             tty: self.tty,
         }
     }

@@ -133,6 +133,9 @@ pub struct ExecRequest {
     /// `NAME|UID[:GROUP|GID]`.
     #[serde(default)]
     pub user: Option<String>,
+    /// Some values of `env` are secrets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_secrets: bool,
     /// The size of the terminal to run it on; `None` means pipes.
     #[serde(default)]
     pub tty: Option<TerminalSize>,

@@ -32,6 +32,8 @@ pub struct Visits {
     pub attached: u32,
     /// Who looks at the guest's processes or signals one.
     pub looks: u32,
+    /// Whether an exec ever brought secrets along.
+    pub secret_seen: bool,
     /// Whether there ever was an exec.
     pub exec_seen: bool,
 }
@@ -82,9 +84,10 @@ impl Doorway {
         self.changed.notified().await;
     }
 
-    /// An exec begins.
-    pub fn enter_exec(self: &Arc<Self>) -> Visit {
+    /// An exec begins; whether it brings secrets into the guest.
+    pub fn enter_exec(self: &Arc<Self>, has_secrets: bool) -> Visit {
         let mut visits = self.lock();
+        visits.secret_seen |= has_secrets;
         visits.execs += 1;
         visits.exec_seen = true;
         drop(visits);
@@ -185,7 +188,7 @@ mod tests {
             Poll::Ready(Ok(accepted)) => accepted,
             other => panic!("{other:?}"),
         };
-        let exec = doorway.enter_exec();
+        let exec = doorway.enter_exec(false);
         assert!(!doorway.close_if_idle(|| true));
         drop(exec);
         assert!(!doorway.close_if_idle(|| false));

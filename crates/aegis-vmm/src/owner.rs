@@ -18,6 +18,7 @@
 //! | [`bring_up`] | from a spec to a guest that is ready |
 //! | [`up`] | the running VM and its ends |
 //! | [`report`] | what the status tells |
+//! | [`saving`] | hibernation |
 //! | [`idle`] | how long nobody has needed the VM, and what follows |
 //! | [`aftermath`] | what follows the end of the command |
 //! | [`history`] | how the command ended before, and what follows its next end |
@@ -38,11 +39,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::control::{CommandState, VmStatus};
+use aegis_core::control::{CommandState, Outcome, VmStatus};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::lifecycle::{Admission, Denial, Event, Next, Request, VmState, admit, apply};
 use aegis_core::vm_spec::VmSpec;
 use aegis_link::LinkError;
+use aegis_link::message::CommandEnd;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -57,10 +59,11 @@ use backoff::Backoff;
 use bring_up::{StartError, bring_up};
 use history::History;
 use idle::IdleClock;
-use mailbox::Ask;
 pub use mailbox::OwnerHandle;
+use mailbox::{Ask, Reply};
 use report::facts;
-use up::{Up, UpEvent};
+use saving::NoSave;
+use up::{BackError, SaveError, Saved, Up, UpEvent};
 
 /// How long an ephemeral VM waits for the exec it was made for.
 const EPHEMERAL_PATIENCE: Duration = Duration::from_secs(60);
@@ -100,6 +103,14 @@ pub struct Owner<H: Hypervisor> {
     /// When an ephemeral VM that nobody used ends.
     unused_at: Option<Instant>,
     idle: IdleClock,
+    /// Why the VM cannot be hibernated, as far as is known.
+    no_save: Option<NoSave>,
+    /// It was asked whether it can.
+    is_judged: bool,
+    /// The end of a command that came while the machine was being saved.
+    put_off: Option<(CommandEnd, bool)>,
+    /// Those who wait for it to be hibernated.
+    sleepers: Vec<Reply<Outcome>>,
 }
 
 /// What the owner holds, by state.
@@ -110,6 +121,18 @@ enum Phase<M> {
         up: Up<M>,
         end: Pin<Box<dyn Future<Output = MachineEnd>>>,
         then: Then,
+    },
+    /// The machine is being written to the disk.
+    Saving {
+        up: Up<M>,
+        save: Pin<Box<dyn Future<Output = Result<Saved, SaveError>>>>,
+    },
+    /// It is not after all, and runs on.
+    Returning {
+        up: Up<M>,
+        back: Pin<Box<dyn Future<Output = Result<(), BackError>>>>,
+        /// It is then stopped.
+        stop: bool,
     },
     Failed {
         fault: Fault,
@@ -130,12 +153,16 @@ enum Then {
     LookForVisitors,
     /// The command is to be started again, by the service manager.
     Restart,
+    /// The machine is on the disk.
+    Hibernated,
 }
 
 /// What happens in a phase.
 enum Happening<M> {
-    Started(Result<Up<M>, StartError>),
+    Started(Result<Box<Up<M>>, StartError>),
     Up(UpEvent),
+    Saved(Result<Saved, SaveError>),
+    Returned(Result<(), BackError>),
     RetryDue,
     RestOver,
 }
@@ -170,6 +197,10 @@ where
             command_is_over: false,
             unused_at: None,
             idle,
+            no_save: None,
+            is_judged: false,
+            put_off: None,
+            sleepers: Vec::new(),
         };
         match owner.history.rest(now_us()) {
             Some(_) => owner.start_or_rest(),
@@ -210,7 +241,12 @@ where
                 // After all who might need the VM.
                 () = reached(idle_at) => self.idle_tick().await,
                 happening = self.phase.next(self.status.state()) => match happening {
-                    Happening::Started(Ok(up)) => self.started(up),
+                    Happening::Started(Ok(up)) => self.started(*up),
+                    Happening::Saved(saved) => {
+                        self.saved(saved);
+                        None
+                    }
+                    Happening::Returned(back) => self.returned(back).await,
                     Happening::Started(Err(error)) => {
                         self.start_failed(error);
                         None
@@ -229,6 +265,7 @@ where
 
     fn started(&mut self, up: Up<H::Machine>) -> Option<Verdict> {
         let mut up = up;
+        self.take_beginning(&up);
         if self.spec.terminal {
             // Whoever waits to attach sees the program in the right size from the beginning.
             let size = self.waiting.iter().find_map(|waiting| match waiting {
@@ -273,6 +310,13 @@ where
     async fn up_event(&mut self, event: UpEvent) -> Option<Verdict> {
         match event {
             UpEvent::MachineEnded(end) => return self.machine_ended(&end).await,
+            // The command ended just before the machine would have been saved.
+            UpEvent::CommandEnded { end, oom }
+                if matches!(self.phase, Phase::Saving { .. } | Phase::Returning { .. }) =>
+            {
+                self.put_off = Some((end, oom));
+                self.give_up_save();
+            }
             UpEvent::LinkOver(error) => self.link_over(&error),
             UpEvent::CommandStarted { pid } => {
                 self.history.started();
@@ -315,6 +359,10 @@ where
         self.idle.wind();
         self.publish_idle();
         let visits = self.doorway.visits();
+        if !visits.nobody() {
+            self.give_up_save();
+            self.may_save_again();
+        }
         if self.spec.ephemeral {
             if visits.exec_seen {
                 self.unused_at = None;
@@ -349,8 +397,17 @@ where
         for waiting in std::mem::take(&mut self.waiting) {
             waiting.refuse(self.denied(Denial::Stopping));
         }
+        self.give_up_save();
+        if let Phase::Returning { stop, .. } = &mut self.phase {
+            *stop = true;
+            return None;
+        }
         if matches!(self.phase, Phase::Up(_)) {
             self.begin_stop(Then::End);
+            return None;
+        }
+        if matches!(self.phase, Phase::Stopping { .. }) {
+            // Its machine is on the disk and its processes are ending.
             return None;
         }
         // A start that is dropped leaves nothing behind, so nothing is awaited.
@@ -380,17 +437,26 @@ where
 
     async fn machine_ended(&mut self, end: &MachineEnd) -> Option<Verdict> {
         match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Stopping {
+                up,
+                then: Then::Hibernated,
+                ..
+            } => {
+                up.close_hibernated().await;
+                self.hibernated()
+            }
             Phase::Stopping { up, then, .. } => {
                 up.close().await;
                 self.enter(Event::MachineEnded, "stopped");
                 // From here on nothing is accepted but by the next VM.
                 match then {
-                    Then::LookForVisitors if self.queues.any_waits() => {
+                    Then::LookForVisitors if !self.nobody_waits() => {
                         self.doorway.open();
                         self.start_or_rest();
                         None
                     }
-                    Then::LookForVisitors => Some(Verdict::Finished),
+                    // A machine that is on the disk has another way.
+                    Then::LookForVisitors | Then::Hibernated => Some(Verdict::Finished),
                     Then::Restart => {
                         // Those who came for this VM learn that it is over.
                         self.queues.reset_ports();
@@ -402,7 +468,7 @@ where
                     }
                 }
             }
-            Phase::Up(up) => {
+            Phase::Up(up) | Phase::Saving { up, .. } | Phase::Returning { up, .. } => {
                 up.close().await;
                 let known = self.status.watch().borrow().fault.clone();
                 let fault = known.unwrap_or_else(|| {
@@ -481,7 +547,17 @@ impl<M: Machine + 'static> Phase<M> {
     /// What happens next. Loses nothing when it is dropped.
     async fn next(&mut self, state: VmState) -> Happening<M> {
         match self {
-            Self::Starting(start) => Happening::Started(start.await),
+            Self::Starting(start) => Happening::Started(start.await.map(Box::new)),
+            Self::Saving { up, save } => tokio::select! {
+                biased;
+                saved = save => Happening::Saved(saved),
+                event = up.next(false) => Happening::Up(event),
+            },
+            Self::Returning { up, back, .. } => tokio::select! {
+                biased;
+                back = back => Happening::Returned(back),
+                event = up.next(false) => Happening::Up(event),
+            },
             Self::Up(up) => Happening::Up(up.next(state == VmState::Running).await),
             Self::Stopping { up, end, .. } => Happening::Up(tokio::select! {
                 biased;

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::frames::{FrameError, FrameStream};
 use super::look;
 use crate::activation::PortListener;
-use crate::doorway::Doorway;
+use crate::doorway::{Doorway, Visit};
 use crate::exec::Sessions;
 use crate::guest;
 use crate::owner::OwnerHandle;
@@ -114,7 +114,9 @@ pub async fn serve(stream: UnixStream, services: Services) -> Result<(), Connect
                         | Call::Processes
                         | Call::Exec(_)
                         | Call::Attach(_) => {
-                            waiting.spawn(answer(id, call, services.clone()));
+                            // From this moment on: a VM must not fall asleep over it.
+                            let visit = visit(&call, &services);
+                            waiting.spawn(answer(id, call, visit, services.clone()));
                             continue;
                         }
                     },
@@ -187,7 +189,25 @@ fn status_answer(id: u64, status: &StatusWatch) -> OwnerFrame {
     }
 }
 
-async fn answer(id: u64, call: Call, services: Services) -> Reply {
+/// What a call is to the idle clock. Those that change the VM's state are none.
+fn visit(call: &Call, services: &Services) -> Option<Visit> {
+    let doorway = &services.doorway;
+    match call {
+        // One without a command is refused, and must not count as the one exec of an
+        // ephemeral VM.
+        Call::Exec(request) if names_nothing(request) => None,
+        Call::Exec(request) => Some(doorway.enter_exec(request.has_secrets)),
+        Call::Attach(_) => Some(doorway.enter_terminal()),
+        Call::Kill { .. } | Call::Processes => Some(doorway.enter_look()),
+        _ => None,
+    }
+}
+
+fn names_nothing(request: &ExecRequest) -> bool {
+    request.argv.first().is_none_or(String::is_empty)
+}
+
+async fn answer(id: u64, call: Call, visit: Option<Visit>, services: Services) -> Reply {
     let outcome = match call {
         Call::Pause => services
             .owner
@@ -215,10 +235,10 @@ async fn answer(id: u64, call: Call, services: Services) -> Reply {
         Call::Processes => look::processes(&services)
             .await
             .map(|found| (Answer::Processes(found), Vec::new())),
-        Call::Exec(request) => exec(request, &services)
+        Call::Exec(request) => exec(request, visit, &services)
             .await
             .map(|fds| (Answer::Exec, fds)),
-        Call::Attach(request) => attach(request, &services)
+        Call::Attach(request) => attach(request, visit, &services)
             .await
             .map(|fds| (Answer::Attach, fds)),
         // Answered by the connection itself.
@@ -256,15 +276,18 @@ async fn serve_port(port: PortListener, services: PortServices) {
     }
 }
 
-async fn exec(request: ExecRequest, services: &Services) -> Result<Vec<OwnedFd>, Fault> {
-    if request.argv.first().is_none_or(String::is_empty) {
+async fn exec(
+    request: ExecRequest,
+    visit: Option<Visit>,
+    services: &Services,
+) -> Result<Vec<OwnedFd>, Fault> {
+    let Some(visit) = visit else {
         return Err(Fault::new(
             Symbol::InvalidArgument,
             "the command to run is empty",
         ));
-    }
+    };
     let slot = services.sessions.slot()?;
-    let visit = services.doorway.enter_exec();
     let link = services.owner.use_guest().await?;
     let (program, tty) = guest::program(&services.spec, request);
     let client = slot
@@ -273,9 +296,13 @@ async fn exec(request: ExecRequest, services: &Services) -> Result<Vec<OwnedFd>,
     Ok(client)
 }
 
-async fn attach(request: AttachRequest, services: &Services) -> Result<Vec<OwnedFd>, Fault> {
+async fn attach(
+    request: AttachRequest,
+    visit: Option<Visit>,
+    services: &Services,
+) -> Result<Vec<OwnedFd>, Fault> {
     let size = request.size.map(guest::tty_size);
-    let visit = services.doorway.enter_terminal();
+    let visit = visit.unwrap_or_else(|| services.doorway.enter_terminal());
     let terminal = services.owner.use_terminal(size).await?;
     terminal.join(size, visit)
 }

@@ -18,7 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// No guest or command runs, or the guest refuses.
 pub(super) async fn kill(signal: i32, services: &Services) -> Result<Outcome, Fault> {
-    let _visit = services.doorway.enter_look();
     let link = services.owner.use_guest().await?;
     let not_running = || {
         let message = "the command of the instance does not run";
@@ -42,7 +41,6 @@ pub(super) async fn kill(signal: i32, services: &Services) -> Result<Outcome, Fa
 /// # Errors
 /// No guest runs, or it does not answer.
 pub(super) async fn processes(services: &Services) -> Result<Vec<Process>, Fault> {
-    let _visit = services.doorway.enter_look();
     let link = services.owner.use_guest().await?;
     let found = answer(link.processes()).await?;
     Ok(found

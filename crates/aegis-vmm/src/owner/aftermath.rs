@@ -74,7 +74,8 @@ where
     /// Begins a start, or the rest of the back-off. A start that somebody waits for
     /// by hand begins when they ask.
     pub(super) fn start_or_rest(&mut self) {
-        let Some(rest) = self.history.rest(now_us()) else {
+        let rest = self.history.rest(now_us());
+        let Some(rest) = rest.filter(|_| self.waiting.is_empty()) else {
             info!("somebody came meanwhile, starting anew");
             self.start_anew();
             return;

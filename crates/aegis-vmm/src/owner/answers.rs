@@ -7,7 +7,7 @@ use aegis_link::Handle;
 use aegis_link::message::TtySize;
 
 use super::mailbox::{Ask, By, Reply, tell};
-use super::{Owner, Phase};
+use super::{Owner, Phase, Then};
 use crate::hypervisor::{Hypervisor, Machine};
 use crate::terminal::TerminalHandle;
 
@@ -57,7 +57,7 @@ where
                 };
                 tell(reply, outcome);
             }
-            Ask::Resume(reply) => match admit(self.state(), Request::Resume) {
+            Ask::Resume(reply) => match self.admit(Request::Resume) {
                 Admission::Do => {
                     let outcome = self.resume().await;
                     tell(reply, outcome);
@@ -66,7 +66,7 @@ where
                 Admission::Wait => self.wait(Waiting::Resume(reply)),
                 Admission::Deny(denial) => tell(reply, Err(self.denied(denial))),
             },
-            Ask::Hibernate(reply) => self.hibernate(reply),
+            Ask::Hibernate(reply) => self.hibernate(reply).await,
             Ask::Keep { keep, reply } => {
                 let outcome = self.keep(keep).await;
                 tell(reply, outcome);
@@ -76,7 +76,7 @@ where
                     By::Hand => Request::Use,
                     By::Connection => Request::Visit,
                 };
-                match admit(self.state(), request) {
+                match self.admit(request) {
                     Admission::Do | Admission::AlreadySo => {
                         let link = self.awake_link().await;
                         tell(reply, link);
@@ -85,7 +85,7 @@ where
                     Admission::Deny(denial) => tell(reply, Err(self.denied(denial))),
                 }
             }
-            Ask::Attach { size, reply } => match admit(self.state(), Request::Use) {
+            Ask::Attach { size, reply } => match self.admit(Request::Use) {
                 Admission::Do | Admission::AlreadySo => {
                     let terminal = match self.awake_link().await {
                         Ok(_) => self.terminal(),
@@ -96,6 +96,18 @@ where
                 Admission::Wait => self.wait(Waiting::Attach { size, reply }),
                 Admission::Deny(denial) => tell(reply, Err(self.denied(denial))),
             },
+        }
+    }
+
+    /// What becomes of a use. While a VM ends that nobody needed it is kept for the
+    /// next one.
+    fn admit(&self, request: Request) -> Admission {
+        match &self.phase {
+            Phase::Stopping {
+                then: Then::LookForVisitors,
+                ..
+            } => Admission::Wait,
+            _ => admit(self.state(), request),
         }
     }
 
@@ -142,8 +154,10 @@ where
     fn wait(&mut self, waiting: Waiting) {
         self.waiting.retain(|waiting| !waiting.is_given_up());
         self.waiting.push(waiting);
-        if self.state() == VmState::Resting {
-            self.start_anew();
+        match self.state() {
+            VmState::Resting => self.start_anew(),
+            VmState::Saving => self.give_up_save(),
+            _ => {}
         }
     }
 

@@ -68,11 +68,14 @@ impl IdleClock {
 
     /// What keeps the VM awake beside its visitors, in words.
     pub(super) fn reasons(&self) -> Vec<String> {
-        let now = now_us();
-        let leases = self.leases.iter().filter(|lease| !lease.is_over(now));
-        let leases = leases.map(|lease| format!("a lease: {}", lease.reason));
         let busy = self.busy.map(str::to_owned);
-        leases.chain(busy).collect()
+        self.leases_in_words().chain(busy).collect()
+    }
+
+    pub(super) fn leases_in_words(&self) -> impl Iterator<Item = String> + '_ {
+        let now = now_us();
+        let leases = self.leases.iter().filter(move |lease| !lease.is_over(now));
+        leases.map(|lease| format!("a lease: {}", lease.reason))
     }
 
     fn is_needed(&self, visits: Visits) -> bool {
@@ -167,6 +170,10 @@ where
                 self.idle.wind();
             }
         }
+        if !self.is_judged && self.idle.policy.hibernate.duration().is_some() {
+            // Told before it matters.
+            drop(self.judge_save().await);
+        }
         match self.idle.next_sleep(state, self.can_hibernate()) {
             Some((sleep, due)) if due <= Instant::now() => self.fall_asleep(sleep).await,
             _ => self.publish_idle(),
@@ -177,13 +184,21 @@ where
     async fn fall_asleep(&mut self, sleep: Sleep) {
         let quiet = self.idle.quiet_since().elapsed();
         info!("nobody has needed the VM for {} s", quiet.as_secs());
-        let slept = match sleep {
-            Sleep::Pause => self.pause().await.map(drop),
-            Sleep::Hibernate => self.begin_save(),
-        };
-        if let Err(fault) = slept {
-            warn!("the VM cannot fall asleep: {fault}, trying again later");
-            self.idle.wind();
+        match sleep {
+            Sleep::Pause => {
+                if let Err(fault) = self.pause().await {
+                    warn!("the VM cannot be paused: {fault}, trying again later");
+                    self.idle.wind();
+                }
+            }
+            // Where it cannot be had, the next look pauses instead.
+            Sleep::Hibernate => {
+                if let Err(fault) = self.judge_save().await {
+                    info!("the VM is not hibernated: {fault}");
+                } else {
+                    self.begin_save();
+                }
+            }
         }
         self.publish_idle();
     }
@@ -228,6 +243,9 @@ where
         let is_leased = self.idle.is_leased();
         if was_leased && !is_leased {
             self.idle.wind();
+        }
+        if is_leased {
+            self.give_up_save();
         }
         if is_leased && self.state() == VmState::Paused {
             self.resume().await?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use aegis_core::control::CommandState;
 use aegis_core::credential::Credential;
 use aegis_core::fault::Fault;
+use aegis_core::idle::IdlePolicy;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
 use aegis_core::vm_spec::{Disk, VmSpec};
@@ -91,6 +92,8 @@ impl Bench {
             workdir: None,
             user: None,
             ports: Vec::new(),
+            idle: IdlePolicy::default(),
+            leases: Vec::new(),
             ephemeral: false,
             insecure: false,
             dir: self.dir.path().to_owned(),
