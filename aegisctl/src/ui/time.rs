@@ -6,7 +6,8 @@ use aegis_core::duration::Span;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// A moment, given in microseconds since 1970, in local time with its age; empty for 0.
+/// A moment, given in microseconds since 1970, in local time with how far it is; empty
+/// for 0.
 pub(crate) fn moment(unix_us: u64) -> String {
     let timestamp = i64::try_from(unix_us)
         .ok()
@@ -19,7 +20,7 @@ pub(crate) fn moment(unix_us: u64) -> String {
             format!(
                 "{} ({})",
                 local.strftime("%Y-%m-%d %H:%M:%S %Z"),
-                age(unix_us)
+                distance(unix_us)
             )
         }
     }
@@ -56,12 +57,18 @@ pub(crate) fn age(unix_us: u64) -> String {
 
 /// How far ahead a moment, given in microseconds since 1970, is.
 pub(crate) fn ahead(unix_us: u64) -> String {
+    left_to(unix_us).unwrap_or_else(|| "now".to_owned())
+}
+
+fn distance(unix_us: u64) -> String {
+    left_to(unix_us).unwrap_or_else(|| age(unix_us))
+}
+
+fn left_to(unix_us: u64) -> Option<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let left = Duration::from_micros(unix_us).checked_sub(now.unwrap_or_default());
-    match left {
-        Some(left) => format!("in {}", Span(Duration::from_secs(left.as_secs()))),
-        None => "now".to_owned(),
-    }
+    let left = Duration::from_micros(unix_us).checked_sub(now.unwrap_or_default())?;
+    let seconds = left.as_secs();
+    (seconds > 0).then(|| format!("in {}", Span(Duration::from_secs(seconds))))
 }
 
 fn span(elapsed: Duration) -> String {

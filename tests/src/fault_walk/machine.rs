@@ -1,5 +1,5 @@
-//! The walk over the steps of a VM's boot and stop: its owner and its QEMU are
-//! killed at each.
+//! The walk over the steps of a VM's boot and stop, of its save and its restore: its
+//! owner and its QEMU are killed at each.
 //!
 //! The owner is held at a step (it stops itself there), QEMU or the owner is killed
 //! from outside, and the owner, if it lives, goes on. Afterwards no process is left
@@ -23,18 +23,25 @@ use crate::wait::wait_until;
 enum Phase {
     Start,
     Stop,
+    Hibernate,
+    Wake,
 }
 
 impl Phase {
+    const ALL: [Self; 4] = [Self::Start, Self::Stop, Self::Hibernate, Self::Wake];
+
     fn name(self) -> &'static str {
         match self {
             Self::Start => "start of a VM",
             Self::Stop => "stop of a VM",
+            Self::Hibernate => "hibernation of a VM",
+            Self::Wake => "restore of a VM",
         }
     }
 }
 
-/// Kills owner and QEMU at the steps of a boot and a stop, until `limit` is over.
+/// Kills owner and QEMU at the steps of a boot, a stop, a save and a restore, until
+/// `limit` is over.
 ///
 /// # Errors
 /// The walk itself cannot go on; a failed trial is a part of the report.
@@ -49,7 +56,7 @@ pub fn walk_machine(seat: Seat<'_>, limit: Option<Duration>) -> Result<Report> {
     walk.instance.act("stop")?;
     let mut report = Report::default();
     let mut trials = Vec::new();
-    for phase in [Phase::Start, Phase::Stop] {
+    for phase in Phase::ALL {
         let points = walk.record(phase).context(phase.name())?;
         report.recorded(phase.name(), &points);
         for (name, when, nth) in nth_passages(&points) {
@@ -81,6 +88,9 @@ pub fn walk_machine(seat: Seat<'_>, limit: Option<Duration>) -> Result<Report> {
         .success()?;
     Ok(report)
 }
+
+/// On the disk and in memory.
+const MARK: &str = "echo kept >/var/mark && echo kept >/run/mark && sync";
 
 struct Walk<'a> {
     seat: Seat<'a>,
@@ -115,13 +125,37 @@ impl Walk<'_> {
         match phase {
             Phase::Start => self.instance.act("stop").map(drop),
             Phase::Stop => self.instance.start_again().map(drop),
+            Phase::Hibernate | Phase::Wake => {
+                self.instance.start_again()?;
+                self.instance.exec_ok(MARK)?;
+                if phase == Phase::Wake {
+                    self.instance.act("hibernate")?;
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// What was on the disk is there, and so is what was in memory, if that came back:
+    /// whole, or not at all.
+    fn is_marked(&self) -> Result<()> {
+        let marks = self
+            .instance
+            .exec_ok("cat /var/mark; cat /run/mark || true")?;
+        let marks: Vec<&str> = marks.lines().collect();
+        ensure!(
+            matches!(marks[..], ["kept"] | ["kept", "kept"]),
+            "{marks:?}"
+        );
+        Ok(())
     }
 
     fn act(&self, phase: Phase) -> Result<i32> {
         let verb = match phase {
             Phase::Start => "start --name",
             Phase::Stop => "stop",
+            Phase::Hibernate => "hibernate",
+            Phase::Wake => "wake",
         };
         Ok(self.instance.try_act(verb)?.code())
     }
@@ -157,6 +191,9 @@ impl Walk<'_> {
             .start_again()
             .context("it does not start again")?;
         ensure!(self.instance.exec_ok("echo up")? == "up");
+        if matches!(phase, Phase::Hibernate | Phase::Wake) {
+            self.is_marked()?;
+        }
         let agreed = wait_for_agreement(self.seat)?;
         ensure!(agreed.contains(self.instance.handle()), "it is gone");
         Ok(reached)

@@ -36,6 +36,8 @@ enum State {
     /// Enabled with a VM that runs.
     Running,
     Paused,
+    /// Kept awake.
+    Leased,
     /// Enabled, with the daemon stopped by hand.
     DaemonStopped,
     /// Enabled with the kit's config, which the daemon has read.
@@ -94,7 +96,7 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 26] = [
+pub(super) const ALL: [Operation; 28] = [
     Operation {
         name: "first start of aegisd",
         from: State::NoRegistry,
@@ -196,6 +198,18 @@ pub(super) const ALL: [Operation; 26] = [
         "resume",
         State::Paused,
         "aegisctl instance resume {}",
+        State::Running,
+    ),
+    of(
+        "keep-awake",
+        State::Enabled,
+        "aegisctl instance keep-awake {} --for 10m",
+        State::Leased,
+    ),
+    of(
+        "the end of a lease",
+        State::Leased,
+        "aegisctl instance keep-awake {} --end",
         State::Running,
     ),
     of(
@@ -397,8 +411,11 @@ impl State {
                  && echo '{\"greeting\": \"hello\"}' >$AEGIS_KITS/{}/told.json"
             }
             Self::Disabled => "aegisctl instance disable {}",
-            Self::Running => "aegisctl instance start --name {}",
+            Self::Running => {
+                "aegisctl instance start --name {} && aegisctl instance keep-awake {} --end"
+            }
             Self::Paused => "aegisctl instance start --name {} && aegisctl instance pause {}",
+            Self::Leased => "aegisctl instance keep-awake {} --for 10m",
             Self::DaemonStopped => {
                 "aegisctl instance stop {} && systemctl $AEGIS_SCOPE stop aegis-kit-{}:gateway.service"
             }
@@ -512,7 +529,10 @@ impl State {
             Self::DaemonStopped => {
                 is_enabled && socket && !daemon && !vm && is_noted(seat, "gateway")?
             }
-            Self::Running => is_enabled && socket && vm && info_has(seat, "running")?,
+            Self::Running => {
+                is_enabled && socket && vm && info_has(seat, "running")? && !is_leased(seat)?
+            }
+            Self::Leased => is_enabled && socket && vm && is_leased(seat)?,
             Self::Paused => is_enabled && socket && vm && info_has(seat, "paused")?,
         })
     }
@@ -569,6 +589,11 @@ fn is_noted(seat: Seat<'_>, daemon: &str) -> Result<bool> {
     let info = seat.aegis(&format!("instance info {HANDLE}"))?.text();
     let noted = |line: &str| line.starts_with("Stopped:") && line.contains(daemon);
     Ok(info.lines().any(noted))
+}
+
+fn is_leased(seat: Seat<'_>) -> Result<bool> {
+    let info = seat.aegis(&format!("instance info {HANDLE}"))?.text();
+    Ok(info.lines().any(|line| line.starts_with("Lease:")))
 }
 
 fn info_has(seat: Seat<'_>, state: &str) -> Result<bool> {

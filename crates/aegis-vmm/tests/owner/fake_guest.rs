@@ -56,6 +56,8 @@ pub(crate) struct Script {
     pub(crate) attack: Option<Attack>,
     /// Cannot be suspended.
     pub(crate) wakeful: bool,
+    /// It was saved and says nothing before the host does.
+    pub(crate) restored: bool,
     /// Processes that ended for want of memory.
     pub(crate) oom_kills: u32,
 }
@@ -125,7 +127,7 @@ struct Session {
 
 impl Guest {
     async fn live(mut self, mut incoming: Incoming) {
-        if !self.script.mute {
+        if !self.script.mute && !self.script.restored {
             self.say_hello();
         }
         loop {

@@ -5,6 +5,7 @@
 
 mod doors;
 mod fake_guest;
+mod hibernating;
 mod hostile;
 mod idle;
 mod interleavings;

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -22,12 +23,13 @@ use aegis_core::lifecycle::VmState;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
 use aegis_core::vm_spec::VmSpec;
-use aegis_vmm::activation::Listeners;
+use aegis_vmm::activation::{Listeners, PortListener};
 use aegis_vmm::hypervisor::fake::{Fake, FakeMachine};
 use aegis_vmm::hypervisor::{LaunchError, MachinePlan};
 use aegis_vmm::owner::Verdict;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::fake_guest::{self, MachineEnder, Script, Seen};
 
@@ -36,7 +38,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) dir: TempDir,
-    stop: Option<oneshot::Sender<()>>,
+    stop: watch::Sender<bool>,
+    /// How often the owner was started.
+    lives: Arc<AtomicU32>,
     vm: Option<JoinHandle<Verdict>>,
     seen: Receiver<Seen>,
     /// Of the newest machine.
@@ -65,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) failures: u32,
     pub(crate) idle: IdlePolicy,
     pub(crate) leases: Vec<Lease>,
+    /// Each use starts it again, as the service manager does, until it is stopped.
+    pub(crate) activated: bool,
     /// Files of the image.
     pub(crate) layers: Vec<std::path::PathBuf>,
 }
@@ -97,7 +103,7 @@ impl World {
             listener.set_nonblocking(true).unwrap();
             let address = listener.local_addr().unwrap();
             ports.push(address);
-            listeners.ports.push(aegis_vmm::activation::PortListener {
+            listeners.ports.push(PortListener {
                 listener,
                 address,
                 guest,
@@ -110,7 +116,7 @@ impl World {
         let its_work = Arc::clone(&work);
         let failures = Mutex::new(plan.failures);
         let script = plan.script;
-        let hypervisor = Fake::new(move |plan: MachinePlan| {
+        let launch = Arc::new(move |plan: MachinePlan| {
             let mut failures = failures.lock().unwrap();
             if *failures > 0 {
                 *failures -= 1;
@@ -123,30 +129,44 @@ impl World {
             *newest.lock().unwrap() = Some(machine.ender());
             *its_work.lock().unwrap() = Some(machine.worker());
             let asleep = machine.pauses();
-            let (ender, script, seen) = (machine.ender(), script.clone(), seen_sender.clone());
+            let (ender, mut script) = (machine.ender(), script.clone());
+            let seen = seen_sender.clone();
+            script.restored = plan.incoming.is_some();
             std::thread::spawn(move || {
                 fake_guest::play(UnixStream::from(plan.link), ender, script, seen, asleep);
             });
             Ok(machine)
         });
-        let (stop, stopped) = oneshot::channel::<()>();
+        let stop = watch::Sender::new(false);
+        let stopped = stop.subscribe();
+        let lives = Arc::new(AtomicU32::new(0));
+        let (activated, counted) = (plan.activated, Arc::clone(&lives));
         let vm = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            let stop = async {
-                if stopped.await.is_err() {
-                    std::future::pending::<()>().await;
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let launch = Arc::clone(&launch);
+                let hypervisor = Fake::new(move |plan: MachinePlan| launch(plan));
+                let passed = clone(&listeners);
+                let mut stopping = stopped.clone();
+                let stop = async move { drop(stopping.wait_for(|stop| *stop).await.unwrap()) };
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                let run = aegis_vmm::runtime::run(spec.clone(), passed, hypervisor, stop);
+                let verdict = runtime.block_on(run).unwrap();
+                // As the process does, which ends with it.
+                runtime.shutdown_background();
+                let goes_on = activated && matches!(verdict, Verdict::Finished);
+                if !goes_on || !knocked(&listeners, &stopped) {
+                    return verdict;
                 }
-            };
-            runtime
-                .block_on(aegis_vmm::runtime::run(spec, listeners, hypervisor, stop))
-                .unwrap()
+            }
         });
         Self {
             dir,
-            stop: Some(stop),
+            stop,
+            lives,
             vm: Some(vm),
             seen,
             machine,
@@ -189,6 +209,11 @@ impl World {
             .any(|seen| matches!(seen, Seen::Asleep))
     }
 
+    /// How often the owner was started.
+    pub(crate) fn lives(&self) -> u32 {
+        self.lives.load(Ordering::Relaxed)
+    }
+
     /// What is written about the command's end.
     pub(crate) fn exit(&self) -> CommandExit {
         let json = std::fs::read(self.dir.path().join("exit.json")).unwrap();
@@ -201,7 +226,7 @@ impl World {
 
     /// As SIGTERM does.
     pub(crate) fn stop(&mut self) {
-        self.stop.take().unwrap().send(()).unwrap();
+        self.stop.send_replace(true);
     }
 
     pub(crate) fn verdict(&mut self) -> Verdict {
@@ -217,15 +242,38 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // A VM that has ended takes no stop.
-            let _ended = stop.send(());
-        }
+        self.stop();
         if let Some(vm) = self.vm.take() {
             // Its panic, if it had one, was printed.
             let _panicked = vm.join();
         }
     }
+}
+
+fn clone(listeners: &Listeners) -> Listeners {
+    let ports = listeners.ports.iter().map(|port| PortListener {
+        listener: port.listener.try_clone().unwrap(),
+        ..*port
+    });
+    Listeners {
+        control: listeners.control.try_clone().unwrap(),
+        ports: ports.collect(),
+    }
+}
+
+/// Waits until somebody connects; false when a stop comes first.
+fn knocked(listeners: &Listeners, stopped: &watch::Receiver<bool>) -> bool {
+    let sockets = listeners.ports.iter().map(|port| port.listener.as_fd());
+    let sockets = sockets.chain([listeners.control.as_fd()]);
+    let mut polled: Vec<_> = sockets
+        .map(|socket| PollFd::new(socket, PollFlags::POLLIN))
+        .collect();
+    while !*stopped.borrow() {
+        if poll(&mut polled, PollTimeout::from(10u8)).unwrap() > 0 {
+            return true;
+        }
+    }
+    false
 }
 
 /// A spec of a VM whose files are in a folder, where the guest's are made.
