@@ -30,7 +30,7 @@ use std::path::Path;
 
 use aegis_core::spec::Accel;
 
-use super::layers::{Extents, LayerDisk};
+use super::layers::{Extents, LayerDisk, LayerNode};
 use super::{DiskSerial, MachineType, SHARE_TAG};
 use crate::jail::FIRST_DESCRIPTOR;
 use crate::share::Carrier;
@@ -66,6 +66,7 @@ pub struct Invocation {
     machine: MachineType,
     pub args: Vec<String>,
     pub descriptors: Vec<OwnedFd>,
+    pub layers: Vec<LayerNode>,
 }
 
 impl Invocation {
@@ -75,6 +76,7 @@ impl Invocation {
             machine: board.machine,
             args: Vec::new(),
             descriptors: Vec::new(),
+            layers: Vec::new(),
         };
         this.add("-no-user-config", None);
         this.add("-nodefaults", None);
@@ -189,13 +191,10 @@ impl Invocation {
             .map(|layer| self.pass_set(layer.into()))
             .collect();
         let description = self.pass_set(plan.describe(&frame, &layers)?.into());
-        self.add(
-            "-blockdev",
-            Some(&format!(
-                "driver=vmdk,node-name={serial},read-only=on,\
-                 file.driver=file,file.filename={description}"
-            )),
-        );
+        let node = LayerNode::new(serial, &description, plan.length());
+        self.add("-blockdev", Some(&node.source().to_string()));
+        self.add("-blockdev", Some(&node.on_source().to_string()));
+        self.layers.push(node);
         self.device("virtio-blk", &format!(",drive={serial},serial={serial}"));
         Ok(())
     }
@@ -385,7 +384,11 @@ mod tests {
             .unwrap();
         assert_eq!(
             values(&invocation, "-blockdev"),
-            ["driver=vmdk,node-name=base,read-only=on,file.driver=file,file.filename=/dev/fdset/6"]
+            [
+                "{\"driver\":\"vmdk\",\"file\":{\"driver\":\"file\",\"filename\":\"/dev/fdset/6\"},\
+                 \"node-name\":\"base-layers\",\"read-only\":true}",
+                "{\"driver\":\"raw\",\"file\":\"base-layers\",\"node-name\":\"base\",\"read-only\":true}",
+            ]
         );
         assert_eq!(
             values(&invocation, "-device"),

@@ -9,6 +9,10 @@
 //!  │ head of the table │ layer 1 │ zeros │ layer 2 │ ... │ tail of the table │
 //!    ours, in memory     a file    ours    a file          ours
 //! ```
+//!
+//! QEMU saves no machine while it has such a description open, though these disks
+//! have no state. So another node stands between it and the device, and while the
+//! machine stands still for a save that one is put onto nothing ([`LayerNode`]).
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,7 +21,9 @@ use std::path::{Path, PathBuf};
 
 use aegis_core::fault::{Fault, Symbol};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde_json::{Value, json};
 
+use super::DiskSerial;
 use super::gpt::{self, ALIGNMENT, HEAD, SECTOR, TAIL};
 
 /// Most layers of an image, as many as a partition table has entries.
@@ -106,6 +112,75 @@ pub struct Extents {
 #[derive(Debug)]
 pub struct Plan(Vec<Extent>);
 
+/// QEMU's nodes behind the device of a [`LayerDisk`]; options of `blockdev-add`
+/// (qapi/block-core.json of QEMU).
+#[derive(Debug)]
+pub struct LayerNode {
+    name: String,
+    /// The file with the description.
+    description: String,
+    /// Length of the disk in bytes.
+    length: u64,
+}
+
+impl LayerNode {
+    /// The nodes of a disk, whose description QEMU finds under this name.
+    pub fn new(serial: DiskSerial, description: &str, length: u64) -> Self {
+        Self {
+            name: serial.to_string(),
+            description: description.to_owned(),
+            length,
+        }
+    }
+
+    pub fn source_name(&self) -> String {
+        format!("{}-layers", self.name)
+    }
+
+    pub fn nothing_name(&self) -> String {
+        format!("{}-nothing", self.name)
+    }
+
+    /// The node with the layers.
+    pub fn source(&self) -> Value {
+        json!({
+            "driver": "vmdk",
+            "node-name": self.source_name(),
+            "read-only": true,
+            "file": { "driver": "file", "filename": self.description },
+        })
+    }
+
+    /// A node as long, with nothing in it.
+    pub fn nothing(&self) -> Value {
+        json!({
+            "driver": "null-co",
+            "node-name": self.nothing_name(),
+            "read-only": true,
+            "size": self.length,
+        })
+    }
+
+    /// The node of the device, onto the layers.
+    pub fn on_source(&self) -> Value {
+        self.onto(&self.source_name())
+    }
+
+    /// The node of the device, onto nothing.
+    pub fn on_nothing(&self) -> Value {
+        self.onto(&self.nothing_name())
+    }
+
+    fn onto(&self, node: &str) -> Value {
+        json!({
+            "driver": "raw",
+            "node-name": self.name,
+            "read-only": true,
+            "file": node,
+        })
+    }
+}
+
 #[derive(Debug)]
 struct Extent {
     sectors: u64,
@@ -163,6 +238,11 @@ impl LayerDisk {
 }
 
 impl Plan {
+    /// The length of the disk in bytes.
+    pub fn length(&self) -> u64 {
+        self.0.iter().map(|extent| extent.sectors * SECTOR).sum()
+    }
+
     /// The description of the disk, given the names of its files where it is read.
     ///
     /// # Errors

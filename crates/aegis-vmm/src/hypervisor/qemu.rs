@@ -30,6 +30,7 @@ use super::accel::{Chooser, Host, KVM};
 use super::argv::{Board, Invocation};
 use super::binary::{Binary, BuildIdentity, OLDEST_QEMU};
 use super::cmdline::{Conditions, cmdline};
+use super::layers::LayerNode;
 use super::probe::{self, Trial};
 use super::process::{Child, Exit, ExitStatus};
 use super::qmp::{Command, Greeting, Qmp, Shutdown};
@@ -245,6 +246,7 @@ impl Prepared {
         } = self;
         // Before it runs: what is there afterwards may be another one.
         let file = binary.file();
+        let layers = invocation.layers;
         let program = |output| Program {
             path: binary.path().to_owned(),
             args: invocation.args,
@@ -290,7 +292,12 @@ impl Prepared {
             stamp,
             ..facts
         };
-        let machine = QemuMachine::watch(child, server, qmp, facts, binary, file);
+        let program = Running {
+            binary,
+            file,
+            layers,
+        };
+        let machine = QemuMachine::watch(child, server, qmp, facts, program);
         if let Some((stamp, descriptor)) = incoming {
             machine
                 .load(&stamp, descriptor)
@@ -368,11 +375,18 @@ pub struct QemuMachine {
     /// Whether we asked for the end.
     quitting: Arc<AtomicBool>,
     end: watch::Receiver<Option<MachineEnd>>,
-    /// The program, and which file it was when it was started.
-    binary: Binary,
-    file: Option<(u64, u64, BuildIdentity)>,
-    /// A save has begun that was not seen to its end.
+    program: Running,
+    /// A save has begun; what it did to the machine is not undone.
     saving: AtomicBool,
+}
+
+/// The program that runs.
+#[derive(Debug)]
+struct Running {
+    binary: Binary,
+    /// Which file it was when it was started.
+    file: Option<(u64, u64, BuildIdentity)>,
+    layers: Vec<LayerNode>,
 }
 
 impl QemuMachine {
@@ -381,8 +395,7 @@ impl QemuMachine {
         server: Option<Child>,
         qmp: Qmp,
         facts: MachineFacts,
-        binary: Binary,
-        file: Option<(u64, u64, BuildIdentity)>,
+        program: Running,
     ) -> Self {
         let child = Arc::new(child);
         let quitting = Arc::new(AtomicBool::new(false));
@@ -400,8 +413,7 @@ impl QemuMachine {
             child,
             quitting,
             end,
-            binary,
-            file,
+            program,
             saving: AtomicBool::new(false),
         }
     }
@@ -482,7 +494,7 @@ impl Machine for QemuMachine {
     }
 
     async fn resume(&self) -> Result<(), MachineError> {
-        self.end_save().await;
+        self.end_save().await?;
         self.execute("resume", Command::Cont).await
     }
 

@@ -13,7 +13,7 @@ use nix::sys::utsname::uname;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Binary, Command, Machine, MachineError, QemuMachine, SaveRefusal};
+use super::{Binary, Command, Machine, MachineError, QemuMachine, Running, SaveRefusal};
 use crate::hypervisor::qmp::{COMMAND_DEADLINE, Migration, QmpError};
 use crate::hypervisor::{LoadError, ShareKind};
 use crate::snapshot::stamp::Stamp;
@@ -73,9 +73,10 @@ impl QemuMachine {
         if self.facts.accel == Accel::Hvf {
             return Err(SaveRefusal::Accel(self.facts.accel));
         }
-        if self.file.is_none() || self.binary.file() != self.file {
+        let Running { binary, file, .. } = &self.program;
+        if file.is_none() || binary.file() != *file {
             return Err(SaveRefusal::Replaced {
-                path: self.binary.path().to_owned(),
+                path: binary.path().to_owned(),
                 running: self.facts.version.clone(),
             });
         }
@@ -84,18 +85,51 @@ impl QemuMachine {
             .await
             .map_err(SaveRefusal::Unknown)?;
         let reasons = answer.get("blocked-reasons").and_then(Value::as_array);
-        match reasons.and_then(|reasons| reasons.first()) {
+        let mut reasons = reasons.into_iter().flatten().filter_map(Value::as_str);
+        match reasons.find(|reason| !self.is_of_layers(reason)) {
             None => Ok(()),
-            Some(reason) => {
-                let reason = reason.as_str().unwrap_or("it does not say why");
-                Err(SaveRefusal::Blocked(reason.to_owned()))
+            Some(reason) => Err(SaveRefusal::Blocked(reason.to_owned())),
+        }
+    }
+
+    /// Whether a reason speaks of layers, which are put away for a save.
+    fn is_of_layers(&self, reason: &str) -> bool {
+        let mut layers = self.program.layers.iter();
+        layers.any(|layer| reason.contains(&format!("'{}'", layer.source_name())))
+    }
+
+    /// Puts the layers away, which QEMU saves no machine with.
+    async fn put_layers_away(&self) -> Result<(), MachineError> {
+        const OPERATION: &str = "put away the layers of";
+        for layer in &self.program.layers {
+            for command in [
+                Command::AddNode(layer.nothing()),
+                Command::ReopenNode(layer.on_nothing()),
+                Command::DeleteNode(layer.source_name()),
+            ] {
+                self.execute(OPERATION, command).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Undoes that, as far as it was done.
+    async fn put_layers_back(&self) -> Result<(), MachineError> {
+        for layer in &self.program.layers {
+            let there = Command::AddNode(layer.source());
+            self.qmp.execute(there).await.ok();
+            let onto = Command::ReopenNode(layer.on_source());
+            self.execute("put back the layers of", onto).await?;
+            let gone = Command::DeleteNode(layer.nothing_name());
+            self.qmp.execute(gone).await.ok();
+        }
+        Ok(())
     }
 
     pub(super) async fn write_state(&self, to: OwnedFd) -> Result<(), MachineError> {
         const OPERATION: &str = "save the state of";
         self.saving.store(true, Ordering::Release);
+        self.put_layers_away().await?;
         for command in [
             Command::FollowMigration,
             Command::UnboundMigration,
@@ -109,10 +143,7 @@ impl QemuMachine {
             end = self.wait() => return Err(MachineError::Ended(end)),
         };
         match moved {
-            Ok(Migration::Completed) => {
-                self.saving.store(false, Ordering::Release);
-                Ok(())
-            }
+            Ok(Migration::Completed) => Ok(()),
             Ok(_) => {
                 let answer = self.ask(OPERATION, Command::QueryMigrate).await?;
                 let reason = answer.get("error-desc").and_then(Value::as_str);
@@ -128,16 +159,19 @@ impl QemuMachine {
         }
     }
 
-    /// Ends a save that nobody waits for any more.
-    pub(super) async fn end_save(&self) {
-        if !self.saving.swap(false, Ordering::AcqRel) {
-            return;
+    /// Ends a save, complete or not, before the machine runs on.
+    pub(super) async fn end_save(&self) -> Result<(), MachineError> {
+        if !self.saving.load(Ordering::Acquire) {
+            return Ok(());
         }
-        // Either may have nothing to end, and a machine that is over refuses both.
+        // Either may have nothing to end.
         for command in [Command::MigrateCancel, Command::CloseFd] {
             self.qmp.execute(command).await.ok();
         }
         timeout(COMMAND_DEADLINE, self.qmp.migrated()).await.ok();
+        self.put_layers_back().await?;
+        self.saving.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Loads the state of a machine that was like this one.

@@ -34,6 +34,11 @@ pub enum Command {
     MigrateIncoming(RawFd),
     MigrateCancel,
     QueryMigrate,
+    /// Makes a block node.
+    AddNode(Value),
+    /// Gives a block node other options.
+    ReopenNode(Value),
+    DeleteNode(String),
 }
 
 impl Command {
@@ -52,6 +57,9 @@ impl Command {
             Self::MigrateIncoming(_) => "migrate-incoming",
             Self::MigrateCancel => "migrate_cancel",
             Self::QueryMigrate => "query-migrate",
+            Self::AddNode(_) => "blockdev-add",
+            Self::ReopenNode(_) => "blockdev-reopen",
+            Self::DeleteNode(_) => "blockdev-del",
         }
     }
 
@@ -71,6 +79,9 @@ impl Command {
             Self::UnboundMigration => Some(json!({ "max-bandwidth": BANDWIDTH })),
             Self::Migrate => Some(json!({ "uri": format!("fd:{STATE}") })),
             Self::MigrateIncoming(fd) => Some(json!({ "uri": format!("fd:{fd}") })),
+            Self::AddNode(options) => Some(options.clone()),
+            Self::ReopenNode(options) => Some(json!({ "options": [options] })),
+            Self::DeleteNode(name) => Some(json!({ "node-name": name })),
         }
     }
 
