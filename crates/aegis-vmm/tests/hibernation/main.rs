@@ -9,6 +9,8 @@
     reason = "a helper of a test fails and speaks as the test does"
 )]
 
+mod commands;
+mod lives;
 mod obstacles;
 mod vm;
 

@@ -12,7 +12,7 @@ use aegis_core::idle::IdlePolicy;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
 use aegis_core::vm_spec::{Disk, VmSpec};
-use aegis_link::message::Program;
+use aegis_link::message::{CommandEnd, Program};
 use aegis_vmm::hypervisor::Machine;
 use aegis_vmm::hypervisor::binary::Binary;
 use aegis_vmm::hypervisor::qemu::{Qemu, QemuMachine};
@@ -36,7 +36,8 @@ fn guest_dir() -> PathBuf {
 
 /// The folder of a test.
 pub(crate) struct Bench {
-    pub(crate) dir: TempDir,
+    folder: PathBuf,
+    _dir: Option<TempDir>,
 }
 
 impl Bench {
@@ -56,13 +57,20 @@ impl Bench {
             println!("skipped: {lacking}");
             return None;
         }
+        let dir = tempfile::tempdir().unwrap();
         Some(Self {
-            dir: tempfile::tempdir().unwrap(),
+            folder: dir.path().to_owned(),
+            _dir: Some(dir),
         })
     }
 
+    /// The folder of a test of another process.
+    pub(crate) fn of(folder: PathBuf) -> Self {
+        Self { folder, _dir: None }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.folder.join(name)
     }
 
     /// The spec of an instance that runs a script.
@@ -96,7 +104,7 @@ impl Bench {
             leases: Vec::new(),
             ephemeral: false,
             insecure: false,
-            dir: self.dir.path().to_owned(),
+            dir: self.folder.clone(),
             accel_cache: None,
             revision: 0,
             grace_secs: 20,
@@ -120,6 +128,8 @@ impl Bench {
 pub(crate) struct Vm {
     pub(crate) up: Up<QemuMachine>,
     pub(crate) command: CommandState,
+    /// What the command's end was, each time it was told.
+    pub(crate) ends: Vec<CommandEnd>,
 }
 
 impl Vm {
@@ -135,7 +145,16 @@ impl Vm {
             Beginning::Booted { .. } => CommandState::None,
             Beginning::Restored(memory) => memory.command.clone(),
         };
-        Self { up, command }
+        let ends = Vec::new();
+        Self { up, command, ends }
+    }
+
+    fn told(&mut self, event: UpEvent) {
+        match event {
+            UpEvent::CommandStarted { pid } => self.command = CommandState::Running { pid },
+            UpEvent::CommandEnded { end, .. } => self.ends.push(end),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn is_restored(&self) -> bool {
@@ -158,10 +177,7 @@ impl Vm {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                event = self.up.next(true) => match event {
-                    UpEvent::CommandStarted { pid } => self.command = CommandState::Running { pid },
-                    other => panic!("{other:?}"),
-                },
+                event = self.up.next(true) => self.told(event),
             }
         }
     }
@@ -207,7 +223,11 @@ impl Vm {
         loop {
             tokio::select! {
                 saved = &mut save => return saved,
-                event = self.up.next(false) => println!("while saving: {event:?}"),
+                event = self.up.next(false) => match event {
+                    // The save fails with it.
+                    UpEvent::MachineEnded(_) | UpEvent::LinkOver(_) => return save.await,
+                    event => self.told(event),
+                },
             }
         }
     }
@@ -220,8 +240,7 @@ impl Vm {
 
     /// Ends it after a save.
     pub(crate) async fn end(self) {
-        self.up.end_at_once().await;
-        self.up.close_hibernated().await;
+        self.up.end_saved().await;
     }
 
     /// Saves it and ends it.
@@ -242,6 +261,6 @@ impl Vm {
     /// Ends it as a crash does.
     pub(crate) async fn crash(self) {
         self.up.machine.quit().await;
-        self.up.close_hibernated().await;
+        self.up.close().await;
     }
 }

@@ -20,6 +20,7 @@ use aegis_core::vm_spec::VmSpec;
 use aegis_fault_points::around_async;
 use aegis_link::message::{Event, Restored};
 use aegis_link::{CallError, Handle, Incoming, LinkError, Received};
+use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -27,7 +28,9 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Held, Planned, Rest, StartError, resource};
-use crate::hypervisor::{self, Hypervisor, LaunchError, Machine, MachineEnd, MachineError};
+use crate::hypervisor::{
+    self, EndCause, Hypervisor, LaunchError, LoadError, Machine, MachineEnd, MachineError,
+};
 use crate::owner::up::{Parts, Up, blocking, stamp_of_disk, state_pipe};
 use crate::snapshot::stamp::{Difference, Stamp};
 use crate::snapshot::{Header, Place, SnapshotError, Stored};
@@ -46,6 +49,9 @@ const MAX_EARLY: usize = 16;
 /// A clock that was set in a longer time is set again, so that it is right to 100 ms.
 const CLOCK_PRECISION: Duration = Duration::from_millis(50);
 const CLOCK_TRIES: usize = 5;
+
+/// The end of a hypervisor that the kernel killed for want of memory, or a user.
+const KILLED: EndCause = EndCause::Signaled(Signal::SIGKILL as i32);
 
 /// Random bytes that a guest is given.
 const ENTROPY: usize = 64;
@@ -177,6 +183,10 @@ impl Held {
                 .launch(self.plan)
                 .await
                 .map_err(|error| match error {
+                    // Somebody's doing, not the state's.
+                    LaunchError::Load(LoadError::Ended(ref end)) if end.cause == KILLED => {
+                        NotWoken::Start(StartError::Launch(error))
+                    }
                     LaunchError::Load(_) => Unusable::Load(error).into(),
                     _ => NotWoken::Start(StartError::Launch(error)),
                 })

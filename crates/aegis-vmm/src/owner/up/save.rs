@@ -136,7 +136,7 @@ impl<M: Machine + 'static> Up<M> {
 
     /// Saves the VM, which nobody uses. Needs [`Up::next`] to be polled meanwhile with
     /// CPUs that do not run, and whatever that returns means that the save should be
-    /// dropped. Afterwards end the machine, or call [`Up::unsuspend`], as after a
+    /// dropped. Afterwards call [`Up::end_saved`], or [`Up::unsuspend`], as after a
     /// failure or a drop.
     pub fn hibernate(&self, cpus_run: bool, command: CommandState) -> SaveFuture {
         let save = Save {
@@ -171,12 +171,13 @@ impl<M: Machine + 'static> Up<M> {
         })
     }
 
-    /// As [`Up::close`] after a hibernation, once the machine has ended: what is not in
-    /// the log yet is in the snapshot.
-    pub async fn close_hibernated(mut self) {
+    /// Ends a VM that was saved. In this order: a terminal whose machine ends would log
+    /// the half of a line that is in the snapshot.
+    pub async fn end_saved(mut self) {
         if let Some(terminal) = self.terminal.take() {
             terminal.abandon().await;
         }
+        self.end_at_once().await;
         self.close().await;
     }
 }
