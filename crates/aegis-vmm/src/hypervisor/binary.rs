@@ -198,6 +198,22 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_was_replaced_is_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qemu");
+        std::fs::write(&path, b"one").unwrap();
+        let binary = Binary::at(&path).unwrap();
+        let was = binary.file();
+        assert!(was.is_some());
+        assert_eq!(was, binary.file());
+        std::fs::write(dir.path().join("new"), b"two").unwrap();
+        std::fs::rename(dir.path().join("new"), &path).unwrap();
+        assert_ne!(was, binary.file());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(binary.file(), None);
+    }
+
+    #[test]
     fn a_missing_qemu_names_where_was_looked() {
         let error = Binary::find_in(Some("/nonexistent/qemu".into()), None).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/qemu"), "{error}");

@@ -166,14 +166,15 @@ pub async fn bring_up<H: Hypervisor>(
     if !place.is_empty() {
         tell("starting: the VM is being restored");
         let planned = Planned::new(Arc::clone(&spec))?;
-        match wake::wake(planned, &*hypervisor, &place).await {
+        // Most starts need no room for it.
+        match Box::pin(wake::wake(planned, &*hypervisor, &place)).await {
             Ok(up) => return Ok(up),
             Err(NotWoken::Start(error)) => return Err(error),
             Err(NotWoken::Nothing) => {}
             Err(NotWoken::Unusable(reason)) => {
                 let fault = Fault::from(&reason);
                 warn!("{fault}");
-                refused = Some(fault);
+                refused = Some(Box::new(fault));
             }
         }
         // Also one that was begun and is not whole.

@@ -56,21 +56,17 @@ pub struct Up<M> {
     pub link: Handle,
     /// How it came to run.
     pub beginning: Beginning,
-    spec: Arc<VmSpec>,
-    stamp: Stamp,
-    place: Place,
     incoming: Incoming,
     /// Came before the guest greeted.
     early: VecDeque<Received>,
-    /// The command has started or ended, as [`Up::next`] tells; for a save.
-    news: Arc<AtomicBool>,
+    for_save: Box<ForSave>,
     /// Set when the link is over: how the machine is brought to its end.
     doom: Option<EndFuture>,
     pulse: Pulse,
     log: CommandLog,
     log_copy: Option<JoinHandle<()>>,
     /// Where the command runs on one.
-    terminal: Option<Terminal>,
+    terminal: Option<Box<Terminal>>,
     /// The end of the command, until it is known what the memory had to do with it.
     judging: Option<Pin<Box<dyn Future<Output = UpEvent> + Send>>>,
     /// Removed with the machine.
@@ -82,10 +78,20 @@ pub struct Up<M> {
 pub enum Beginning {
     Booted {
         /// Why it was not restored, where it had hibernated.
-        refused: Option<Fault>,
+        refused: Option<Box<Fault>>,
     },
     /// It goes on where it was; what its owner wanted remembered.
-    Restored(Memory),
+    Restored(Box<Memory>),
+}
+
+/// What a save needs besides machine and guest.
+#[derive(Clone, Debug)]
+struct ForSave {
+    spec: Arc<VmSpec>,
+    stamp: Stamp,
+    place: Place,
+    /// The command has started or ended, as [`Up::next`] tells.
+    news: Arc<AtomicBool>,
 }
 
 /// What a VM is made of.
@@ -155,11 +161,11 @@ impl<M: Machine + 'static> Up<M> {
                 event = judged(&mut self.judging) => return event,
                 event = of_terminal(&mut self.terminal) => match event {
                     TerminalEvent::Started { pid } => {
-                        self.news.store(true, Ordering::Release);
+                        self.for_save.news.store(true, Ordering::Release);
                         return UpEvent::CommandStarted { pid };
                     }
                     TerminalEvent::Ended(end) => {
-                        self.news.store(true, Ordering::Release);
+                        self.for_save.news.store(true, Ordering::Release);
                         self.judging = Some(Box::pin(judge(self.link.clone(), end)));
                         continue;
                     }
@@ -226,7 +232,8 @@ impl<M: Machine + 'static> Up<M> {
         }
         if let Some(program) = guest::command(spec) {
             let (link, log) = (self.link.clone(), self.log.queue());
-            self.terminal = Some(Terminal::start(link, program, size, log));
+            let terminal = Terminal::start(link, program, size, log);
+            self.terminal = Some(Box::new(terminal));
         }
     }
 
@@ -235,7 +242,7 @@ impl<M: Machine + 'static> Up<M> {
     /// # Errors
     /// The command runs without one.
     pub fn terminal(&self) -> Result<TerminalHandle, Fault> {
-        let terminal = self.terminal.as_ref().map(Terminal::handle);
+        let terminal = self.terminal.as_deref().map(Terminal::handle);
         terminal.ok_or_else(|| {
             Fault::new(
                 Symbol::WrongState,
@@ -276,11 +283,11 @@ impl<M: Machine + 'static> Up<M> {
         };
         match event {
             Event::CommandStarted { pid } => {
-                self.news.store(true, Ordering::Release);
+                self.for_save.news.store(true, Ordering::Release);
                 Some(UpEvent::CommandStarted { pid })
             }
             Event::CommandEnded { end } => {
-                self.news.store(true, Ordering::Release);
+                self.for_save.news.store(true, Ordering::Release);
                 self.judging = Some(Box::pin(judge(self.link.clone(), end)));
                 None
             }
@@ -314,12 +321,14 @@ impl<M> Up<M> {
             pulse: Pulse::new(link.clone()),
             link,
             beginning,
-            place: Place::of(&spec.dir),
-            spec,
-            stamp: rest.stamp,
             incoming,
             early: VecDeque::new(),
-            news: Arc::default(),
+            for_save: Box::new(ForSave {
+                place: Place::of(&spec.dir),
+                spec,
+                stamp: rest.stamp,
+                news: Arc::default(),
+            }),
             doom: None,
             log: rest.log,
             log_copy: None,
@@ -338,8 +347,8 @@ impl<M> Up<M> {
     ) -> Self {
         Self {
             early,
-            terminal,
-            ..Self::new(parts, Beginning::Restored(memory))
+            terminal: terminal.map(Box::new),
+            ..Self::new(parts, Beginning::Restored(Box::new(memory)))
         }
     }
 }
@@ -364,7 +373,7 @@ async fn next_of(
 }
 
 /// What happens on the terminal; nothing where there is none.
-async fn of_terminal(terminal: &mut Option<Terminal>) -> TerminalEvent {
+async fn of_terminal(terminal: &mut Option<Box<Terminal>>) -> TerminalEvent {
     match terminal {
         Some(terminal) => terminal.next().await,
         None => std::future::pending().await,

@@ -169,7 +169,9 @@ async fn a_hypervisor_that_dies_while_it_is_saved_leaves_no_half_of_it() {
         let lines = bench.lines().len();
         let mut vm = Vm::begin(&spec).await;
         match &vm.up.beginning {
-            aegis_vmm::owner::up::Beginning::Booted { refused } => assert_eq!(*refused, None),
+            aegis_vmm::owner::up::Beginning::Booted { refused } => {
+                assert!(refused.is_none(), "{refused:?}");
+            }
             aegis_vmm::owner::up::Beginning::Restored(_) => {}
         }
         vm.until("nothing is written", || bench.lines().len() > lines + 5)

@@ -13,6 +13,7 @@ mod commands;
 mod lives;
 mod obstacles;
 mod vm;
+mod wedged;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -137,7 +137,7 @@ impl Vm {
     pub(crate) async fn begin(spec: &VmSpec) -> Self {
         let status = Arc::new(StatusDoor::new(0));
         let began = bring_up(Arc::new(spec.clone()), Arc::new(Qemu::new(None)), status);
-        let mut up = timeout(DEADLINE, began).await.unwrap().unwrap();
+        let mut up = timeout(DEADLINE, Box::pin(began)).await.unwrap().unwrap();
         if spec.terminal {
             up.start_terminal(spec, None);
         }

@@ -17,12 +17,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aegis_core::control::CommandState;
 use aegis_core::fault::{Fault, Symbol};
-use aegis_core::vm_spec::VmSpec;
 use aegis_fault_points::around_async;
 use aegis_link::{CallError, Handle};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -31,14 +30,14 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Up;
+use super::{ForSave, Up};
 use crate::guest;
 use crate::hypervisor::{Machine, MachineError, SaveRefusal};
 use crate::snapshot::format::MAX_STATE;
 use crate::snapshot::stamp::{Difference, Stamp};
-use crate::snapshot::{Header, Memory, Place, SnapshotError, Unfinished};
+use crate::snapshot::{Header, Memory, SnapshotError, Unfinished};
 use crate::status::{now_ns, now_us};
-use crate::terminal::SavedTerminal;
+use crate::terminal::{SavedTerminal, Terminal};
 
 /// How long the guest may take to hand over and to write its disks; its own deadline
 /// is below.
@@ -142,13 +141,10 @@ impl<M: Machine + 'static> Up<M> {
         let save = Save {
             machine: Arc::clone(&self.machine),
             link: self.link.clone(),
-            spec: Arc::clone(&self.spec),
-            stamp: self.stamp.clone(),
-            place: self.place.clone(),
-            news: Arc::clone(&self.news),
+            with: ForSave::clone(&self.for_save),
         };
-        save.news.store(false, Ordering::Release);
-        let terminal = self.terminal.as_ref().map(crate::terminal::Terminal::save);
+        save.with.news.store(false, Ordering::Release);
+        let terminal = self.terminal.as_deref().map(Terminal::save);
         Box::pin(async move { save.run(cpus_run, command, terminal).await })
     }
 
@@ -156,7 +152,7 @@ impl<M: Machine + 'static> Up<M> {
     /// if nothing had been.
     pub fn unsuspend(&self) -> BackFuture {
         let (machine, link) = (Arc::clone(&self.machine), self.link.clone());
-        let place = self.place.clone();
+        let place = self.for_save.place.clone();
         Box::pin(async move {
             let removed = blocking(move || place.remove()).await;
             removed.map_err(BackError::Snapshot)?;
@@ -186,11 +182,7 @@ impl<M: Machine + 'static> Up<M> {
 struct Save<M> {
     machine: Arc<M>,
     link: Handle,
-    spec: Arc<VmSpec>,
-    stamp: Stamp,
-    place: Place,
-    /// The command has started or ended since the save began.
-    news: Arc<AtomicBool>,
+    with: ForSave,
 }
 
 impl<M: Machine + 'static> Save<M> {
@@ -212,7 +204,7 @@ impl<M: Machine + 'static> Save<M> {
                 Ok(None) | Err(_) => return Err(SaveError::Command),
             },
         };
-        if self.news.load(Ordering::Acquire) {
+        if self.with.news.load(Ordering::Acquire) {
             return Err(SaveError::Command);
         }
         let paused = async { self.machine.pause().await.map_err(SaveError::Machine) };
@@ -244,7 +236,7 @@ impl<M: Machine + 'static> Save<M> {
         terminal: Option<SavedTerminal>,
     ) -> Result<Saved, SaveError> {
         let header = Header {
-            vm: self.stamp.clone(),
+            vm: self.with.stamp.clone(),
             machine: self.machine.facts().stamp.clone(),
             disk: self.settled_disk().await?,
             epoch: self.link.epoch(),
@@ -255,7 +247,7 @@ impl<M: Machine + 'static> Save<M> {
             terminal,
         };
         let disk = header.disk.clone();
-        let place = self.place.clone();
+        let place = self.with.place.clone();
         let unfinished = blocking(move || place.begin(&header)).await;
         let unfinished = unfinished.map_err(SaveError::Snapshot)?;
         let (from, to) = state_pipe().map_err(io_error("make a pipe for the state"))?;
@@ -273,7 +265,7 @@ impl<M: Machine + 'static> Save<M> {
 
     /// The disk with all that the guest wrote, on the host's disk too.
     async fn settled_disk(&self) -> Result<Stamp, SaveError> {
-        let Some(disk) = self.spec.root_disk() else {
+        let Some(disk) = self.with.spec.root_disk() else {
             return Ok(Stamp::default());
         };
         let path = disk.path.clone();
