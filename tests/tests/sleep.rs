@@ -15,7 +15,7 @@ httpd -p 127.0.0.1:80 -h /www
 exec 3>>/data/count
 while :; do
     count=$((count+1)); echo $count >&3; echo \"$nonce $count $$\" >/run/now.new
-    mv /run/now.new /run/now; sleep 0.1
+    mv /run/now.new /run/now; sleep 0.5
 done";
 
 fn counting<'a>(seat: Seat<'a>, handle: &str, flags: &str) -> Result<Instance<'a>> {
@@ -152,8 +152,8 @@ fn five_hibernations_in_a_row_lose_nothing() -> Result<()> {
         "--idle-pause never --idle-hibernate never",
     )?;
     let sums = "head -c 3000000 /dev/urandom >/data/held && md5sum /data/held >/data/sums";
-    instance.exec_ok(sums)?;
     let mut then = mind(&instance)?;
+    instance.exec_ok(sums)?;
     for round in 0..5 {
         instance.act("hibernate")?;
         wait_until(DEADLINE, "its processes to be gone", || {
