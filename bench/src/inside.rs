@@ -8,6 +8,7 @@ mod images;
 mod kits;
 mod link;
 mod session;
+mod sleep;
 mod supervisors;
 mod tools;
 mod virtme;
@@ -18,6 +19,7 @@ use anyhow::{Context, Result};
 use crate::row::Row;
 
 pub(crate) use images::{REGISTRY, REPOSITORY};
+pub(crate) use sleep::answer;
 
 /// The group that needs a registry.
 pub(crate) const IMAGES: &str = "images";
@@ -25,10 +27,11 @@ pub(crate) const IMAGES: &str = "images";
 /// A group of measurements, by the name `--only` takes.
 type Group = (&'static str, fn() -> Result<Vec<Row>>);
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     ("cold", cold::measure),
     ("session", session::measure),
     ("link", link::measure),
+    ("sleep", sleep::measure),
     ("daemon", daemon::measure),
     ("kits", kits::measure),
     ("fleet", fleet::measure),

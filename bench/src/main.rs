@@ -29,7 +29,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(about = "Measure AegisVM beside floors and peers")]
 struct Arguments {
-    /// Only groups whose name contains this: cold, session, link, daemon, kits, fleet, images
+    /// Only groups whose name contains this: cold, session, link, sleep, daemon, kits, fleet, images
     #[arg(long, global = true)]
     only: Option<String>,
     #[command(subcommand)]
@@ -41,6 +41,9 @@ enum Inside {
     /// Measure here, where AegisVM is installed, and print rows
     #[command(hide = true)]
     Inside,
+    /// Be the service that only answers
+    #[command(hide = true)]
+    Answer,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let only = arguments.only.as_deref();
     let done = match arguments.command {
         Some(Inside::Inside) => inside::run(only),
+        Some(Inside::Answer) => inside::answer(),
         None => host::run(only),
     };
     match done {

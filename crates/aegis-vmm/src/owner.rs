@@ -127,6 +127,12 @@ enum Phase<M> {
         up: Up<M>,
         save: Pin<Box<dyn Future<Output = Result<Saved, SaveError>>>>,
     },
+    /// It is there, and its processes end.
+    Saved {
+        end: Pin<Box<dyn Future<Output = ()>>>,
+        /// Whoever comes meanwhile is too late.
+        stop: bool,
+    },
     /// It is not after all, and runs on.
     Returning {
         up: Up<M>,
@@ -153,8 +159,6 @@ enum Then {
     LookForVisitors,
     /// The command is to be started again, by the service manager.
     Restart,
-    /// The machine is on the disk.
-    Hibernated,
 }
 
 /// What happens in a phase.
@@ -162,6 +166,7 @@ enum Happening<M> {
     Started(Result<Box<Up<M>>, StartError>),
     Up(UpEvent),
     Saved(Result<Saved, SaveError>),
+    SavedAndGone,
     Returned(Result<(), BackError>),
     RetryDue,
     RestOver,
@@ -246,6 +251,7 @@ where
                         self.saved(saved);
                         None
                     }
+                    Happening::SavedAndGone => self.hibernated(),
                     Happening::Returned(back) => self.returned(back).await,
                     Happening::Started(Err(error)) => {
                         self.start_failed(error);
@@ -398,16 +404,12 @@ where
             waiting.refuse(self.denied(Denial::Stopping));
         }
         self.give_up_save();
-        if let Phase::Returning { stop, .. } = &mut self.phase {
+        if let Phase::Returning { stop, .. } | Phase::Saved { stop, .. } = &mut self.phase {
             *stop = true;
             return None;
         }
         if matches!(self.phase, Phase::Up(_)) {
             self.begin_stop(Then::End);
-            return None;
-        }
-        if matches!(self.phase, Phase::Stopping { .. }) {
-            // Its machine is on the disk and its processes are ending.
             return None;
         }
         // A start that is dropped leaves nothing behind, so nothing is awaited.
@@ -437,14 +439,6 @@ where
 
     async fn machine_ended(&mut self, end: &MachineEnd) -> Option<Verdict> {
         match std::mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Stopping {
-                up,
-                then: Then::Hibernated,
-                ..
-            } => {
-                up.close_hibernated().await;
-                self.hibernated()
-            }
             Phase::Stopping { up, then, .. } => {
                 up.close().await;
                 self.enter(Event::MachineEnded, "stopped");
@@ -455,8 +449,7 @@ where
                         self.start_or_rest();
                         None
                     }
-                    // A machine that is on the disk has another way.
-                    Then::LookForVisitors | Then::Hibernated => Some(Verdict::Finished),
+                    Then::LookForVisitors => Some(Verdict::Finished),
                     Then::Restart => {
                         // Those who came for this VM learn that it is over.
                         self.queues.reset_ports();
@@ -480,7 +473,11 @@ where
                 });
                 Some(self.lost(fault).await)
             }
-            Phase::Starting(_) | Phase::Failed { .. } | Phase::Resting(_) | Phase::Over => None,
+            Phase::Starting(_)
+            | Phase::Saved { .. }
+            | Phase::Failed { .. }
+            | Phase::Resting(_)
+            | Phase::Over => None,
         }
     }
 
@@ -553,6 +550,10 @@ impl<M: Machine + 'static> Phase<M> {
                 saved = save => Happening::Saved(saved),
                 event = up.next(false) => Happening::Up(event),
             },
+            Self::Saved { end, .. } => {
+                end.await;
+                Happening::SavedAndGone
+            }
             Self::Returning { up, back, .. } => tokio::select! {
                 biased;
                 back = back => Happening::Returned(back),

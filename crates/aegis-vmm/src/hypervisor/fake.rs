@@ -106,6 +106,11 @@ impl FakeMachine {
         self.end.clone()
     }
 
+    /// Whether its CPUs are stopped.
+    pub fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
     /// Follows whether its CPUs are stopped.
     pub fn pauses(&self) -> watch::Receiver<bool> {
         self.paused.subscribe()

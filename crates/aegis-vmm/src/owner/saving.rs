@@ -1,9 +1,9 @@
 //! Hibernation, as the owner carries it out.
 //!
 //! ```text
-//!  Phase::Saving(up, save) ──► nobody came ──► Phase::Stopping(.., Then::Hibernated) ──► the
-//!        │ somebody came,                          process ends, unless somebody came: then
-//!        │ or it failed                            the machine is restored
+//!  Phase::Saving(up, save) ──► nobody came ──► Phase::Saved(end) ──► the process ends,
+//!        │ somebody came,                          unless somebody came: then the machine is
+//!        │ or it failed                            restored
 //!        ▼
 //!  Phase::Returning(up, back) ──► Phase::Up
 //! ```
@@ -152,9 +152,7 @@ where
         match saved {
             Ok(saved) if self.nobody_waits() => {
                 info!("the machine is on the disk, {} KiB", saved.bytes / 1024);
-                let end = up.end_at_once();
-                let then = Then::Hibernated;
-                self.phase = Phase::Stopping { up, end, then };
+                self.end_saved(up, false);
                 self.wake_sleepers(&Ok(Outcome::Changed));
             }
             Ok(_) => {
@@ -209,21 +207,23 @@ where
             Err(BackError::Snapshot(error)) => {
                 // What is on the disk must not run twice, so it is what runs on.
                 warn!("{error}: the machine ends, and begins again with the snapshot");
-                let then = match stop {
-                    true => Then::End,
-                    false => Then::LookForVisitors,
-                };
-                let end = up.end_at_once();
-                self.phase = Phase::Stopping { up, end, then };
+                self.end_saved(up, stop);
                 None
             }
         }
     }
 
+    fn end_saved(&mut self, up: Up<H::Machine>, stop: bool) {
+        let end = Box::pin(up.end_saved());
+        self.phase = Phase::Saved { end, stop };
+    }
+
     /// The processes of a machine that is on the disk are gone.
     pub(super) fn hibernated(&mut self) -> Option<Verdict> {
+        let stop = matches!(self.phase, Phase::Saved { stop: true, .. });
         let nobody = self.nobody_waits() && self.doorway.close_if_idle(|| !self.queues.any_waits());
-        if !nobody {
+        self.phase = Phase::Over;
+        if !nobody && !stop {
             info!("somebody came meanwhile, the machine is restored");
             self.start_anew();
             return None;
@@ -238,7 +238,7 @@ where
         self.cannot_save(None, false);
         match &up.beginning {
             Beginning::Booted { refused } => {
-                let refused = refused.clone();
+                let refused = refused.as_deref().cloned();
                 self.status.change(|status| status.not_restored = refused);
             }
             Beginning::Restored(memory) => {

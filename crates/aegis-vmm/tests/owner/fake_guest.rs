@@ -42,6 +42,10 @@ pub(crate) enum Seen {
 
 /// How the guest behaves.
 #[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent habits, not a state"
+)]
 pub(crate) struct Script {
     /// Never says hello.
     pub(crate) mute: bool,
