@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aegis_core::fault::Symbol;
 use aegis_core::vm_spec::VmSpec;
+use aegis_link::message::Restored;
 use aegis_vmm::hypervisor::SaveRefusal;
 use aegis_vmm::owner::up::SaveError;
 
@@ -69,6 +70,14 @@ async fn a_paused_vm_hibernates_too() {
     let mut vm = Vm::begin(&spec).await;
     assert!(vm.is_restored());
     check_guest(&mut vm).await;
+    // The guest has been told so already; here its answer is seen.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let link = vm.up.link.clone();
+    let told = link.restored(Restored {
+        time_ns: u64::try_from(now.as_nanos()).unwrap(),
+        entropy: vec![7; 64],
+    });
+    vm.during(told).await.unwrap();
     check_log(&bench, 1);
     vm.stop().await;
 }
@@ -173,6 +182,24 @@ async fn a_share_by_9p_is_refused_by_name() {
     vm.until("it does not run on", || bench.lines().len() > lines)
         .await;
     vm.stop().await;
+}
+
+#[tokio::test]
+async fn a_guest_with_a_distribution_s_kernel_comes_back_too() {
+    let Some(bench) = Bench::ready() else { return };
+    let mut spec = bench.spec(BUSY);
+    let guest = bench.path("guest");
+    fs::create_dir(&guest).unwrap();
+    for name in ["fallback", "base.squashfs"] {
+        std::os::unix::fs::symlink(spec.guest_dir.join(name), guest.join(name)).unwrap();
+    }
+    spec.guest_dir = guest;
+    busy(&bench, &spec).await.hibernate().await;
+    let mut vm = Vm::begin(&spec).await;
+    assert!(vm.is_restored(), "{:?}", vm.up.beginning);
+    check_guest(&mut vm).await;
+    check_log(&bench, 1);
+    vm.crash().await;
 }
 
 #[tokio::test]
