@@ -106,7 +106,7 @@ impl From<&SnapshotError> for Fault {
 #[derive(Clone, Debug)]
 pub struct Place {
     folder: PathBuf,
-    /// Grows when a snapshot is begun or given up: only the newest is published.
+    /// Grows when a snapshot is wanted or given up: only the newest is made.
     newest: Arc<Mutex<u64>>,
 }
 
@@ -127,13 +127,22 @@ impl Place {
         self.folder.join(PARTIAL)
     }
 
+    /// What a snapshot needs to begin, until another one is wanted or all are given up.
+    pub fn ticket(&self) -> Ticket {
+        let mut newest = self.lock();
+        *newest += 1;
+        Ticket(*newest)
+    }
+
     /// Begins a snapshot.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn begin(&self, header: &Header) -> Result<Unfinished, SnapshotError> {
-        let mut newest = self.lock();
-        *newest += 1;
+    /// What the file system says, or that it was given up.
+    pub fn begin(&self, ticket: Ticket, header: &Header) -> Result<Unfinished, SnapshotError> {
+        let newest = self.lock();
+        if *newest != ticket.0 {
+            return Err(SnapshotError::GivenUp);
+        }
         let path = self.partial();
         let failed = at("make", &path);
         let made = around(
@@ -155,7 +164,7 @@ impl Place {
         })?;
         Ok(Unfinished {
             place: self.clone(),
-            number: *newest,
+            ticket,
             writer,
         })
     }
@@ -212,11 +221,15 @@ impl Place {
     }
 }
 
+/// Whether a snapshot is still wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket(u64);
+
 /// A snapshot that is being written.
 #[derive(Debug)]
 pub struct Unfinished {
     place: Place,
-    number: u64,
+    ticket: Ticket,
     writer: Writer<BufWriter<File>>,
 }
 
@@ -251,7 +264,7 @@ impl Unfinished {
         around("snapshot.sync", |error| error, || file.sync_all()).map_err(&failed)?;
         let size = file.metadata().map_err(&failed)?.len();
         let newest = self.place.lock();
-        if *newest != self.number {
+        if *newest != self.ticket.0 {
             return Err(SnapshotError::GivenUp);
         }
         let published = around(
@@ -330,7 +343,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::of(dir.path());
         assert!(place.is_empty() && place.open().unwrap().is_none());
-        let mut unfinished = place.begin(&header()).unwrap();
+        let mut unfinished = place.begin(place.ticket(), &header()).unwrap();
         unfinished.state(b"state").unwrap();
         let mode = fs::metadata(place.partial()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -349,11 +362,13 @@ mod tests {
     fn one_that_was_given_up_is_not_published() {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::of(dir.path());
-        let given_up = place.begin(&header()).unwrap();
+        let given_up = place.begin(place.ticket(), &header()).unwrap();
+        let late = place.ticket();
         place.remove().unwrap();
         assert!(matches!(given_up.publish(), Err(SnapshotError::GivenUp)));
-        let overtaken = place.begin(&header()).unwrap();
-        let newer = place.begin(&header()).unwrap();
+        assert!(place.begin(late, &header()).is_err() && place.is_empty());
+        let overtaken = place.begin(place.ticket(), &header()).unwrap();
+        let newer = place.begin(place.ticket(), &header()).unwrap();
         assert!(overtaken.publish().is_err());
         newer.publish().unwrap();
         assert!(!place.is_empty());

@@ -250,12 +250,44 @@ async fn a_guest_s_text_is_made_harmless() {
 }
 
 #[tokio::test]
+async fn a_side_is_settled_when_all_is_out_and_all_is_read() {
+    let ((host, mut host_incoming), (guest, _guest_incoming)) = pair();
+    timeout(SOON, guest.settled()).await.unwrap().unwrap();
+    let mut stream = guest.open().unwrap();
+    guest.send_event(Event::Log {
+        stream: stream.id(),
+    });
+    // More than the window: the rest waits for the host to read.
+    let writer = tokio::spawn(async move {
+        stream.write_all(&[1; 300_000]).await.unwrap();
+        stream
+    });
+    let heard = timeout(SOON, host_incoming.next()).await.unwrap().unwrap();
+    let Received::Event {
+        stream: Some(mut read),
+        ..
+    } = heard
+    else {
+        panic!("{heard:?}")
+    };
+    let early = Duration::from_millis(50);
+    assert!(timeout(early, guest.settled()).await.is_err());
+    assert!(timeout(early, host.settled()).await.is_err());
+    read.read_exact(&mut vec![0; 300_000]).await.unwrap();
+    timeout(SOON, guest.settled()).await.unwrap().unwrap();
+    timeout(SOON, host.settled()).await.unwrap().unwrap();
+    drop(writer.await.unwrap());
+}
+
+#[tokio::test]
 async fn a_restored_guest_loses_its_streams_and_says_hello_again() {
     let (mut between_host, host_end) = tokio::io::duplex(1 << 20);
     let (host, incoming) = start(host_end, Role::Host);
     let (mut between_guest, guest_end) = tokio::io::duplex(1 << 20);
     let (guest, mut guest_incoming) = start(guest_end, Role::Guest);
     let mut stream = guest.open().unwrap();
+    let vanished = stream.reset_watch();
+    let watched = tokio::spawn(async move { vanished.reset().await });
     stream.write_all(b"x").await.unwrap();
     {
         let quiesced = host.quiesce();
@@ -277,6 +309,7 @@ async fn a_restored_guest_loses_its_streams_and_says_hello_again() {
     });
     let resynced = timeout(SOON, guest_incoming.next()).await.unwrap();
     assert!(matches!(resynced, Ok(Received::Resynced)));
+    assert_eq!(watched.await.unwrap(), crate::Vanished::Host);
     assert_eq!(
         stream.write(b"y").await.unwrap_err().kind(),
         io::ErrorKind::ConnectionReset

@@ -271,7 +271,14 @@ impl<M: Machine> Loaded<M> {
             greeted = timeout(WAKE_DEADLINE, greeted) => greeted.unwrap_or(Err(Unusable::Silent)),
             end = machine.wait() => Err(Unusable::Ended(end)),
         };
-        let early = early?;
+        let early = match early {
+            Ok(early) => early,
+            Err(reason) => {
+                // It has run, and its disk is about to be somebody else's.
+                machine.quit().await;
+                return Err(reason.into());
+            }
+        };
         let terminal = header
             .terminal
             .map(|saved| Terminal::adopt(link.clone(), saved, rest.log.queue()));

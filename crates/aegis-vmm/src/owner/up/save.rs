@@ -35,7 +35,7 @@ use crate::guest;
 use crate::hypervisor::{Machine, MachineError, SaveRefusal};
 use crate::snapshot::format::MAX_STATE;
 use crate::snapshot::stamp::{Difference, Stamp};
-use crate::snapshot::{Header, Memory, SnapshotError, Unfinished};
+use crate::snapshot::{Header, Memory, SnapshotError, Ticket, Unfinished};
 use crate::status::{now_ns, now_us};
 use crate::terminal::{SavedTerminal, Terminal};
 
@@ -142,6 +142,7 @@ impl<M: Machine + 'static> Up<M> {
             machine: Arc::clone(&self.machine),
             link: self.link.clone(),
             with: ForSave::clone(&self.for_save),
+            ticket: self.for_save.place.ticket(),
         };
         save.with.news.store(false, Ordering::Release);
         let terminal = self.terminal.as_deref().map(Terminal::save);
@@ -183,6 +184,7 @@ struct Save<M> {
     machine: Arc<M>,
     link: Handle,
     with: ForSave,
+    ticket: Ticket,
 }
 
 impl<M: Machine + 'static> Save<M> {
@@ -248,7 +250,8 @@ impl<M: Machine + 'static> Save<M> {
         };
         let disk = header.disk.clone();
         let place = self.with.place.clone();
-        let unfinished = blocking(move || place.begin(&header)).await;
+        let ticket = self.ticket;
+        let unfinished = blocking(move || place.begin(ticket, &header)).await;
         let unfinished = unfinished.map_err(SaveError::Snapshot)?;
         let (from, to) = state_pipe().map_err(io_error("make a pipe for the state"))?;
         let from = pipe::Receiver::from_owned_fd(from).map_err(io_error("use a pipe"))?;
