@@ -12,6 +12,8 @@
 //! | [`secret`], [`credential`] | secrets, and how a unit is given them |
 //! | [`daemon`] | how an instance daemon is run |
 //! | [`port`] | exposed ports |
+//! | [`network`] | what of the network a guest reaches, and its own addresses |
+//! | [`egress`] | what aegis-vmm and the filter of that network tell each other |
 //! | [`volume`] | what of the host's files an instance sees |
 //! | [`label`] | what users note on instances |
 //! | [`limits`] | what a VM may use of the host |
@@ -36,6 +38,7 @@ pub mod daemon;
 pub mod daemon_spec;
 pub mod door;
 pub mod duration;
+pub mod egress;
 pub mod fault;
 pub mod handle;
 pub mod idle;
@@ -45,6 +48,7 @@ pub mod label;
 pub mod layout;
 pub mod lifecycle;
 pub mod limits;
+pub mod network;
 pub mod port;
 pub mod restart;
 pub mod secret;

@@ -18,6 +18,7 @@ use crate::idle::IdlePolicy;
 use crate::image::PinnedImage;
 use crate::label::{self, LabelError, Labels};
 use crate::limits::{LimitError, ResourceLimits};
+use crate::network::{self, AllowedHost, Network, NetworkError};
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
 use crate::secret::SecretSource;
@@ -107,6 +108,11 @@ pub struct InstanceSpec {
     /// When it falls asleep while nobody needs it.
     #[serde(default)]
     pub idle: IdlePolicy,
+    #[serde(default)]
+    pub network: Network,
+    /// What it reaches beside public addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_hosts: Vec<AllowedHost>,
     /// What the user noted on it.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -156,6 +162,8 @@ impl Default for InstanceSpec {
             read_only: false,
             ports: Vec::new(),
             idle: IdlePolicy::default(),
+            network: Network::Open,
+            allowed_hosts: Vec::new(),
             labels: Labels::new(),
             limits: ResourceLimits::default(),
             capabilities: serde_json::Value::Null,
@@ -259,6 +267,8 @@ pub enum SpecError {
     Limit(#[from] LimitError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
 }
 
 impl InstanceSpec {
@@ -299,6 +309,7 @@ impl InstanceSpec {
         label::validate(&self.labels)?;
         self.limits.validate()?;
         volume::validate(&self.volumes, self.workspace.is_some())?;
+        network::validate(self.network, &self.allowed_hosts)?;
         self.secrets
             .keys()
             .try_for_each(|name| validate_env_name(name))?;

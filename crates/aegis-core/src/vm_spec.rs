@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::credential::Credential;
 use crate::handle::Handle;
 use crate::idle::{IdlePolicy, Lease};
+use crate::network::{AllowedHost, Network};
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
 use crate::spec::Accel;
@@ -76,6 +77,11 @@ pub struct VmSpec {
     /// What it is kept awake for.
     #[serde(default)]
     pub leases: Vec<Lease>,
+    #[serde(default)]
+    pub network: Network,
+    /// What the guest reaches beside public addresses.
+    #[serde(default)]
+    pub allowed_hosts: Vec<AllowedHost>,
     /// Ends with its only exec session instead of with a command.
     pub ephemeral: bool,
     /// The user allowed running without a jail.
