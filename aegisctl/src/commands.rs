@@ -32,7 +32,7 @@ mod wait;
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub(crate) enum Command {
-    Run(run::Args),
+    Run(Box<run::Args>),
     #[command(subcommand)]
     Instance(instance::Command),
     #[command(flatten)]
@@ -68,7 +68,7 @@ impl Command {
     /// Runs the command; the value is the exit code.
     pub(crate) async fn execute(self, context: &Context) -> Result<u8, Failure> {
         match self {
-            Self::Run(args) => run::execute(context, args).await,
+            Self::Run(args) => run::execute(context, *args).await,
             Self::Instance(command) => command.execute(context).await,
             Self::Everyday(command) => command.execute(context).await,
             Self::Image(command) => command.execute(context).await,

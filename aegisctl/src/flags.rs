@@ -11,6 +11,7 @@ use aegis_bus::instance::ExecOptions;
 use aegis_bus::manager::SpecRequest;
 use aegis_core::control::TerminalSize;
 use aegis_core::idle::Delay;
+use aegis_core::network::{AllowedHost, Network};
 use aegis_core::port::PortRequest;
 use aegis_core::spec::{Accel, Workspace};
 use clap::{Args, ValueEnum};
@@ -141,6 +142,8 @@ pub(crate) struct MachineFlags {
     #[arg(long, value_name = "[[ADDRESS:]PORT:]GUEST-PORT")]
     expose: Vec<PortRequest>,
     #[command(flatten)]
+    network: NetworkFlags,
+    #[command(flatten)]
     labels: LabelFlags,
     #[command(flatten)]
     limits: LimitFlags,
@@ -169,6 +172,17 @@ pub(crate) struct IdleChanges {
     /// Hibernate it when nobody has needed it for so long, or never
     #[arg(long, value_name = "TIME|never")]
     pub(crate) idle_hibernate: Option<Delay>,
+}
+
+/// What of the network the guest reaches.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct NetworkFlags {
+    /// What the guest reaches: open, which is public addresses, or none
+    #[arg(long, value_name = "open|none")]
+    pub(crate) network: Option<Network>,
+    /// Let the guest reach this address too, or a port of it; the host's 127.0.0.1 is 192.0.0.1 to it
+    #[arg(long, value_name = "ADDRESS[/PREFIX][:PORT]")]
+    pub(crate) allow_host: Vec<AllowedHost>,
 }
 
 /// How our streams are connected to a command in the guest.
@@ -272,6 +286,8 @@ impl MachineFlags {
             workspace: workspace.transpose()?,
             volumes: parse_volumes(&self.volume)?,
             ports: self.expose.clone(),
+            network: self.network.network,
+            allowed_hosts: self.network.allow_host.clone(),
             labels: self.labels.labels(),
             limits: self.limits.limits(),
             insecure: self.insecure,

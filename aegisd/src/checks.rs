@@ -11,7 +11,7 @@ use aegis_bus::manager::CheckStatus::{Fail, Ok as Good, Warn};
 use aegis_bus::manager::{CheckRow, CheckStatus};
 use aegis_core::fault::chain;
 use aegis_core::layout::Mode;
-use aegis_core::tools::{MKE2FS, SQFSTAR, Tool};
+use aegis_core::tools::{MKE2FS, PASST, SQFSTAR, Tool};
 
 use crate::effects;
 use crate::engine::Engine;
@@ -65,6 +65,7 @@ pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     rows.push(kernel(&shared.host));
     rows.push(guest_files(&shared.host));
     rows.push(virtiofsd(&shared.host).await);
+    rows.push(network());
     rows.push(tool("images", SQFSTAR, "layers of images are made by"));
     rows.push(tool("disks", MKE2FS, "disks of instances are made by"));
     rows.push(certificates());
@@ -278,6 +279,20 @@ fn tool(id: &str, tool: Tool, purpose: &str) -> CheckRow {
             let hint = format!("install the package {}", tool.package);
             row(id, Fail, summary, &hint)
         }
+    }
+}
+
+/// Guests run without it, with ports and without a way out.
+fn network() -> CheckRow {
+    let found = PASST.places.iter().find(|path| Path::new(path).is_file());
+    match found {
+        Some(path) => row("network", Good, format!("guests reach it by {path}"), ""),
+        None => row(
+            "network",
+            Warn,
+            "guests have no network: passt is not installed",
+            "install the package passt",
+        ),
     }
 }
 

@@ -66,6 +66,7 @@ pub(crate) fn vm_status(state: VmState) -> VmStatus {
         attached: 0,
         connections: 0,
         revision: 0,
+        network_fault: None,
         awake_because: Vec::new(),
         sleeps: None,
         cannot_hibernate: None,

@@ -13,9 +13,10 @@ const LONGEST_FILE: usize = 600;
 
 /// Who of ours may depend on whom. What both ends of a wire share knows nothing
 /// of either end, and programs do not know each other.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("aegis-archive", &[]),
     ("aegis-core", &[]),
+    ("aegis-egress", &["aegis-core"]),
     ("aegis-fault-points", &[]),
     ("aegis-image", &["aegis-core", "aegis-fault-points"]),
     ("aegis-link", &["aegis-core"]),

@@ -12,11 +12,12 @@ use anyhow::{Context, Result, bail};
 use crate::progress::step;
 
 /// The crates with a program that is installed on the host.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "aegisd",
     "aegisctl",
     "aegis-vmm",
     "aegis-shim",
+    "aegis-egress",
     "aegis-image",
 ];
 

@@ -349,6 +349,21 @@ impl InstanceObject {
     }
 
     #[zbus(property)]
+    fn network(&self) -> String {
+        self.looks.get().network.clone()
+    }
+
+    #[zbus(property)]
+    fn allowed_hosts(&self) -> Vec<String> {
+        self.looks.get().allowed_hosts.clone()
+    }
+
+    #[zbus(property)]
+    fn network_problem(&self) -> String {
+        self.looks.get().network_problem.clone()
+    }
+
+    #[zbus(property)]
     fn labels(&self) -> BTreeMap<String, String> {
         self.looks.get().labels.clone()
     }

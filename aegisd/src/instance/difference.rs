@@ -81,6 +81,10 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     ] {
         found.compare(name, have.to_string(), asked.map(|delay| delay.to_string()));
     }
+    let network = asked.network.map(|network| network.to_string());
+    found.compare("network", have.network.to_string(), network);
+    let hosts = (!asked.allowed_hosts.is_empty()).then(|| sorted(&asked.allowed_hosts));
+    found.compare("allow-host", sorted(&have.allowed_hosts), hosts);
     for (name, value) in &asked.labels {
         let before = have.labels.get(name).cloned().unwrap_or_default();
         found.compare(&format!("label {name}"), before, Some(value.clone()));

@@ -339,6 +339,8 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         ports: spec.ports.clone(),
         idle: spec.idle,
         leases: record.leases.clone(),
+        network: spec.network,
+        allowed_hosts: spec.allowed_hosts.clone(),
         ephemeral: spec.ephemeral,
         insecure: spec.insecure,
         dir: names.plain(files.dir()),

@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aegis_bus::instance::UpdateRequest;
+use aegis_core::network;
 use aegis_core::spec::{DEFAULT_DISK_MIB, InstanceSpec, SpecError};
 use aegis_core::volume::Volume;
 
@@ -31,7 +32,7 @@ use crate::supervisor::UnitId;
 type Differ = fn(&InstanceSpec, &InstanceSpec) -> bool;
 
 /// Settings a VM has only from its next start on, by their names in a request.
-const AT_START: [(&str, Differ); 11] = [
+const AT_START: [(&str, Differ); 12] = [
     ("memory", |a, b| a.memory_mib != b.memory_mib),
     ("cpus", |a, b| a.cpus != b.cpus),
     ("disk", |a, b| a.disk_mib != b.disk_mib),
@@ -43,6 +44,9 @@ const AT_START: [(&str, Differ); 11] = [
     ("env", |a, b| (&a.env, &a.secrets) != (&b.env, &b.secrets)),
     ("workdir", |a, b| a.workdir != b.workdir),
     ("user", |a, b| a.user != b.user),
+    ("network", |a, b| {
+        (a.network, &a.allowed_hosts) != (b.network, &b.allowed_hosts)
+    }),
     (RESTART, |a, b| a.restart != b.restart),
     (VOLUMES, |a, b| a.volumes != b.volumes),
 ];
@@ -74,6 +78,15 @@ pub(super) fn apply(before: &Record, mut request: UpdateRequest) -> Result<Recor
     ] {
         if let Some(text) = change {
             *setting = (!text.is_empty()).then_some(text);
+        }
+    }
+    network::check_request(request.network, &request.allowed_hosts)?;
+    spec.network = request.network.unwrap_or(spec.network);
+    let gone = &request.remove_allowed_hosts;
+    spec.allowed_hosts.retain(|host| !gone.contains(host));
+    for host in request.allowed_hosts {
+        if !spec.allowed_hosts.contains(&host) {
+            spec.allowed_hosts.push(host);
         }
     }
     show(&mut spec.volumes, request.volumes, &request.remove_volumes);

@@ -120,6 +120,12 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
             .collect(),
         cannot_hibernate: said(vm.and_then(|vm| vm.cannot_hibernate.as_ref())),
         not_restored: said(vm.and_then(|vm| vm.not_restored.as_ref())),
+        network: spec.network.to_string(),
+        allowed_hosts: spec.allowed_hosts.iter().map(ToString::to_string).collect(),
+        network_problem: vm
+            .and_then(|vm| vm.network_fault.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         labels: spec.labels.clone(),
         limits: plans::limits_in_force(spec),
         pending: vm

@@ -8,6 +8,7 @@ use aegis_core::daemon::{DaemonConfig, DaemonSandbox, InstanceDaemon};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use aegis_core::kit::{DaemonEntry, SandboxPath, relative_inside, sandbox_path};
+use aegis_core::network;
 use aegis_core::port::{PortMapping, PortRequest};
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::{
@@ -79,6 +80,9 @@ pub fn expand(
     spec.volumes = request.volumes;
     spec.disk_mib = request.disk_mib;
     spec.read_only = request.read_only;
+    network::check_request(request.network, &request.allowed_hosts).map_err(SpecError::from)?;
+    spec.network = request.network.unwrap_or_default();
+    spec.allowed_hosts = request.allowed_hosts;
     let of_kit = kit.map_or(Ok(Vec::new()), ports_of)?;
     let ports = merged(of_kit, request.ports);
     spec.ports = numbered(&ports);

@@ -187,6 +187,18 @@ pub trait Instance {
     #[zbus(property)]
     fn labels(&self) -> zbus::Result<BTreeMap<String, String>>;
 
+    /// `open` or `none`.
+    #[zbus(property)]
+    fn network(&self) -> zbus::Result<String>;
+
+    /// What the guest reaches beside public addresses, each `ADDRESS[/PREFIX][:PORT]`.
+    #[zbus(property)]
+    fn allowed_hosts(&self) -> zbus::Result<Vec<String>>;
+
+    /// Why the guest has no network although it should have one; empty while it has.
+    #[zbus(property)]
+    fn network_problem(&self) -> zbus::Result<String>;
+
     /// What the VM may use of the host: `memory-max` in MiB, `cpu-quota` in per
     /// cent of one CPU, `tasks-max`; each `u`.
     #[zbus(property)]

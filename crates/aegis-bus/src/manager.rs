@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aegis_core::idle::Delay;
 use aegis_core::limits::ResourceLimits;
+use aegis_core::network::{AllowedHost, Network};
 use aegis_core::port::PortRequest;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::secret::SecretSource;
@@ -199,6 +200,9 @@ pub struct SpecRequest {
     /// The root is read-only.
     pub read_only: bool,
     pub ports: Vec<PortRequest>,
+    pub network: Option<Network>,
+    /// What the guest reaches beside public addresses.
+    pub allowed_hosts: Vec<AllowedHost>,
     pub labels: BTreeMap<String, String>,
     pub limits: ResourceLimits,
     /// Fields of the capability token (`aegis_core::capabilities`), on top of the
@@ -248,6 +252,12 @@ impl SpecRequest {
         if !self.ports.is_empty() {
             let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
             put(&mut dict, "ports", ports);
+        }
+        let network = self.network.map(|network| network.to_string());
+        put_some(&mut dict, "network", network);
+        if !self.allowed_hosts.is_empty() {
+            let hosts: Vec<_> = self.allowed_hosts.iter().map(ToString::to_string).collect();
+            put(&mut dict, "allowed-hosts", hosts);
         }
         if !self.labels.is_empty() {
             put(&mut dict, "labels", self.labels.clone());
@@ -299,6 +309,8 @@ impl SpecRequest {
             disk_mib: reader.take("disk")?,
             read_only: reader.take("read-only")?.unwrap_or_default(),
             ports: reader.parse_all("ports")?,
+            network: reader.parse("network")?,
+            allowed_hosts: reader.parse_all("allowed-hosts")?,
             labels: reader.take("labels")?.unwrap_or_default(),
             limits: ResourceLimits {
                 memory_max_mib: reader.take("memory-max")?,
@@ -393,6 +405,8 @@ mod tests {
             disk_mib: Some(1024),
             read_only: true,
             ports: vec!["8080:80".parse().unwrap(), "81".parse().unwrap()],
+            network: Some(Network::None),
+            allowed_hosts: vec!["10.0.0.0/8:80".parse().unwrap()],
             labels: [("team".into(), "web".into())].into(),
             limits: ResourceLimits {
                 memory_max_mib: Some(1024),

@@ -236,6 +236,9 @@ pub struct VmStatus {
     /// The revision of the spec that the VM was started with.
     #[serde(default)]
     pub revision: u64,
+    /// Why the guest has no network although it should have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_fault: Option<Fault>,
     /// What keeps the VM awake, in words.
     #[serde(default)]
     pub awake_because: Vec<String>,

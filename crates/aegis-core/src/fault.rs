@@ -117,6 +117,8 @@ symbols! {
     QemuFailed,
     /// The requested accelerator does not work on this host.
     AccelUnusable,
+    /// The guest has no network although it should have one.
+    NetworkUnavailable,
     /// The guest did not answer within the boot deadline.
     GuestTimeout,
     /// The guest reported that it could not boot.

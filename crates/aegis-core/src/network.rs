@@ -238,15 +238,27 @@ impl TryFrom<String> for AllowedHost {
     }
 }
 
-/// Checks what an instance asks of the network.
+/// Checks the hosts that an instance is allowed.
 ///
 /// # Errors
-/// There are too many hosts, or any where there is no network.
-pub fn validate(network: Network, allowed: &[AllowedHost]) -> Result<(), NetworkError> {
+/// There are too many.
+pub fn validate(allowed: &[AllowedHost]) -> Result<(), NetworkError> {
     if allowed.len() > MAX_ALLOWED {
         return Err(NetworkError::TooMany(allowed.len()));
     }
-    if network == Network::None && !allowed.is_empty() {
+    Ok(())
+}
+
+/// Checks what is asked for at once. Hosts that were allowed before are kept for the day
+/// that there is a network again.
+///
+/// # Errors
+/// Hosts are allowed and the network is taken away.
+pub fn check_request(
+    network: Option<Network>,
+    allowed: &[AllowedHost],
+) -> Result<(), NetworkError> {
+    if network == Some(Network::None) && !allowed.is_empty() {
         return Err(NetworkError::NoNetwork);
     }
     Ok(())

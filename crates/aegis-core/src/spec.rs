@@ -309,7 +309,7 @@ impl InstanceSpec {
         label::validate(&self.labels)?;
         self.limits.validate()?;
         volume::validate(&self.volumes, self.workspace.is_some())?;
-        network::validate(self.network, &self.allowed_hosts)?;
+        network::validate(&self.allowed_hosts)?;
         self.secrets
             .keys()
             .try_for_each(|name| validate_env_name(name))?;

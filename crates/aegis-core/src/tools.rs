@@ -24,6 +24,13 @@ pub const SQFSTAR: Tool = Tool {
     ],
 };
 
+/// Carries the guests' connections with an ordinary user's rights.
+pub const PASST: Tool = Tool {
+    name: "passt",
+    package: "passt",
+    places: &["/usr/bin/passt", "/usr/local/bin/passt", "/usr/sbin/passt"],
+};
+
 /// Makes an ext4 file system. Debian keeps it in /usr/sbin.
 pub const MKE2FS: Tool = Tool {
     name: "mke2fs",

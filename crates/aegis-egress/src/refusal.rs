@@ -121,7 +121,10 @@ mod tests {
         let icmp = Icmpv4Packet::new_checked(packet.payload()).unwrap();
         assert!(icmp.verify_checksum());
         assert_eq!(icmp.msg_type(), Icmpv4Message::DstUnreachable);
-        assert_eq!(icmp.msg_code(), Icmpv4DstUnreachable::CommProhibited.into());
+        assert_eq!(
+            icmp.msg_code(),
+            u8::from(Icmpv4DstUnreachable::CommProhibited)
+        );
         assert_eq!(icmp.data()[16..20], [10, 0, 0, 1]);
 
         let frame = refused(

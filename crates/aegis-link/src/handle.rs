@@ -211,6 +211,14 @@ impl Handle {
         Ok(stream)
     }
 
+    /// Has the guest break off its TCP connections to other hosts.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn reset_flows(&self) -> Result<(), CallError> {
+        self.done(Call::ResetFlows).await
+    }
+
     /// Asks the guest for figures.
     ///
     /// # Errors

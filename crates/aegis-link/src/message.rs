@@ -133,6 +133,9 @@ pub enum Call {
         /// Nanoseconds since the Unix epoch.
         time_ns: u64,
     },
+    /// Break off the TCP connections to other hosts: what carried them is gone. Answer:
+    /// [`Reply::Done`].
+    ResetFlows,
     /// Send a signal to the process group that a process leads. Answer:
     /// [`Reply::Done`].
     SignalProcess {
@@ -285,6 +288,9 @@ pub struct Boot {
     /// What of the host is shared, if anything is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
+    /// The network of the guest; without one it has its loopback alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// The instance command; without one the guest idles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Program>,
@@ -319,6 +325,32 @@ pub enum Upper {
     },
     /// Guest memory; gone with the guest.
     Tmpfs,
+}
+
+/// The network of a guest, which has one device for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Hardware address of the device, six numbers in hex with colons between.
+    pub hardware: String,
+    /// Longest packet in bytes.
+    pub mtu: u16,
+    /// IPv4.
+    pub ipv4: NetworkAddress,
+    /// IPv6.
+    pub ipv6: NetworkAddress,
+    /// Who answers questions of DNS.
+    pub name_server: String,
+}
+
+/// An address of the guest, and the way to all others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAddress {
+    /// The guest's own.
+    pub address: String,
+    /// Bits of the network that it is in.
+    pub prefix: u8,
+    /// Its gateway.
+    pub gateway: String,
 }
 
 /// Files and folders of the host, all on one device.

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use aegis_link::message::{
-    Boot, Booted, Call, CommandEnd, Event, Exec, Fault, GENERATION, Hello, Message, Process,
-    ProcessEnd, Program, Reply, Restored, Root, Share, ShareKind, SharePlace, Stats, Symbol,
-    TtySize, Upper,
+    Boot, Booted, Call, CommandEnd, Event, Exec, Fault, GENERATION, Hello, Message, Network,
+    NetworkAddress, Process, ProcessEnd, Program, Reply, Restored, Root, Share, ShareKind,
+    SharePlace, Stats, Symbol, TtySize, Upper,
 };
 
 fn program() -> Program {
@@ -44,6 +44,21 @@ fn boot(upper: Upper, kind: ShareKind) -> Call {
                 read_only: false,
                 filled: true,
             }],
+        }),
+        network: Some(Network {
+            hardware: "02:ae:00:00:00:01".into(),
+            mtu: 65520,
+            ipv4: NetworkAddress {
+                address: "192.0.0.2".into(),
+                prefix: 29,
+                gateway: "192.0.0.1".into(),
+            },
+            ipv6: NetworkAddress {
+                address: "fd61:6567:6973::2".into(),
+                prefix: 64,
+                gateway: "fd61:6567:6973::1".into(),
+            },
+            name_server: "192.0.0.1".into(),
         }),
         command: Some(program()),
     }))
@@ -79,6 +94,7 @@ fn samples() -> Vec<Message> {
             port: 8080,
         },
         Call::SetTime { time_ns: 1 },
+        Call::ResetFlows,
         Call::SignalProcess { pid: 42, signal: 9 },
         Call::Suspend,
         Call::Unsuspend { time_ns: 1 },

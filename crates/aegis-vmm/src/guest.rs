@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aegis_core::control::{ExecRequest, TerminalSize};
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::network::{self, Network};
 use aegis_core::vm_spec::VmSpec;
 use aegis_link::message::{
     self, Boot, GENERATION, Hello, Program, Root, Share, ShareKind, SharePlace, TtySize, Upper,
@@ -13,6 +14,7 @@ use aegis_link::message::{
 use aegis_link::{CallError, Handle, LinkError};
 use tokio::time::{Instant, sleep_until};
 
+use crate::egress::NetworkPlan;
 use crate::hypervisor::{self, DiskSerial, MachineFacts, SHARE_TAG};
 use crate::status::now_ns;
 
@@ -52,9 +54,38 @@ pub fn boot_order(spec: &VmSpec, hello: &Hello, machine: &MachineFacts) -> Boot 
         },
         workdir: spec.workdir.clone(),
         share: share(spec, machine),
+        network: network(spec),
         // One with a terminal is started by the terminal.
         command: command(spec).filter(|_| !spec.terminal),
     }
+}
+
+/// The network that the guest is to have.
+pub fn network_plan(spec: &VmSpec) -> Option<NetworkPlan> {
+    (spec.network == Network::Open).then(|| NetworkPlan {
+        hardware: network::hardware_address(&spec.handle),
+        allowed: spec.allowed_hosts.clone(),
+    })
+}
+
+/// What the guest is told of its network.
+fn network(spec: &VmSpec) -> Option<message::Network> {
+    let plan = network_plan(spec)?;
+    Some(message::Network {
+        hardware: network::hardware_text(plan.hardware),
+        mtu: network::MTU,
+        ipv4: message::NetworkAddress {
+            address: network::GUEST_V4.to_string(),
+            prefix: network::PREFIX_V4,
+            gateway: network::GATEWAY_V4.to_string(),
+        },
+        ipv6: message::NetworkAddress {
+            address: network::GUEST_V6.to_string(),
+            prefix: network::PREFIX_V6,
+            gateway: network::GATEWAY_V6.to_string(),
+        },
+        name_server: network::GATEWAY_V4.to_string(),
+    })
 }
 
 /// What the guest is told of the share.

@@ -50,10 +50,13 @@ use std::path::PathBuf;
 use aegis_core::fault::Symbol;
 use aegis_core::idle::Activity;
 use aegis_core::spec::Accel;
+use tokio::sync::watch;
 
 use crate::snapshot::stamp::Stamp;
 pub use error::{LaunchError, LoadError, MachineError, SaveRefusal};
 pub use kernel::GuestKernel;
+
+use crate::egress::{NetworkPlan, NetworkState};
 
 /// Everything a hypervisor needs to start one guest. Consumed by the launch: a
 /// second try needs new descriptors, so a new plan.
@@ -72,6 +75,8 @@ pub struct MachinePlan {
     /// Our peer holds the other end of this connected stream socket pair; the
     /// guest sees it as the virtio-serial port `org.aegisvm.link`.
     pub link: OwnedFd,
+    /// The network of the guest; `None` means that it has no device for one.
+    pub network: Option<NetworkPlan>,
     /// The guest's console is written here: the write end of a pipe that somebody
     /// keeps reading (a full pipe stops the guest's console), or a file.
     pub console: OwnedFd,
@@ -216,6 +221,9 @@ pub trait Machine: Send + Sync {
 
     /// What it has used since it was started.
     fn activity(&self) -> impl Future<Output = Result<Activity, MachineError>> + Send;
+
+    /// Follows whether the guest has its network; `None` where it is to have none.
+    fn network_state(&self) -> Option<watch::Receiver<NetworkState>>;
 
     /// Stops the virtual CPUs. A paused machine stays so without an error.
     fn pause(&self) -> impl Future<Output = Result<(), MachineError>> + Send;

@@ -58,6 +58,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Without the program's own name.
     pub args: Vec<String>,
+    /// Standard input; `None` means /dev/null.
+    pub input: Option<OwnedFd>,
     /// Become [`FIRST_DESCRIPTOR`] and following; every other one is closed.
     pub descriptors: Vec<OwnedFd>,
     /// Standard output and error.
@@ -71,6 +73,9 @@ pub struct Program {
 #[derive(Debug)]
 pub enum Confinement {
     Jailed(View),
+    /// The same, but in our network namespace, and the program may make one user
+    /// namespace to confine itself further.
+    Outbound(View),
     Open,
 }
 
@@ -128,15 +133,21 @@ pub fn spawn(program: &Program, confinement: &Confinement) -> Result<Pid, JailEr
         .map(|arg| arg.as_ptr())
         .chain([std::ptr::null()])
         .collect();
-    let jail = match confinement {
-        Confinement::Jailed(view) => Some(child::JailOrders {
+    let jail = |view: &View, user_namespaces: &'static [u8]| {
+        Ok(child::JailOrders {
             uid_map: format!("0 {} 1\n", geteuid()).into_bytes(),
             gid_map: format!("0 {} 1\n", getegid()).into_bytes(),
+            user_namespaces,
             view: view.compile()?,
-        }),
+        })
+    };
+    let jail = match confinement {
+        Confinement::Jailed(view) => Some(jail(view, b"0\n")?),
+        Confinement::Outbound(view) => Some(jail(view, b"1\n")?),
         Confinement::Open => None,
     };
-    let descriptors: Vec<RawFd> = [null.as_fd(), program.output.as_fd(), program.output.as_fd()]
+    let input = program.input.as_ref().map_or(null.as_fd(), AsFd::as_fd);
+    let descriptors: Vec<RawFd> = [input, program.output.as_fd(), program.output.as_fd()]
         .into_iter()
         .chain(program.descriptors.iter().map(AsFd::as_fd))
         .chain([theirs.as_fd()])
@@ -152,15 +163,14 @@ pub fn spawn(program: &Program, confinement: &Confinement) -> Result<Pid, JailEr
         program: args[0].as_ptr(),
         argv: pointers.as_ptr(),
     };
+    let namespaces = CloneFlags::CLONE_NEWUSER
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
     let flags = match confinement {
-        Confinement::Jailed(_) => {
-            CloneFlags::CLONE_NEWUSER
-                | CloneFlags::CLONE_NEWNS
-                | CloneFlags::CLONE_NEWPID
-                | CloneFlags::CLONE_NEWNET
-                | CloneFlags::CLONE_NEWIPC
-                | CloneFlags::CLONE_NEWUTS
-        }
+        Confinement::Jailed(_) => namespaces | CloneFlags::CLONE_NEWNET,
+        Confinement::Outbound(_) => namespaces,
         Confinement::Open => CloneFlags::empty(),
     };
     let mut stack = vec![0_u8; CHILD_STACK];

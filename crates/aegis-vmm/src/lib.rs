@@ -26,6 +26,7 @@
 //! | [`jail`] | the sandbox of the machine's processes |
 //! | [`share`] | the shared folder |
 //! | [`snapshot`] | what a hibernated VM leaves |
+//! | [`egress`] | the guest's way out |
 
 pub mod activation;
 pub mod command_exit;
@@ -34,6 +35,7 @@ pub mod console;
 pub mod control;
 pub mod disk;
 pub mod doorway;
+pub mod egress;
 pub mod exec;
 pub mod guest;
 pub mod hardening;

@@ -333,6 +333,9 @@ where
                 });
             }
             UpEvent::CommandEnded { end, oom } => return self.command_ended(end, oom).await,
+            UpEvent::Network(fault) => {
+                self.status.change(|status| status.network_fault = fault);
+            }
             UpEvent::Silent(silent) => {
                 let words = if silent {
                     warn!("the guest does not answer");

@@ -34,6 +34,7 @@ impl StatusDoor {
             attached: 0,
             connections: 0,
             revision,
+            network_fault: None,
             awake_because: Vec::new(),
             sleeps: None,
             cannot_hibernate: None,

@@ -73,6 +73,7 @@ impl Bench {
         let (ours, link) = UnixStream::pair().unwrap();
         let (console, sink) = io::pipe().unwrap();
         let plan = MachinePlan {
+            network: None,
             kernel: GuestKernel::find(&self.path("guest")).unwrap(),
             memory_mib: 128,
             cpus: 1,

@@ -15,7 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::sethostname;
 
-use crate::network;
+use crate::network::{self, NetworkError};
 
 mod grow;
 mod memory;
@@ -56,8 +56,8 @@ pub(crate) enum BootError {
         #[source]
         source: nix::Error,
     },
-    #[error("Cannot bring up the loopback interface")]
-    Loopback(#[source] io::Error),
+    #[error("Cannot set up the network")]
+    Network(#[source] NetworkError),
 }
 
 impl BootError {
@@ -73,15 +73,20 @@ impl BootError {
             BootError::Share(_) => Symbol::BootShareFailed,
             _ => Symbol::BootFailed,
         };
-        let mut message = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            cause = error.source();
-        }
-        Fault::new(symbol, message)
+        Fault::new(symbol, chain(self))
     }
+}
+
+/// An error with all its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    message
 }
 
 /// Becomes what the host asks for. Gives a descriptor of the writable disk, if
@@ -109,7 +114,10 @@ pub(crate) fn boot(boot: &Boot) -> Result<Option<File>, BootError> {
     drop(places);
     let upper = root.switch().map_err(BootError::Root)?;
     mount_more()?;
-    network::loopback_up().map_err(BootError::Loopback)?;
+    network::loopback_up().map_err(BootError::Network)?;
+    if let Some(wanted) = &boot.network {
+        network::configure(wanted).map_err(BootError::Network)?;
+    }
     Ok(upper)
 }
 
@@ -135,7 +143,7 @@ fn prepare(boot: &Boot, share: Option<&share::Opened<'_>>) -> Result<(), BootErr
             made.map_err(BootError::Place)?;
         }
     }
-    name_files(&places, &boot.hostname).map_err(BootError::Place)?;
+    name_files(&places, boot).map_err(BootError::Place)?;
     if let Some(share) = share {
         share.make_places(&places).map_err(BootError::Share)?;
     }
@@ -199,14 +207,23 @@ fn mount_more() -> Result<(), BootError> {
     Ok(())
 }
 
-/// Writes the files about names that an image leaves to its runtime. One that
-/// the image has filled stays, but for the host name.
-fn name_files(places: &Places, hostname: &str) -> Result<(), PlaceError> {
+/// Writes the files about names that an image leaves to its runtime. The host name and
+/// the name server are the instance's, whatever the image says; a list of hosts that the
+/// image has filled stays.
+fn name_files(places: &Places, boot: &Boot) -> Result<(), PlaceError> {
+    let hostname = &boot.hostname;
     let hosts = format!(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
     );
-    let resolver = "# This guest has no name server.\n";
     places.file("/etc", "hostname", &format!("{hostname}\n"), Keep::Same)?;
     places.file("/etc", "hosts", &hosts, Keep::Filled)?;
-    places.file("/etc", "resolv.conf", resolver, Keep::Filled)
+    let (resolver, keep) = match &boot.network {
+        // One of where the image was made would not answer here.
+        Some(network) => (format!("nameserver {}\n", network.name_server), Keep::Same),
+        None => (
+            "# This guest has no name server.\n".to_owned(),
+            Keep::Filled,
+        ),
+    };
+    places.file("/etc", "resolv.conf", &resolver, keep)
 }

@@ -30,11 +30,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::boot::chain;
 use crate::fd::Nonblocking;
 use crate::reaper::Reaper;
 use crate::session::Sessions;
 use crate::valve::Valve;
-use crate::{boot, command, entropy, memory, process, processes, stop};
+use crate::{boot, command, entropy, memory, network, process, processes, stop};
 
 /// How long the reply to Stop may take to reach the host before we go on.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
@@ -152,6 +153,7 @@ impl Guest {
                 responder.reply(self.sessions.signal(session, signal));
             }
             Call::SignalProcess { pid, signal } => responder.reply(signal_group(pid, signal)),
+            Call::ResetFlows => responder.reply(reset_flows()),
             Call::Processes => responder.reply(Ok(Reply::Processes {
                 processes: processes::list(Path::new("/proc"), uptime_ms()),
             })),
@@ -305,6 +307,11 @@ fn signal_group(pid: u32, signal: i32) -> Result<Reply, Fault> {
         .map_err(|error| bad(format!("the signal {signal} cannot be sent: {error}")))
 }
 
+fn reset_flows() -> Result<Reply, Fault> {
+    let told = |error: network::NetworkError| Fault::new(Symbol::Internal, chain(&error));
+    network::reset_flows().map(|_| Reply::Done).map_err(told)
+}
+
 fn set_time(time_ns: u64) -> Result<Reply, Fault> {
     boot::set_clock(time_ns)
         .map(|()| Reply::Done)
@@ -323,6 +330,8 @@ fn begin_again(restored: &Restored) -> Result<Reply, Fault> {
         let message = format!("the kernel takes no entropy: {error}");
         Fault::new(Symbol::Internal, message)
     });
+    // What carried them is gone; a guest without a network has none.
+    reset_flows()?;
     // The clock last, for it is the later the better.
     set_time(restored.time_ns)?;
     fed.map(|()| Reply::Done)

@@ -17,6 +17,7 @@
 //! | [`early`], [`modules`], [`port`] | what has to be there before the link |
 //! | [`boot`] | turning a `Boot` message into a root file system |
 //! | [`guest`] | the loop that answers the host; who is in which phase |
+//! | [`network`] | the loopback, the network device, connections over it |
 //! | [`memory`] | what the kernel says about memory |
 //! | [`reaper`] | every wait status of every process |
 //! | [`process`], [`users`], [`tty`] | starting one program |

@@ -69,6 +69,9 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     lines.add("Next start", &moment(view.next_start_us));
     add_sleep(&mut lines, view);
     lines.add("Ports", &view.ports.join(", "));
+    lines.add("Network", &view.network);
+    lines.detail(&labelled("reaches too: ", &view.allowed_hosts.join(", ")));
+    lines.detail(&labelled("not there: ", &view.network_problem));
     let labels = view.labels.iter();
     let labels: Vec<_> = labels
         .map(|(key, value)| format!("{key}={value}"))

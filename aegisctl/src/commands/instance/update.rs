@@ -2,6 +2,7 @@
 
 use aegis_bus::instance::{InstanceView, UpdateRequest};
 use aegis_bus::job::JobState;
+use aegis_core::network::AllowedHost;
 use aegis_core::port::{PortRequest, PortSelector};
 use aegis_core::restart::RestartPolicy;
 use aegis_core::volume::parse_target;
@@ -12,14 +13,15 @@ use crate::cli::Context;
 use crate::exit_code;
 use crate::failure::Failure;
 use crate::flags::{
-    IdleChanges, LabelFlags, LimitChanges, RootFs, entrypoint, parse_memory, parse_volumes,
+    IdleChanges, LabelFlags, LimitChanges, NetworkFlags, RootFs, entrypoint, parse_memory,
+    parse_volumes,
 };
 use crate::job;
 
 /// Change the settings of an instance, all that are given or none
 ///
-/// The limits, the ports and the idle times apply at once, to a VM that runs too. Memory, CPUs, disk,
-/// variables and the command are those of a guest: they apply when its VM starts next,
+/// The limits, the ports and the idle times apply at once, to a VM that runs too. Memory, CPUs,
+/// disk, network, variables and the command are those of a guest: they apply when its VM starts next,
 /// and `instance info` shows them as waiting until then. So do the restart policy and
 /// the volumes, which apply at once where no VM runs. Another image needs `instance start
 /// --replace`.
@@ -69,6 +71,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TARGET", value_parser = parse_target)]
     volume_remove: Vec<String>,
     #[command(flatten)]
+    network: NetworkFlags,
+    /// Keep the guest from this address again
+    #[arg(long, value_name = "ADDRESS[/PREFIX][:PORT]")]
+    allow_host_remove: Vec<AllowedHost>,
+    #[command(flatten)]
     limits: LimitChanges,
     #[command(flatten)]
     labels: LabelFlags,
@@ -114,6 +121,9 @@ impl Args {
             remove_ports: self.expose_remove.clone(),
             volumes: parse_volumes(&self.volume)?,
             remove_volumes: self.volume_remove.clone(),
+            network: self.network.network,
+            allowed_hosts: self.network.allow_host.clone(),
+            remove_allowed_hosts: self.allow_host_remove.clone(),
             memory_max_mib: self.limits.memory_max,
             cpu_quota: self.limits.cpu_quota,
             tasks_max: self.limits.tasks_max,

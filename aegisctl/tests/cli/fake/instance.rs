@@ -420,6 +420,22 @@ impl Instance {
     }
 
     #[zbus(property)]
+    fn network(&self) -> String {
+        self.record().spec.network.unwrap_or_default().to_string()
+    }
+
+    #[zbus(property)]
+    fn allowed_hosts(&self) -> Vec<String> {
+        let hosts = self.record().spec.allowed_hosts;
+        hosts.iter().map(ToString::to_string).collect()
+    }
+
+    #[zbus(property)]
+    fn network_problem(&self) -> String {
+        String::new()
+    }
+
+    #[zbus(property)]
     fn labels(&self) -> BTreeMap<String, String> {
         self.record().spec.labels
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aegis_core::idle::Delay;
+use aegis_core::network::{AllowedHost, Network};
 use aegis_core::port::{PortRequest, PortSelector};
 use aegis_core::restart::RestartPolicy;
 use aegis_core::volume::Volume;
@@ -49,6 +50,11 @@ pub struct UpdateRequest {
     pub volumes: Vec<Volume>,
     /// Targets in the guest where no volume is any more.
     pub remove_volumes: Vec<String>,
+    pub network: Option<Network>,
+    /// Reached beside those that are reached already.
+    pub allowed_hosts: Vec<AllowedHost>,
+    /// Not reached any more.
+    pub remove_allowed_hosts: Vec<AllowedHost>,
     /// In MiB; 0 takes a limit back that was set.
     pub memory_max_mib: Option<u32>,
     /// Per cent of one CPU; 0 takes a limit back that was set.
@@ -95,6 +101,14 @@ impl UpdateRequest {
         put_words(&mut dict, "remove-ports", &self.remove_ports);
         put_words(&mut dict, "volumes", &self.volumes);
         put_words(&mut dict, "remove-volumes", &self.remove_volumes);
+        let network = self.network.map(|network| network.to_string());
+        put_some(&mut dict, "network", network);
+        put_words(&mut dict, "allowed-hosts", &self.allowed_hosts);
+        put_words(
+            &mut dict,
+            "remove-allowed-hosts",
+            &self.remove_allowed_hosts,
+        );
         put_some(&mut dict, "memory-max", self.memory_max_mib);
         put_some(&mut dict, "cpu-quota", self.cpu_quota);
         put_some(&mut dict, "tasks-max", self.tasks_max);
@@ -132,6 +146,9 @@ impl UpdateRequest {
             remove_ports: reader.parse_all("remove-ports")?,
             volumes: reader.parse_all("volumes")?,
             remove_volumes: reader.take("remove-volumes")?.unwrap_or_default(),
+            network: reader.parse("network")?,
+            allowed_hosts: reader.parse_all("allowed-hosts")?,
+            remove_allowed_hosts: reader.parse_all("remove-allowed-hosts")?,
             memory_max_mib: reader.take("memory-max")?,
             cpu_quota: reader.take("cpu-quota")?,
             tasks_max: reader.take("tasks-max")?,

@@ -46,6 +46,12 @@ pub struct InstanceView {
     pub cannot_hibernate: String,
     /// Why it was booted though a snapshot was there; empty if it was not.
     pub not_restored: String,
+    /// `open` or `none`.
+    pub network: String,
+    /// What the guest reaches beside public addresses.
+    pub allowed_hosts: Vec<String>,
+    /// Why the guest has no network although it should; empty while it has.
+    pub network_problem: String,
     pub labels: BTreeMap<String, String>,
     /// In force, set by the user or not.
     pub limits: ResourceLimits,
@@ -116,6 +122,9 @@ impl InstanceView {
             leases: reader.take("Leases")?.unwrap_or_default(),
             cannot_hibernate: reader.take("CannotHibernate")?.unwrap_or_default(),
             not_restored: reader.take("NotRestored")?.unwrap_or_default(),
+            network: reader.take("Network")?.unwrap_or_default(),
+            allowed_hosts: reader.take("AllowedHosts")?.unwrap_or_default(),
+            network_problem: reader.take("NetworkProblem")?.unwrap_or_default(),
             labels: reader.take("Labels")?.unwrap_or_default(),
             limits: limits_from(limits)?,
             pending: reader.take("Pending")?.unwrap_or_default(),

@@ -16,7 +16,7 @@
 //! | 4 | the share: virtiofs or 9p | [`Invocation::share`] |
 //! | 5 | virtio-rng | [`Invocation::entropy`] |
 //! | 6 | virtio-blk `kit`, read-only, where a kit adds programs | [`Invocation::disk`] |
-//! | 7 | network | not yet used |
+//! | 7 | virtio-net, where the guest has a network | [`Invocation::network`] |
 //! | 8 | balloon | not yet used |
 //!
 //! The console is an ISA serial port and takes no slot. q35 has PCI slots enough
@@ -28,6 +28,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
+use aegis_core::network::hardware_text;
 use aegis_core::spec::Accel;
 
 use super::layers::{Extents, LayerDisk, LayerNode};
@@ -254,6 +255,25 @@ impl Invocation {
         stamp
     }
 
+    /// The network, on one end of a socket pair of datagrams.
+    pub fn network(&mut self, socket: OwnedFd, hardware: [u8; 6]) {
+        let fd = self.pass(socket);
+        self.add(
+            "-netdev",
+            Some(&format!("dgram,id=network,local.type=fd,local.str={fd}")),
+        );
+        let hardware = hardware_text(hardware);
+        // A PC would boot from it if it had a program for that.
+        let boot = match self.machine {
+            MachineType::Microvm => "",
+            MachineType::Q35 => ",romfile=",
+        };
+        self.device(
+            "virtio-net",
+            &format!(",netdev=network,mac={hardware}{boot}"),
+        );
+    }
+
     /// Random numbers of the host's kernel.
     pub fn entropy(&mut self) {
         self.add("-object", Some("rng-builtin,id=entropy"));
@@ -324,6 +344,7 @@ mod tests {
             folder: Folder::Jailed("/share"),
             read_only: false,
         });
+        invocation.network(null().into(), [2, 0, 0, 0, 0, 1]);
         invocation.entropy();
         invocation
     }
@@ -341,7 +362,11 @@ mod tests {
     #[test]
     fn descriptors_are_numbered_in_the_order_they_are_passed() {
         let invocation = full(MachineType::Microvm);
-        assert_eq!(invocation.descriptors.len(), 6);
+        assert_eq!(invocation.descriptors.len(), 7);
+        assert_eq!(
+            values(&invocation, "-netdev"),
+            ["dgram,id=network,local.type=fd,local.str=9"]
+        );
         assert_eq!(
             values(&invocation, "-chardev"),
             [
@@ -357,13 +382,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_microvm_keeps_within_the_slots_with_two_reserved() {
+    fn a_full_microvm_keeps_within_the_slots_with_one_reserved() {
         let invocation = full(MachineType::Microvm);
         let slots = values(&invocation, "-device")
             .iter()
             .filter(|d| d.contains("-device"))
             .count();
-        assert_eq!(slots, 6);
+        assert_eq!(slots, 7);
         assert!(
             values(&invocation, "-device")
                 .iter()

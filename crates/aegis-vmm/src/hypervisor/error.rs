@@ -11,6 +11,7 @@ use super::MachineEnd;
 use super::binary::{OLDEST_QEMU, Version};
 use super::probe::ProbeError;
 use super::qmp::QmpError;
+use crate::egress::EgressError;
 use crate::jail::JailError;
 use crate::share::ShareError;
 use crate::snapshot::stamp::Difference;
@@ -49,6 +50,8 @@ pub enum LaunchError {
     Descriptor(#[source] io::Error),
     #[error("cannot share files of the host with the guest")]
     Share(#[source] ShareError),
+    #[error("cannot make the network of the guest")]
+    Network(#[source] EgressError),
     #[error("cannot start {program}")]
     Start {
         program: PathBuf,
@@ -130,7 +133,9 @@ impl LaunchError {
             | Self::Qmp(_)
             | Self::Silent { .. }
             | Self::Load(_) => fault(Symbol::QemuFailed),
-            Self::TooManyDisks(_) | Self::Descriptor(_) => fault(Symbol::Internal),
+            Self::TooManyDisks(_) | Self::Descriptor(_) | Self::Network(_) => {
+                fault(Symbol::Internal)
+            }
         }
     }
 
@@ -143,6 +148,7 @@ impl LaunchError {
                 | Self::Silent { .. }
                 | Self::Load(_)
                 | Self::Descriptor(_)
+                | Self::Network(_)
         )
     }
 }

@@ -16,6 +16,7 @@ use super::{
     EndCause, Hypervisor, LaunchError, LoadError, Machine, MachineEnd, MachineError, MachineFacts,
     MachinePlan, MachineType, SaveRefusal,
 };
+use crate::egress::NetworkState;
 use crate::snapshot::stamp::Stamp;
 
 /// Hands every plan to a function, which keeps what it needs of it and says
@@ -141,6 +142,10 @@ impl Machine for FakeMachine {
 
     async fn activity(&self) -> Result<Activity, MachineError> {
         Ok(*self.activity.borrow())
+    }
+
+    fn network_state(&self) -> Option<watch::Receiver<NetworkState>> {
+        None
     }
 
     async fn pause(&self) -> Result<(), MachineError> {

@@ -142,6 +142,7 @@ impl Trial<'_> {
         let program = |output| Program {
             path: self.binary.path().to_owned(),
             args: invocation.args,
+            input: None,
             descriptors: invocation.descriptors,
             output,
             capabilities: 0,

@@ -223,6 +223,7 @@ mod tests {
         let program = |output| Program {
             path: PathBuf::from("/bin/sh").canonicalize().unwrap(),
             args: vec!["-c".to_owned(), script.to_owned()],
+            input: None,
             descriptors: Vec::new(),
             output,
             capabilities: 0,
@@ -279,6 +280,7 @@ mod tests {
         let program = |output| Program {
             path: "/nonexistent".into(),
             args: Vec::new(),
+            input: None,
             descriptors: Vec::new(),
             output,
             capabilities: 0,

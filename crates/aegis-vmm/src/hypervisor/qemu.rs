@@ -39,6 +39,9 @@ use super::{
     DiskImage, EndCause, Hypervisor, Incoming, LaunchError, MAX_DISKS, Machine, MachineEnd,
     MachineError, MachineFacts, MachinePlan, SaveRefusal,
 };
+use aegis_core::egress::Carried;
+
+use crate::egress::{Egress, Ground, NetworkState};
 use crate::jail::{Access, Confinement, JailError, Program, View};
 use crate::share::{Share, ShareError};
 use crate::snapshot::stamp::Stamp;
@@ -76,6 +79,7 @@ impl Qemu {
         let program = |output| Program {
             path: binary.path().to_owned(),
             args: vec!["-version".to_owned()],
+            input: None,
             descriptors: Vec::new(),
             output,
             capabilities: 0,
@@ -95,7 +99,7 @@ impl Qemu {
 impl Hypervisor for Qemu {
     type Machine = QemuMachine;
 
-    async fn launch(&self, plan: MachinePlan) -> Result<QemuMachine, LaunchError> {
+    async fn launch(&self, mut plan: MachinePlan) -> Result<QemuMachine, LaunchError> {
         if plan.disks.len() > MAX_DISKS {
             return Err(LaunchError::TooManyDisks(plan.disks.len()));
         }
@@ -129,6 +133,19 @@ impl Hypervisor for Qemu {
             .await
             .map_err(LaunchError::Share)?;
         let tsc_khz = tsc.khz().await;
+        let network = match plan.network.take() {
+            Some(wanted) => {
+                let hardware = wanted.hardware;
+                let ground = Ground {
+                    scratch: plan.scratch.clone(),
+                    jail_root: jail_root.map(Path::to_owned),
+                };
+                let (socket, egress) =
+                    Egress::start(wanted, ground).map_err(LaunchError::Network)?;
+                Some((socket, hardware, egress))
+            }
+            None => None,
+        };
         let cmdline = cmdline(Conditions {
             kernel: plan.kernel.kind(),
             accel,
@@ -145,7 +162,7 @@ impl Hypervisor for Qemu {
             jailed,
             stamp: state::stamp_of_host(accel, tsc_khz),
         };
-        let prepared = Prepared::new(plan, accel, &binary, &cmdline, jail_root, share)?;
+        let prepared = Prepared::new(plan, accel, &binary, &cmdline, jail_root, share, network)?;
         prepared.start(binary, facts).await
     }
 }
@@ -159,6 +176,7 @@ struct Prepared {
     /// The stamp of the state to load, and the descriptor that it comes from.
     incoming: Option<(Stamp, RawFd)>,
     stamp: Stamp,
+    network: Option<Egress>,
 }
 
 impl Prepared {
@@ -169,6 +187,7 @@ impl Prepared {
         cmdline: &str,
         jail_root: Option<&Path>,
         share: Option<Share>,
+        network: Option<(OwnedFd, [u8; 6], Egress)>,
     ) -> Result<Self, LaunchError> {
         let (kernel, initramfs) = match jail_root {
             Some(_) => (Path::new(JAILED_KERNEL), Path::new(JAILED_INITRAMFS)),
@@ -219,6 +238,10 @@ impl Prepared {
             invocation.share(share.carrier);
             share.server
         });
+        let network = network.map(|(socket, hardware, egress)| {
+            invocation.network(socket, hardware);
+            egress
+        });
         invocation.entropy();
         let stamp = invocation.stamp(Stamp::default());
         let incoming = plan.incoming.map(|Incoming { stamp, state }| {
@@ -232,6 +255,7 @@ impl Prepared {
             server,
             incoming,
             stamp,
+            network,
         })
     }
 
@@ -243,6 +267,7 @@ impl Prepared {
             server,
             incoming,
             stamp,
+            network,
         } = self;
         // Before it runs: what is there afterwards may be another one.
         let file = binary.file();
@@ -250,6 +275,7 @@ impl Prepared {
         let program = |output| Program {
             path: binary.path().to_owned(),
             args: invocation.args,
+            input: None,
             descriptors: invocation.descriptors,
             output,
             capabilities: 0,
@@ -297,7 +323,7 @@ impl Prepared {
             file,
             layers,
         };
-        let machine = QemuMachine::watch(child, server, qmp, facts, program);
+        let machine = QemuMachine::watch(child, server, network, qmp, facts, program);
         if let Some((stamp, descriptor)) = incoming {
             machine
                 .load(&stamp, descriptor)
@@ -370,6 +396,7 @@ fn cause_of(status: ExitStatus) -> EndCause {
 #[derive(Debug)]
 pub struct QemuMachine {
     facts: MachineFacts,
+    network: Option<Egress>,
     qmp: Qmp,
     child: Arc<Child>,
     /// Whether we asked for the end.
@@ -393,6 +420,7 @@ impl QemuMachine {
     fn watch(
         child: Child,
         server: Option<Child>,
+        network: Option<Egress>,
         qmp: Qmp,
         facts: MachineFacts,
         program: Running,
@@ -409,6 +437,7 @@ impl QemuMachine {
         });
         Self {
             facts,
+            network,
             qmp,
             child,
             quitting,
@@ -482,11 +511,17 @@ impl Machine for QemuMachine {
 
     async fn activity(&self) -> Result<Activity, MachineError> {
         let disks = self.ask("ask after", Command::QueryBlockstats).await?;
+        let network = self.network.as_ref().map(Egress::carried);
+        let bytes = |carried: Carried| carried.sent.saturating_add(carried.received);
         Ok(Activity {
             cpu: self.child.cpu_time(),
             disk: disk_bytes(&disks),
-            network: 0,
+            network: network.map_or(0, bytes),
         })
+    }
+
+    fn network_state(&self) -> Option<watch::Receiver<NetworkState>> {
+        self.network.as_ref().map(Egress::state)
     }
 
     async fn pause(&self) -> Result<(), MachineError> {

@@ -119,6 +119,8 @@ pub(super) struct Orders {
 pub(super) struct JailOrders {
     pub(super) uid_map: Vec<u8>,
     pub(super) gid_map: Vec<u8>,
+    /// How many further user namespaces there may be inside.
+    pub(super) user_namespaces: &'static [u8],
     pub(super) view: Compiled,
 }
 
@@ -213,7 +215,7 @@ fn map_user(jail: &JailOrders) -> nix::Result<()> {
     write_file(c"/proc/self/gid_map", &jail.gid_map)?;
     // In a namespace inside it would have capabilities again, if over nothing of
     // the host's. Where a container shows this read-only QEMU's own filter remains.
-    match write_file(c"/proc/sys/user/max_user_namespaces", b"0\n") {
+    match write_file(c"/proc/sys/user/max_user_namespaces", jail.user_namespaces) {
         Ok(()) | Err(Errno::EROFS | Errno::EACCES | Errno::ENOENT) => {}
         Err(errno) => return Err(errno),
     }

@@ -86,6 +86,7 @@ where
         self.enter_with(Event::RestBegan, words, |status| {
             status.state = VmState::Resting;
             status.machine = None;
+            status.network_fault = None;
             status.rests_until = until;
         });
     }
@@ -112,6 +113,7 @@ where
         self.enter_with(Event::Retry, "starting", |status| {
             status.state = VmState::Starting;
             status.machine = None;
+            status.network_fault = None;
             status.command = CommandState::None;
             status.rests_until = None;
         });

@@ -287,6 +287,7 @@ impl Planned {
             disks,
             shares: spec.shares().into_iter().map(share_plan).collect(),
             link: OwnedFd::from(guest_link),
+            network: guest::network_plan(&spec),
             console,
             scratch: scratch.path().to_owned(),
             insecure: spec.insecure,

@@ -103,9 +103,10 @@ where
     /// Begins to write the machine to the disk.
     pub(super) fn begin_save(&mut self) {
         let cpus_run = self.state() == VmState::Running;
-        let Phase::Up(up) = std::mem::replace(&mut self.phase, Phase::Over) else {
+        let Phase::Up(mut up) = std::mem::replace(&mut self.phase, Phase::Over) else {
             return;
         };
+        up.paused();
         let command = self.status.watch().borrow().command.clone();
         let save = up.hibernate(cpus_run, command);
         self.phase = Phase::Saving { up, save };
@@ -175,12 +176,13 @@ where
     }
 
     pub(super) async fn returned(&mut self, back: Result<(), BackError>) -> Option<Verdict> {
-        let Phase::Returning { up, stop, .. } = std::mem::replace(&mut self.phase, Phase::Over)
-        else {
+        let phase = std::mem::replace(&mut self.phase, Phase::Over);
+        let Phase::Returning { mut up, stop, .. } = phase else {
             return None;
         };
         match back {
             Ok(()) => {
+                up.resumed();
                 self.phase = Phase::Up(up);
                 self.enter(Event::SaveGivenUp, "paused");
                 self.enter(Event::CpusResumed, "running");

@@ -16,12 +16,14 @@ use aegis_fault_points::around_async;
 use aegis_link::message::{CommandEnd, Event, ProcessEnd, TtySize};
 use aegis_link::{Handle, Incoming, LinkError, LinkStream, Received};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::bring_up::Rest;
 use crate::command_log::CommandLog;
+use crate::egress::NetworkState;
 use crate::guest::{self, Pulse};
 use crate::hypervisor::{Machine, MachineEnd};
 use crate::snapshot::stamp::Stamp;
@@ -69,6 +71,10 @@ pub struct Up<M> {
     terminal: Option<Box<Terminal>>,
     /// The end of the command, until it is known what the memory had to do with it.
     judging: Option<Pin<Box<dyn Future<Output = UpEvent> + Send>>>,
+    /// Where the guest is to have a network.
+    network: Option<watch::Receiver<NetworkState>>,
+    /// The number of the network that the guest's connections are of.
+    renewals: u32,
     /// Removed with the machine.
     _scratch: TempDir,
 }
@@ -119,6 +125,8 @@ pub enum UpEvent {
     },
     /// The guest fell silent or speaks again.
     Silent(bool),
+    /// The guest has lost its network, or has it again.
+    Network(Option<Fault>),
 }
 
 impl<M: Machine + 'static> Up<M> {
@@ -136,6 +144,20 @@ impl<M: Machine + 'static> Up<M> {
             let set = link.set_time(crate::status::now_ns());
             if let Ok(Err(error)) = timeout(LINK_END_PATIENCE, set).await {
                 warn!("the clock of the guest could not be set: {error}, ignoring");
+            }
+        });
+    }
+
+    /// The network has changed. Connections that another one carried would wait for ever.
+    fn network_changed(&mut self, state: &NetworkState) {
+        if std::mem::replace(&mut self.renewals, state.renewals) == state.renewals {
+            return;
+        }
+        let link = self.link.clone();
+        tokio::spawn(async move {
+            // A guest that is paused hears of it when it runs on.
+            if let Err(error) = link.reset_flows().await {
+                warn!("the connections of the guest cannot be broken off: {error}, ignoring");
             }
         });
     }
@@ -159,6 +181,10 @@ impl<M: Machine + 'static> Up<M> {
                     return UpEvent::Silent(silent);
                 }
                 event = judged(&mut self.judging) => return event,
+                state = network_change(&mut self.network) => {
+                    self.network_changed(&state);
+                    return UpEvent::Network(state.fault);
+                }
                 event = of_terminal(&mut self.terminal) => match event {
                     TerminalEvent::Started { pid } => {
                         self.for_save.news.store(true, Ordering::Release);
@@ -307,7 +333,7 @@ impl<M: Machine + 'static> Up<M> {
     }
 }
 
-impl<M> Up<M> {
+impl<M: Machine> Up<M> {
     pub(super) fn new(parts: Parts<M>, beginning: Beginning) -> Self {
         let Parts {
             machine,
@@ -316,7 +342,14 @@ impl<M> Up<M> {
             spec,
             rest,
         } = parts;
+        let mut network = machine.network_state();
+        if let Some(network) = &mut network {
+            // It may be known already.
+            network.mark_changed();
+        }
         Self {
+            network,
+            renewals: 0,
             machine: Arc::new(machine),
             pulse: Pulse::new(link.clone()),
             link,
@@ -378,6 +411,16 @@ async fn of_terminal(terminal: &mut Option<Box<Terminal>>) -> TerminalEvent {
         Some(terminal) => terminal.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// The next change of the network; none where there is no network.
+async fn network_change(network: &mut Option<watch::Receiver<NetworkState>>) -> NetworkState {
+    if let Some(receiver) = network
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }
 
 /// The end of the command, once it was judged.

@@ -113,6 +113,7 @@ pub(super) async fn start(
         |output| Program {
             path: program.to_owned(),
             args,
+            input: None,
             descriptors: vec![listener],
             output,
             capabilities: CAPABILITIES,

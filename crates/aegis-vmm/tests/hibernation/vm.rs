@@ -9,6 +9,7 @@ use aegis_core::control::CommandState;
 use aegis_core::credential::Credential;
 use aegis_core::fault::Fault;
 use aegis_core::idle::IdlePolicy;
+use aegis_core::network::Network;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
 use aegis_core::vm_spec::{Disk, VmSpec};
@@ -100,6 +101,8 @@ impl Bench {
             workdir: None,
             user: None,
             ports: Vec::new(),
+            network: Network::None,
+            allowed_hosts: Vec::new(),
             idle: IdlePolicy::default(),
             leases: Vec::new(),
             ephemeral: false,

@@ -65,6 +65,8 @@ impl Bench {
     /// The spec of an instance with these layers that runs a script.
     pub(crate) fn spec(&self, layers: Vec<PathBuf>, script: &str) -> VmSpec {
         VmSpec {
+            network: aegis_core::network::Network::None,
+            allowed_hosts: Vec::new(),
             handle: "image".parse().unwrap(),
             memory_mib: 256,
             cpus: 1,

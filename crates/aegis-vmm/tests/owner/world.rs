@@ -20,6 +20,7 @@ use aegis_core::credential::Credential;
 use aegis_core::fault::Fault;
 use aegis_core::idle::{Activity, IdlePolicy, Lease};
 use aegis_core::lifecycle::VmState;
+use aegis_core::network::Network;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
 use aegis_core::vm_spec::VmSpec;
@@ -305,6 +306,8 @@ pub(crate) fn spec(dir: &Path) -> VmSpec {
         workdir: None,
         user: None,
         ports: Vec::new(),
+        network: Network::None,
+        allowed_hosts: Vec::new(),
         idle: IdlePolicy::default(),
         leases: Vec::new(),
         ephemeral: false,

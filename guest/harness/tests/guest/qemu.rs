@@ -212,6 +212,7 @@ impl Guest {
                 tag: "share".to_owned(),
                 places: hardware.places.clone(),
             }),
+            network: None,
             command,
         }
     }

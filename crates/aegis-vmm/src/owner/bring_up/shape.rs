@@ -40,6 +40,9 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
         workdir,
         user,
         ports: _,
+        network,
+        // The filter's alone: the guest does not see what is allowed.
+        allowed_hosts: _,
         idle: _,
         leases: _,
         ephemeral: _,
@@ -64,7 +67,8 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
         .with("whether the command has a terminal", terminal)
         .with_quiet("the environment", env)
         .with_quiet("the working directory", workdir)
-        .with_quiet("the user", user);
+        .with_quiet("the user", user)
+        .with("the network", network);
     stamp = with_file(stamp, "the kernel of the guest", kernel.image())?;
     stamp = with_file(stamp, "the initramfs of the guest", kernel.initramfs())?;
     if layers.is_empty() {
