@@ -20,6 +20,7 @@ pub mod kit;
 pub mod layout;
 pub mod machine;
 pub mod odd_image;
+pub mod outside;
 pub mod registry;
 pub mod seat;
 pub mod session;

@@ -17,7 +17,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recv, recvmsg, send,
 };
 
-use crate::gate::{Outbound, inbound, outbound};
+use crate::flows::Flows;
+use crate::gate::{Outbound, Passed, inbound, outbound};
 use crate::gateway::Gateway;
 use crate::packet::MAX_FRAME;
 use crate::stream::{Reader, TooLong, Writer};
@@ -59,6 +60,7 @@ pub struct Filter<'a> {
     carried: Carried,
     told: Carried,
     order: Order,
+    flows: Flows,
     gateway: Gateway,
     began: Instant,
     /// For passt.
@@ -125,6 +127,7 @@ impl<'a> Filter<'a> {
             carried,
             told: carried,
             order,
+            flows: Flows::default(),
             gateway: Gateway::new(seed, smoltcp::time::Instant::ZERO),
             began,
             writer: Writer::default(),
@@ -228,8 +231,11 @@ impl<'a> Filter<'a> {
             let frame = &frame[..length];
             match outbound(&self.order, frame) {
                 Outbound::Pass(out) => {
-                    self.carried.sent = self.carried.sent.wrapping_add(out.len() as u64);
-                    self.writer.take(&out);
+                    if let Some(flow) = out.flow {
+                        self.flows.note(flow, Instant::now());
+                    }
+                    self.carried.sent = self.carried.sent.wrapping_add(out.frame.len() as u64);
+                    self.writer.take(&out.frame);
                 }
                 Outbound::Gateway => self.gateway.receive(frame),
                 // A guest that reads nothing loses it.
@@ -284,7 +290,9 @@ impl<'a> Filter<'a> {
                 return Ok(false);
             }
             if let Some(frame) = self.reader.next_frame().map_err(FilterError::Stream)? {
-                if let Some(frame) = inbound(&self.order, frame) {
+                if let Some(Passed { frame, flow }) = inbound(&self.order, frame)
+                    && flow.is_none_or(|flow| self.flows.answers(flow, Instant::now()))
+                {
                     self.carried.received = self.carried.received.wrapping_add(frame.len() as u64);
                     self.held = Some(frame);
                 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use aegis_core::egress::Order;
 use aegis_core::network::{GUEST_V4, GUEST_V6};
 
+use crate::flows::Flow;
 use crate::packet::{Content, ETHERTYPE_V4, ETHERTYPE_V6, Kind, Packet, read};
 use crate::policy::{Verdict, is_gateway, judge, leads_to_loopback};
 use crate::refusal::{ethernet, refusal};
@@ -19,13 +20,21 @@ pub const DNS: u16 = 53;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outbound {
     /// This one goes out.
-    Pass(Vec<u8>),
+    Pass(Passed),
     /// It is for the gateway itself.
     Gateway,
     /// The guest gets this frame instead.
     Refuse(Vec<u8>),
     /// Nobody hears of it.
     Drop,
+}
+
+/// A frame to pass on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    pub frame: Vec<u8>,
+    /// What it belongs to, where that is not for passt to know.
+    pub flow: Option<Flow>,
 }
 
 /// Decides about a frame of the guest.
@@ -67,7 +76,7 @@ pub fn outbound(order: &Order, frame: &[u8]) -> Outbound {
         }
     };
     match verdict {
-        Verdict::Pass => Outbound::Pass(framed(order, &packet)),
+        Verdict::Pass => Outbound::Pass(passed(order, &packet)),
         Verdict::Forbidden | Verdict::NoRoute => {
             Outbound::Refuse(refusal(order.guest, &packet, verdict))
         }
@@ -77,7 +86,7 @@ pub fn outbound(order: &Order, frame: &[u8]) -> Outbound {
 /// Decides about a frame from outside: the one that the guest gets, if it gets any.
 /// What is no packet of a host that the guest may talk to is not for it, announcements of
 /// routers and the like above all.
-pub fn inbound(order: &Order, frame: &[u8]) -> Option<Vec<u8>> {
+pub fn inbound(order: &Order, frame: &[u8]) -> Option<Passed> {
     let Content::Ip(packet) = read(frame).ok()?.content else {
         return None;
     };
@@ -95,11 +104,31 @@ pub fn inbound(order: &Order, frame: &[u8]) -> Option<Vec<u8>> {
         true => leads_to_loopback(order, packet.source, from),
         false => judge(order, packet.source, from) == Verdict::Pass,
     };
-    passes.then(|| framed(order, &packet))
+    passes.then(|| passed(order, &packet))
 }
 
 fn is_guest(address: IpAddr) -> bool {
     address == GUEST_V4 || address == GUEST_V6
+}
+
+fn passed(order: &Order, packet: &Packet<'_>) -> Passed {
+    let flow = match packet.kind {
+        Kind::Udp(ports) if is_guest(packet.source) => Some(Flow {
+            guest: ports.source,
+            peer: packet.destination,
+            port: ports.destination,
+        }),
+        Kind::Udp(ports) => Some(Flow {
+            guest: ports.destination,
+            peer: packet.source,
+            port: ports.source,
+        }),
+        _ => None,
+    };
+    Passed {
+        frame: framed(order, packet),
+        flow,
+    }
 }
 
 /// A frame with this packet and nothing of the one that it came in. To whom it is
@@ -251,7 +280,8 @@ mod tests {
         ] {
             assert!(!got(&[], &frame));
         }
-        let frame = inbound(&order(&[]), &v4("1.1.1.1", GUEST, 6, &from(443))).unwrap();
+        let passed = inbound(&order(&[]), &v4("1.1.1.1", GUEST, 6, &from(443))).unwrap();
+        let frame = passed.frame;
         assert_eq!(frame[..6], order(&[]).guest);
         assert_eq!(frame[6..12], GATEWAY_HARDWARE);
     }
@@ -281,7 +311,7 @@ mod tests {
                 }
             }
             let order = order(&["10.0.0.0/8:80", "fd00::/8"]);
-            if let Outbound::Pass(out) = outbound(&order, &frame) {
+            if let Outbound::Pass(Passed { frame: out, .. }) = outbound(&order, &frame) {
                 let Content::Ip(packet) = read(&out).unwrap().content else {
                     panic!("not IP");
                 };
@@ -291,7 +321,7 @@ mod tests {
                 prop_assert_eq!(judge(&order, packet.destination, port.or(Some(0))), Verdict::Pass);
             }
             if let Some(got) = inbound(&order, &frame) {
-                prop_assert_eq!(&got[..6], &order.guest[..]);
+                prop_assert_eq!(&got.frame[..6], &order.guest[..]);
             }
         }
     }

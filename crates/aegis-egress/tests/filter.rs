@@ -152,9 +152,13 @@ fn frames_pass_both_ways_and_are_counted_and_others_do_not() {
 
     let mut back = frame.clone();
     back[26..34].copy_from_slice(&[1, 1, 1, 1, 192, 0, 0, 2]);
+    back[34..38].copy_from_slice(&[0, 9, 0x0f, 0xa0]);
     let mut foreign = back.clone();
     foreign[26] = 10;
-    let bytes = [framed(&foreign), framed(&back)].concat();
+    // From another port of the same host, which the guest has not spoken to.
+    let mut unasked = back.clone();
+    unasked[35] = 10;
+    let bytes = [framed(&foreign), framed(&unasked), framed(&back)].concat();
     for piece in bytes.chunks(7) {
         world.outside.write_all(piece).unwrap();
     }
