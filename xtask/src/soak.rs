@@ -161,6 +161,8 @@ fn parsers(_: &Arguments) -> Result<Figures> {
         "image_documents",
         "image_names",
         "image_changes",
+        "egress_packets",
+        "egress_stream",
     ] {
         let output = Command::new(&script)
             .args([parser, FUZZING])

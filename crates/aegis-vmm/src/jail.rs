@@ -1,4 +1,5 @@
-//! The jail: how QEMU and the file server are started, and what they can reach.
+//! The jail: how QEMU, the file server and the network's programs are started, and what
+//! they can reach.
 //!
 //! A guest that breaks out of QEMU finds itself in new user, mount, PID, network,
 //! IPC and UTS namespaces: no network but an unconfigured loopback, no process
@@ -21,6 +22,9 @@
 //!    reads the report ◄────────────────  a failed step, or
 //!    end of file ◄─────────────────────  execve (the report is close-on-exec)
 //! ```
+//!
+//! passt, which is there for the network, keeps ours and may confine itself further
+//! ([`Confinement::Outbound`]).
 //!
 //! Without a jail ([`Confinement::Open`], the user's explicit choice) only the
 //! namespaces and the view are left out.

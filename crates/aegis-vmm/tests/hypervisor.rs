@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use aegis_core::fault::Symbol;
 use aegis_core::spec::Accel;
+use aegis_vmm::egress::NetworkPlan;
 use aegis_vmm::hypervisor::binary::Binary;
 use aegis_vmm::hypervisor::kernel::KernelKind;
 use aegis_vmm::hypervisor::probe::{ProbeError, Trial};
@@ -125,6 +126,10 @@ fn status(pid: u32, name: &str) -> String {
 async fn a_guest_boots_and_its_reset_is_its_end() {
     let Some(bench) = Bench::ready() else { return };
     let (mut plan, _link, mut console) = bench.plan();
+    plan.network = Some(NetworkPlan {
+        hardware: [2, 0xae, 0, 0, 0, 1],
+        allowed: Vec::new(),
+    });
     for (name, content) in [("base", b"base".as_slice()), ("upper", &[0; 4096])] {
         fs::write(bench.path(name), [content, &[0; 8192]].concat()).unwrap();
     }
@@ -140,6 +145,8 @@ async fn a_guest_boots_and_its_reset_is_its_end() {
         disk("upper", DiskSerial::Upper, false),
     ];
     let machine = launch(plan).await;
+    assert!(machine.network_state().is_some());
+    assert_eq!(machine.network_bytes(), 0);
     let facts = machine.facts().clone();
     assert_eq!(
         (facts.machine, facts.kernel),

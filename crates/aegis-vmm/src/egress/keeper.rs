@@ -224,6 +224,7 @@ impl Keeper {
         had_network: &mut bool,
     ) -> Outage {
         let began = Instant::now();
+        let is_renewal = std::mem::replace(had_network, true);
         let mut is_settled = false;
         let mut look_at = None;
         let mut questions = JoinSet::new();
@@ -248,9 +249,8 @@ impl Keeper {
                         if state.fault.take().is_some() {
                             info!("the guest has its network");
                         }
-                        state.renewals += u32::from(*had_network);
+                        state.renewals += u32::from(is_renewal);
                     });
-                    *had_network = true;
                 }
                 changed = followed(changes), if look_at.is_none() => {
                     if let Err(error) = changed {
