@@ -159,6 +159,7 @@ fn status(spec: &VmSpec) -> VmStatus {
         attached: 0,
         connections: 0,
         revision: spec.revision,
+        network_fault: None,
         awake_because: Vec::new(),
         sleeps: None,
         cannot_hibernate: None,

@@ -177,6 +177,9 @@ mod tests {
     #[test]
     fn changes_travel_whole() {
         let request = UpdateRequest {
+            network: Some(Network::None),
+            allowed_hosts: vec!["10.0.0.0/8:80".parse().unwrap()],
+            remove_allowed_hosts: vec!["fd00::1".parse().unwrap()],
             memory_mib: Some(512),
             cpus: Some(2),
             disk_mib: Some(16384),
