@@ -267,6 +267,10 @@ mod tests {
     /// A world that keeps the rules of a real machine: it has a process or not,
     /// its CPUs run or not, and events come only when they can.
     #[derive(Clone, Copy, Debug)]
+    #[allow(
+        clippy::struct_excessive_bools,
+        reason = "independent facts about a machine"
+    )]
     struct World {
         state: Option<VmState>,
         process: bool,

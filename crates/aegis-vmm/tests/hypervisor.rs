@@ -146,7 +146,7 @@ async fn a_guest_boots_and_its_reset_is_its_end() {
     ];
     let machine = launch(plan).await;
     assert!(machine.network_state().is_some());
-    assert_eq!(machine.network_bytes(), 0);
+    assert_eq!(machine.activity().await.unwrap().network, 0);
     let facts = machine.facts().clone();
     assert_eq!(
         (facts.machine, facts.kernel),
