@@ -59,6 +59,8 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l accel -d 'What
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l workspace -d 'Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s v -l volume -d 'Show a folder or file of the host, or a named volume that AegisVM keeps, at a path of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l expose -d 'Let a port of this host lead to a TCP port of the guest; without PORT one is chosen' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l network -d 'What the guest reaches: open, which is public addresses, or none' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l allow-host -d 'Let the guest reach this address too, or a port of it; the host\'s 127.0.0.1 is 192.0.0.1 to it' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s l -l label -d 'Note a label on it, to find it by --filter; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; by default one CPU more than the guest has' -r
@@ -137,6 +139,8 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l workspace -d 'Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s v -l volume -d 'Show a folder or file of the host, or a named volume that AegisVM keeps, at a path of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l expose -d 'Let a port of this host lead to a TCP port of the guest; without PORT one is chosen' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l network -d 'What the guest reaches: open, which is public addresses, or none' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l allow-host -d 'Let the guest reach this address too, or a port of it; the host\'s 127.0.0.1 is 192.0.0.1 to it' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s l -l label -d 'Note a label on it, to find it by --filter; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; by default one CPU more than the guest has' -r
@@ -181,6 +185,9 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l expose-remove -d 'As `instance unexpose`' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s v -l volume -d 'Show a folder or file of the host, or a named volume, in the place of what was at that path' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l volume-remove -d 'Show nothing of the host at a path of the guest any more' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l network -d 'What the guest reaches: open, which is public addresses, or none' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l allow-host -d 'Let the guest reach this address too, or a port of it; the host\'s 127.0.0.1 is 192.0.0.1 to it' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l allow-host-remove -d 'Keep the guest from this address again' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l memory-max -d 'Most memory of this host for the VM; 0: what follows from the guest\'s' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; 0: what follows from the guest\'s CPUs' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l tasks-max -d 'Most processes and threads on this host; 0: the default' -r

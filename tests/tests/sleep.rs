@@ -1,8 +1,11 @@
 //! Sleep: what nobody needs is paused, then hibernated; any use wakes it, and nothing
 //! of the guest is lost.
 
+use std::time::Duration;
+
 use aegis_tests::instance::{DEADLINE, Instance};
-use aegis_tests::machine::{Machine, Systemd};
+use aegis_tests::machine::{Machine, Systemd, User};
+use aegis_tests::outside::{INNER, Outside, PUBLIC};
 use aegis_tests::seat::{Seat, quote};
 use aegis_tests::wait::wait_until;
 use anyhow::{Context, Result, ensure};
@@ -183,14 +186,14 @@ fn a_lease_keeps_an_instance_awake_and_survives_aegisd() -> Result<()> {
     ensure!(info.contains("Lease:"), "{info}");
     seat.systemctl("kill --signal=KILL aegisd.service")?
         .success()?;
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     ensure!(instance.state()? == "running");
     // The VM too may die: its next owner knows the lease.
     let owner = seat.main_pid(&instance.vm_unit())?.context("no owner")?;
     seat.run(&format!("kill -KILL {owner}"))?.success()?;
     instance.wait_for_state("failed")?;
     instance.start_again()?;
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     ensure!(instance.state()? == "running");
     let refused = instance.try_act("hibernate")?;
     ensure!(
@@ -213,7 +216,7 @@ fn work_in_the_guest_keeps_it_awake_and_noise_does_not() -> Result<()> {
         quote(busy)
     );
     let instance = Instance::start(seat, "toiler", &flags)?;
-    std::thread::sleep(std::time::Duration::from_secs(7));
+    std::thread::sleep(Duration::from_secs(7));
     let info = instance.info()?;
     ensure!(instance.state()? == "running", "{info}");
     ensure!(info.contains("awake: the guest computes"), "{info}");
@@ -281,7 +284,7 @@ fn a_shared_folder_is_paused_with_and_not_hibernated() -> Result<()> {
     let text = refused.error_text();
     ensure!(text.contains("9p"), "{text}");
     instance.wait_for_state("paused")?;
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(5));
     ensure!(instance.state()? == "paused");
     let info = instance.info()?;
     ensure!(info.contains("cannot be hibernated: "), "{info}");
@@ -307,5 +310,83 @@ fn idle_times_change_at_once_and_are_checked() -> Result<()> {
         refused.error_text().contains("is no idle time"),
         "{refused:?}"
     );
+    instance.delete()
+}
+
+/// Processor time of a process in clock ticks.
+fn ticks(seat: Seat<'_>, pid: u32) -> Result<u64> {
+    let line = format!("awk '{{ print $14 + $15 }}' /proc/{pid}/stat");
+    let text = seat.machine().run(User::Root, &line)?.success()?;
+    Ok(text.trim().parse()?)
+}
+
+#[test]
+fn a_paused_guest_uses_no_processor() -> Result<()> {
+    let machine = Machine::shared(Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    let flags = "--idle-pause never --idle-hibernate never -d -- sh -c 'while :; do :; done'";
+    let instance = Instance::start(seat, "still", flags)?;
+    let qemu = instance.qemu_pid()?.context("no QEMU")?;
+    instance.act("pause")?;
+    let before = ticks(seat, qemu)?;
+    std::thread::sleep(Duration::from_secs(5));
+    let used = ticks(seat, qemu)? - before;
+    ensure!(used <= 2, "{used} ticks in five seconds");
+    instance.delete()
+}
+
+#[test]
+fn one_whose_qemu_was_replaced_is_paused_and_not_hibernated() -> Result<()> {
+    let machine = Machine::temporary("test-sleep-qemu", Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    let flags = "--idle-pause never --idle-hibernate 4s";
+    let instance = counting(seat, "upgraded", flags)?;
+    // As a package does: another file in the place of the one that runs.
+    let replace =
+        "f=$(readlink -f $(command -v qemu-system-x86_64)); cp -p $f $f.new && mv $f.new $f";
+    machine.run(User::Root, replace)?.success()?;
+    let refused = instance.try_act("hibernate")?.error_text();
+    ensure!(refused.contains("QEMU"), "{refused}");
+    instance.wait_for_state("paused")?;
+    let info = instance.info()?;
+    ensure!(info.contains("cannot be hibernated: "), "{info}");
+    // The next start is of the new one, which can be saved.
+    instance.act("restart")?;
+    instance.wait_for_state("hibernated")?;
+    instance.delete()
+}
+
+#[test]
+fn the_network_comes_back_with_the_machine_and_old_flows_end() -> Result<()> {
+    let machine = Machine::temporary("test-sleep-network", Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    let _outside = Outside::lay(&machine)?;
+    let instance = counting(seat, "roaming", "--idle-pause never --idle-hibernate never")?;
+    let reaches = |address: &str| -> Result<bool> {
+        let line = format!("echo | nc -w 20 {address} 80");
+        Ok(instance.exec(&line)?.text().contains("outside"))
+    };
+    wait_until(DEADLINE, "the guest to have its network", || {
+        reaches(PUBLIC[0])
+    })?;
+    let flow = format!(
+        "(sleep 1000 | nc {} 81 >/dev/null 2>&1; echo over >/run/flow) >/dev/null 2>&1 &",
+        PUBLIC[0]
+    );
+    instance.exec_ok(&flow)?;
+    // An established connection to that port (proc(5), net/tcp).
+    let held = "grep -q ':0051 01 ' /proc/net/tcp";
+    wait_until(DEADLINE, "the flow to be there", || {
+        Ok(instance.exec(held)?.code() == 0)
+    })?;
+    let before = mind(&instance)?;
+    instance.act("hibernate")?;
+    instance.act("wake")?;
+    is_unharmed(&instance, &before)?;
+    wait_until(DEADLINE, "the old flow to end", || {
+        Ok(instance.exec("test -e /run/flow")?.code() == 0)
+    })?;
+    wait_until(DEADLINE, "the network to come back", || reaches(PUBLIC[0]))?;
+    ensure!(!reaches(INNER[0])?, "the policy is that of the first start");
     instance.delete()
 }

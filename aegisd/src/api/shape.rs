@@ -108,6 +108,8 @@ fn render(view: &InstanceView, connections: u32, now: u64) -> Value {
 fn state(state: &str) -> &str {
     match state {
         "disabled" | "stopping" | "failed" => "stopped",
+        // Nothing of it is lost, as with one that is paused.
+        "hibernating" | "hibernated" => "paused",
         other => other,
     }
 }
@@ -131,6 +133,7 @@ mod tests {
         for (ours, theirs) in [
             ("running", "running"),
             ("paused", "paused"),
+            ("hibernated", "paused"),
             ("failed", "stopped"),
             ("disabled", "stopped"),
         ] {

@@ -85,6 +85,7 @@ mod tests {
             ("starting", false, false),
             ("running", false, false),
             ("paused", false, false),
+            ("hibernated", false, false),
             ("stopping", false, false),
         ] {
             assert_eq!(is_meant(&view(state, 0), &all, 1), by_default, "{state}");
