@@ -222,17 +222,18 @@ fn the_command_is_asked_to_end_by_the_signal_of_its_image() {
     let Some(bench) = Bench::ready() else { return };
     // The command's child is one of the others.
     let script = "sh -c 'trap \"echo child TERM; exit\" TERM; trap \"echo child QUIT\" QUIT; \
-                    while :; do sleep 0.1; done' & \
+                    echo child set; while :; do sleep 0.1; done' & \
                   trap 'wait; echo QUIT; exit 0' QUIT; trap 'echo TERM' TERM; \
                   echo ready; while :; do sleep 0.1; done";
     let mut spec = bench.spec(vec![bench.programs()], script);
     spec.stop_signal = Some(3);
     let vm = bench.start(&spec);
-    vm.until(|| vm.lines().contains("ready").then_some(()));
+    let are_set = |lines: &str| lines.contains("ready") && lines.contains("child set");
+    vm.until(|| are_set(&vm.lines()).then_some(()));
     let lines = vm.stop();
     let mut heard: Vec<&str> = lines.lines().filter(|line| *line != "Terminated").collect();
     heard.sort_unstable();
-    assert_eq!(heard, ["QUIT", "child TERM", "ready"]);
+    assert_eq!(heard, ["QUIT", "child TERM", "child set", "ready"]);
 }
 
 #[test]
