@@ -19,7 +19,7 @@
 //! | [`policy`] | which addresses are reached |
 //! | [`gate`] | what becomes of a frame |
 //! | [`flows`] | whose datagrams are answers |
-//! | [`refusal`] | what the guest is told of one that goes nowhere |
+//! | `refusal` | what the guest is told of one that goes nowhere |
 //! | [`stream`] | frames on the stream to passt |
 //! | [`gateway`] | the gateway: who has its addresses, and names |
 //! | [`filter`] | the sockets, and the order in which they are served |
