@@ -370,7 +370,8 @@ fn the_network_comes_back_with_the_machine_and_old_flows_end() -> Result<()> {
         reaches(PUBLIC[0])
     })?;
     let flow = format!(
-        "(sleep 1000 | nc {} 81 >/dev/null 2>&1; echo over >/run/flow) >/dev/null 2>&1 &",
+        "mkfifo /run/in; sleep 1000 >/run/in 2>/dev/null & \
+         (nc {} 81 </run/in; echo over >/run/flow) >/dev/null 2>&1 &",
         PUBLIC[0]
     );
     instance.exec_ok(&flow)?;
