@@ -11,6 +11,7 @@
 //! half-made, what was acknowledged is so, the operation can be repeated, and
 //! another instance's QEMU and exec session have not noticed anything.
 
+mod looks;
 mod machine;
 mod operations;
 mod report;

@@ -14,6 +14,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`phase`] | what is held in each state, and what happens next in it |
 //! | [`mailbox`], [`answers`] | what can be asked, and what is answered |
 //! | [`bring_up`] | from a spec to a guest that is ready |
 //! | [`up`] | the running VM and its ends |
@@ -31,11 +32,11 @@ pub mod bring_up;
 mod history;
 mod idle;
 pub mod mailbox;
+mod phase;
 mod report;
 mod saving;
 pub mod up;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,24 +47,25 @@ use aegis_core::vm_spec::VmSpec;
 use aegis_link::LinkError;
 use aegis_link::message::CommandEnd;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::activation::Queues;
 use crate::doorway::Doorway;
-use crate::hypervisor::{Hypervisor, Machine, MachineEnd};
+use crate::hypervisor::{Hypervisor, MachineEnd};
 use crate::status::{StatusDoor, now_us};
 use crate::{guest, notify};
 use answers::Waiting;
 use backoff::Backoff;
-use bring_up::{StartError, bring_up};
+use bring_up::StartError;
 use history::History;
 use idle::IdleClock;
 pub use mailbox::OwnerHandle;
 use mailbox::{Ask, Reply};
+use phase::{Happening, Phase, Then, starting};
 use report::facts;
 use saving::NoSave;
-use up::{BackError, SaveError, Saved, Up, UpEvent};
+use up::{Up, UpEvent};
 
 /// How long an ephemeral VM waits for the exec it was made for.
 const EPHEMERAL_PATIENCE: Duration = Duration::from_secs(60);
@@ -111,65 +113,6 @@ pub struct Owner<H: Hypervisor> {
     put_off: Option<(CommandEnd, bool)>,
     /// Those who wait for it to be hibernated.
     sleepers: Vec<Reply<Outcome>>,
-}
-
-/// What the owner holds, by state.
-enum Phase<M> {
-    Starting(Pin<Box<dyn Future<Output = Result<Up<M>, StartError>>>>),
-    Up(Up<M>),
-    Stopping {
-        up: Up<M>,
-        end: Pin<Box<dyn Future<Output = MachineEnd>>>,
-        then: Then,
-    },
-    /// The machine is being written to the disk.
-    Saving {
-        up: Up<M>,
-        save: Pin<Box<dyn Future<Output = Result<Saved, SaveError>>>>,
-    },
-    /// It is there, and its processes end.
-    Saved {
-        end: Pin<Box<dyn Future<Output = ()>>>,
-        /// Whoever comes meanwhile is too late.
-        stop: bool,
-    },
-    /// It is not after all, and runs on.
-    Returning {
-        up: Up<M>,
-        back: Pin<Box<dyn Future<Output = Result<(), BackError>>>>,
-        /// It is then stopped.
-        stop: bool,
-    },
-    Failed {
-        fault: Fault,
-        retry: Pin<Box<Sleep>>,
-    },
-    /// The back-off after the command's end is not over.
-    Resting(Pin<Box<Sleep>>),
-    /// The machine is gone and the owner is about to be.
-    Over,
-}
-
-/// What follows an orderly stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    /// The stop was asked for.
-    End,
-    /// Nobody needed the VM. Somebody may have come meanwhile.
-    LookForVisitors,
-    /// The command is to be started again, by the service manager.
-    Restart,
-}
-
-/// What happens in a phase.
-enum Happening<M> {
-    Started(Result<Box<Up<M>>, StartError>),
-    Up(UpEvent),
-    Saved(Result<Saved, SaveError>),
-    SavedAndGone,
-    Returned(Result<(), BackError>),
-    RetryDue,
-    RestOver,
 }
 
 impl<H> Owner<H>
@@ -543,44 +486,6 @@ where
     }
 }
 
-impl<M: Machine + 'static> Phase<M> {
-    /// What happens next. Loses nothing when it is dropped.
-    async fn next(&mut self, state: VmState) -> Happening<M> {
-        match self {
-            Self::Starting(start) => Happening::Started(start.await.map(Box::new)),
-            Self::Saving { up, save } => tokio::select! {
-                biased;
-                saved = save => Happening::Saved(saved),
-                event = up.next(false) => Happening::Up(event),
-            },
-            Self::Saved { end, .. } => {
-                end.await;
-                Happening::SavedAndGone
-            }
-            Self::Returning { up, back, .. } => tokio::select! {
-                biased;
-                back = back => Happening::Returned(back),
-                event = up.next(false) => Happening::Up(event),
-            },
-            Self::Up(up) => Happening::Up(up.next(state == VmState::Running).await),
-            Self::Stopping { up, end, .. } => Happening::Up(tokio::select! {
-                biased;
-                end = end => UpEvent::MachineEnded(end),
-                event = up.next(false) => event,
-            }),
-            Self::Failed { retry, .. } => {
-                retry.await;
-                Happening::RetryDue
-            }
-            Self::Resting(over) => {
-                over.await;
-                Happening::RestOver
-            }
-            Self::Over => std::future::pending().await,
-        }
-    }
-}
-
 impl<H: Hypervisor> std::fmt::Debug for Owner<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Owner")
@@ -588,22 +493,6 @@ impl<H: Hypervisor> std::fmt::Debug for Owner<H> {
             .field("state", &self.status.state())
             .finish_non_exhaustive()
     }
-}
-
-fn starting<H>(
-    spec: &Arc<VmSpec>,
-    hypervisor: &Arc<H>,
-    status: &Arc<StatusDoor>,
-) -> Phase<H::Machine>
-where
-    H: Hypervisor + Send + Sync + 'static,
-    H::Machine: 'static,
-{
-    Phase::Starting(Box::pin(bring_up(
-        Arc::clone(spec),
-        Arc::clone(hypervisor),
-        Arc::clone(status),
-    )))
 }
 
 async fn reached(instant: Option<Instant>) {
