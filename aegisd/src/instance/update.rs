@@ -303,9 +303,12 @@ impl Work {
     /// when it may sleep, and to the VM's unit the limits it can have now.
     pub(super) async fn limit(&self) -> Result<Outcome, InstanceError> {
         self.write_files().await?;
-        self.tell_keep().await?;
         let units = self.shared.supervisor.list(Some(&self.handle)).await?;
         let record = self.record.borrow().clone();
+        // Nobody is woken to be told when to sleep.
+        if reconcile::vm_runs(&record, &units) {
+            self.tell_keep().await?;
+        }
         let vm = self.vm();
         let mut in_the_end = true;
         // Without a unit there is nothing to change: it is made with its limits.

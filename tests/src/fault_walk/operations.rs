@@ -85,7 +85,7 @@ const CREATE: &str = "
     mkdir -p -m 777 '/var/tmp/My Project' || exit 1
     manager='org.aegisvm.Aegis1 /org/aegisvm/Aegis1 org.aegisvm.Aegis1.Manager'
     made=$(busctl $AEGIS_SCOPE call $manager CreateInstance 'sa{sv}a{sv}' \
-        {} 3 kit s walk workspace s '/var/tmp/My Project' volumes as 1 walk-own:/own \
+        {} 5 idle-pause s never idle-hibernate s never kit s walk workspace s '/var/tmp/My Project' volumes as 1 walk-own:/own \
         1 start b false) || exit 1
     job=${made##* }; job=$(echo $job | tr -d '\"')
     while :; do
@@ -417,7 +417,10 @@ impl State {
             Self::Running => {
                 "aegisctl instance start --name {} && aegisctl instance keep-awake {} --end"
             }
-            Self::Paused => "aegisctl instance start --name {} && aegisctl instance pause {}",
+            Self::Paused => {
+                "aegisctl instance start --name {} && aegisctl instance keep-awake {} --end \
+                 && aegisctl instance pause {}"
+            }
             Self::Leased => "aegisctl instance keep-awake {} --for 10m",
             Self::DaemonStopped => {
                 "aegisctl instance stop {} && systemctl $AEGIS_SCOPE stop aegis-kit-{}:gateway.service"
@@ -536,7 +539,9 @@ impl State {
                 is_enabled && socket && vm && info_has(seat, "running")? && !is_leased(seat)?
             }
             Self::Leased => is_enabled && socket && vm && is_leased(seat)?,
-            Self::Paused => is_enabled && socket && vm && info_has(seat, "paused")?,
+            Self::Paused => {
+                is_enabled && socket && vm && info_has(seat, "paused")? && !is_leased(seat)?
+            }
         })
     }
 }
