@@ -35,6 +35,12 @@ impl Samples {
         self.0.sort_by(f64::total_cmp);
     }
 
+    /// How many there are.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The one in the middle; 0 without any.
     #[must_use]
     pub(crate) fn median(&self) -> f64 {

@@ -24,7 +24,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let take = format!("nc {address} {port} | wc -c");
     let guest = || {
         let taken = aegis(&["exec", NAME, "--", "sh", "-c", &take])?;
-        Ok(taken.trim().parse::<usize>().ok() == Some(BYTES))
+        anyhow::Ok(taken.trim().parse::<usize>().ok() == Some(BYTES))
     };
     // The network comes a moment after the guest.
     wait_for("the guest's network", || Ok(guest()?.then_some(())))?;
