@@ -61,9 +61,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let mut hibernated = Samples::default();
     let (mut saves, mut size) = (Samples::default(), 0.0);
     for _ in 0..RUNS {
-        let begin = Instant::now();
-        instance("hibernate")?;
-        saves.add(begin.elapsed());
+        saves.extend(hibernate()?);
         let snapshot = format!(
             "{}/.aegis/instances/{NAME}/snapshot",
             std::env::var("HOME")?
@@ -77,7 +75,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         hibernated.extend(Samples::time(1, || first_byte(ECHO))?);
     }
     let processes = {
-        instance("hibernate")?;
+        hibernate()?;
         wait_for("the VM's end", || {
             Ok((property(&unit, "ActiveState")? == "inactive").then_some(()))
         })?;
@@ -116,6 +114,13 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ];
     rows.extend(proxies()?);
     Ok(rows)
+}
+
+/// Hibernates the instance once nobody uses it: the end of a connection is seen a moment
+/// after its client's.
+fn hibernate() -> Result<Samples> {
+    let once = || Samples::time(1, || aegis(&["instance", "hibernate", NAME]).map(drop));
+    wait_for("the VM to be unused", || Ok(once().ok()))
 }
 
 /// The first byte after the VM was put to sleep, so many times.
@@ -260,15 +265,12 @@ impl<'a> BareSave<'a> {
         let mut qemu = Bare(qemu);
         echo(&mut port)?;
         let mut monitor = UnixStream::connect(&control).context("connecting to QEMU")?;
+        // Not stopped before: a state that was stopped stays so when it is loaded.
         let uri = format!(
             "{{\"execute\":\"migrate\",\"arguments\":{{\"uri\":\"file:{}\"}}}}",
             save.file
         );
-        for command in [
-            "{\"execute\":\"qmp_capabilities\"}",
-            "{\"execute\":\"stop\"}",
-            &uri,
-        ] {
+        for command in ["{\"execute\":\"qmp_capabilities\"}", &uri] {
             monitor.write_all(format!("{command}\n").as_bytes())?;
         }
         let mut said = Vec::new();
@@ -290,7 +292,7 @@ impl<'a> BareSave<'a> {
 
     fn start(&self, more: &[&str]) -> Result<(Child, UnixStream)> {
         drop(fs::remove_file(&self.socket));
-        let chardev = format!("socket,id=link,path={},server=on,wait=off", self.socket);
+        let chardev = format!("socket,id=link,path={},server=on,wait=on", self.socket);
         let devices = [
             "-chardev",
             &chardev,
@@ -351,9 +353,11 @@ impl Drop for Bare {
 
 /// A byte there and back. What is written before the guest looks waits for it.
 fn echo(port: &mut UnixStream) -> Result<()> {
-    port.set_read_timeout(Some(Duration::from_secs(100)))?;
-    port.write_all(b"x").context("sending a byte")?;
-    port.read_exact(&mut [0]).context("waiting for a byte")
+    port.set_read_timeout(Some(Duration::from_secs(30)))?;
+    port.write_all(b"x")
+        .context("sending a byte to a bare QEMU")?;
+    port.read_exact(&mut [0])
+        .context("waiting for a byte of a bare QEMU")
 }
 
 /// A port into the guest beside proxies to servers of the host.
