@@ -7,10 +7,9 @@ use std::process::{Command, Stdio};
 
 use aegis_tests::cache;
 use aegis_tests::machine::{Machine, Root, Systemd, User};
-use aegis_tests::outside::Outside;
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::inside::{BYTES, EGRESS, IMAGES, REGISTRY, REPOSITORY, SOURCE};
+use crate::inside::{IMAGES, REGISTRY, REPOSITORY};
 use crate::report;
 use crate::row::Row;
 use crate::sample_image::{self, TAGS};
@@ -70,10 +69,6 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         serve_image(&machine)?;
     }
 
-    if only.is_none_or(|only| EGRESS.contains(only)) {
-        lay_network(&machine)?;
-    }
-
     let only_flag = only.map_or(String::new(), |only| format!(" --only '{only}'"));
     let mut inside = machine
         .command(User::Alice, &format!("{PROGRAM} inside{only_flag}"))
@@ -95,18 +90,6 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         report::write(&document, &heading(&machine, &busy)?, &rows)?;
         println!("\nwritten to {}", document.display());
     }
-    Ok(())
-}
-
-/// Lays another host beside the machine, which writes to whoever connects.
-fn lay_network(machine: &Machine) -> Result<()> {
-    Outside::lay(machine)?;
-    let (address, port) = SOURCE;
-    let serve = format!(
-        "systemd-run --quiet --unit=bench-source ip netns exec outside \
-         socat TCP-LISTEN:{port},bind={address},reuseaddr,fork EXEC:'head -c {BYTES} /dev/zero'"
-    );
-    machine.run(User::Root, &serve)?.success()?;
     Ok(())
 }
 
