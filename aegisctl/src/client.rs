@@ -17,7 +17,7 @@ use aegis_bus::secrets::{SecretEntry, SecretsProxy};
 use aegis_bus::volumes::{VolumeEntry, VolumesProxy};
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
-use zbus::fdo::{DBusProxy, ObjectManagerProxy, PropertiesProxy};
+use zbus::fdo::{self, DBusProxy, ObjectManagerProxy, PropertiesProxy};
 use zbus::names::{BusName, InterfaceName, WellKnownName};
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath};
@@ -64,7 +64,8 @@ impl Client {
         handle: &str,
         what: &str,
     ) -> Result<InstanceProxy<'static>, Failure> {
-        let path = self.manager().await?.get_instance(handle).await;
+        let manager = self.manager().await?;
+        let path = read(async || manager.get_instance(handle).await).await;
         self.instance_at(path.map_err(Failure::call(what))?).await
     }
 
@@ -100,7 +101,8 @@ impl Client {
 
     /// All secrets, by name.
     pub(crate) async fn secrets(&self) -> Result<Vec<SecretEntry>, Failure> {
-        let listed = self.secrets_proxy().await?.list().await;
+        let secrets = self.secrets_proxy().await?;
+        let listed = read(async || secrets.list().await).await;
         let listed = listed.map_err(Failure::call("list the secrets"))?;
         let entries = listed.into_iter().map(SecretEntry::from_dict);
         Ok(entries.collect::<Result<_, _>>()?)
@@ -116,7 +118,8 @@ impl Client {
 
     /// All named volumes, by name.
     pub(crate) async fn volumes(&self) -> Result<Vec<VolumeEntry>, Failure> {
-        let listed = self.volumes_proxy().await?.list().await;
+        let volumes = self.volumes_proxy().await?;
+        let listed = read(async || volumes.list().await).await;
         let listed = listed.map_err(Failure::call("list the volumes"))?;
         let entries = listed.into_iter().map(VolumeEntry::from_dict);
         Ok(entries.collect::<Result<_, _>>()?)
@@ -143,7 +146,7 @@ impl Client {
             .build()
             .await?;
         let interface = InterfaceName::from_static_str(interface)?;
-        Ok(proxy.get_all(interface).await?)
+        read(async || Ok(proxy.get_all(interface.clone()).await?)).await
     }
 
     /// All instances, by handle.
@@ -164,7 +167,8 @@ impl Client {
 
     /// All kits, by name.
     pub(crate) async fn kits(&self) -> Result<Vec<KitView>, Failure> {
-        let rescanned = self.manager().await?.rescan_kits().await;
+        let manager = self.manager().await?;
+        let rescanned = read(async || manager.rescan_kits().await).await;
         rescanned.map_err(Failure::call("list the kits"))?;
         let objects = self.objects(names::KIT, "list the kits").await?;
         let views = objects.into_iter().map(KitView::from_properties);
@@ -197,8 +201,8 @@ impl Client {
 
     async fn objects(&self, interface: &str, what: &str) -> Result<Vec<Dict>, Failure> {
         let manager = self.object_manager().await.map_err(Failure::call(what))?;
-        let objects = manager.get_managed_objects().await;
-        let objects = objects.map_err(|error| Failure::call(what)(error.into()))?;
+        let objects = read(async || Ok(manager.get_managed_objects().await?)).await;
+        let objects = objects.map_err(Failure::call(what))?;
         let of_interface = objects.into_values().filter_map(|mut interfaces| {
             let key = interfaces.keys().find(|name| name.as_str() == interface)?;
             let key = key.clone();
@@ -244,5 +248,14 @@ impl Client {
             .cache_properties(CacheProperties::No)
             .build()
             .await
+    }
+}
+
+/// Calls what changes nothing, and once more if aegisd ended before it answered: the
+/// bus starts the next one, and who only asks need not know of it.
+async fn read<T>(call: impl AsyncFn() -> zbus::Result<T>) -> zbus::Result<T> {
+    match call().await {
+        Err(zbus::Error::FDO(error)) if matches!(*error, fdo::Error::NoReply(_)) => call().await,
+        outcome => outcome,
     }
 }
