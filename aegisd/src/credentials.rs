@@ -115,9 +115,15 @@ async fn env_for(engine: &Engine, unit: &UnitId) -> Result<Credential, Fault> {
     let instance = engine
         .get(unit.handle.as_str())
         .map_err(|error| error.fault())?;
-    let env = engine.shared().vault.env_of(&instance.record()).await;
+    let vault = &engine.shared().vault;
+    let env = vault.env_of(&instance.record()).await;
+    let key = match unit.kind {
+        UnitKind::Vm => Some(vault.snapshot_key(&unit.handle).await),
+        _ => None,
+    };
     Ok(Credential {
         env: env.map_err(|error| error.fault())?,
+        snapshot_key: key.transpose().map_err(|error| error.fault())?,
         fault: None,
     })
 }

@@ -27,12 +27,18 @@ use std::sync::Arc;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use aegis_core::secret::{self, MAX_ALL, SecretEnv, SecretName, SecretSource, SecretText};
+use aegis_core::snapshot::SnapshotKey;
+use zeroize::Zeroizing;
 
 use crate::instance::{blocking, now_us};
 use crate::registry::{KeptSecret, Owner, Record, Registry, RegistryError};
 
 use key::{KeyError, KeySource};
 use seal::SealError;
+
+/// The name under which an instance's own secrets have the key of its snapshots. No
+/// variable is called so.
+const SNAPSHOT_KEY: &str = "snapshot.key";
 
 /// Why a secret cannot be kept or had.
 #[derive(Debug, thiserror::Error)]
@@ -248,6 +254,39 @@ impl Vault {
         }
     }
 
+    /// The key of an instance's snapshots; made where there is none, or where it is lost
+    /// and with it what was sealed.
+    ///
+    /// # Errors
+    /// It cannot be read or made.
+    pub async fn snapshot_key(&self, handle: &Handle) -> Result<SnapshotKey, SecretsError> {
+        let owner = Owner::Instance(handle.clone());
+        let kept = self.registry.secret(owner.clone(), SNAPSHOT_KEY.to_owned());
+        let found = match kept.await {
+            Ok(kept) => match self.open(owner.clone(), kept).await {
+                Err(SecretsError::Open {
+                    source: SealError::KeyLost,
+                    ..
+                }) => None,
+                opened => Some(opened?),
+            },
+            Err(RegistryError::NoSecret(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        // What is there and is no key is of no use, as one that is lost.
+        if let Some(key) = found.and_then(|text| SnapshotKey::try_from(text).ok()) {
+            return Ok(key);
+        }
+        let mut bytes = Zeroizing::new([0; SnapshotKey::LENGTH]);
+        getrandom::fill(&mut *bytes).map_err(KeyError::Random)?;
+        let key = SnapshotKey::new(*bytes);
+        let values = [(SNAPSHOT_KEY.to_owned(), key.clone().into())].into();
+        for secret in self.seal(owner.clone(), values).await? {
+            self.registry.set_secret(owner.clone(), secret).await?;
+        }
+        Ok(key)
+    }
+
     async fn seal(&self, owner: Owner, values: SecretEnv) -> Result<Vec<KeptSecret>, SecretsError> {
         let keys = self.keys.clone();
         let updated_at = now_us();
@@ -359,6 +398,21 @@ mod tests {
         );
         let file = std::fs::read(folder.path().join("registry.db")).unwrap();
         assert!(!file.windows(3).any(|bytes| bytes == b"new"));
+    }
+
+    #[tokio::test]
+    async fn the_key_of_snapshots_is_made_once_and_anew_where_it_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = vault(&folder);
+        let (web, db) = ("web".parse().unwrap(), "db".parse().unwrap());
+        let key = vault.snapshot_key(&web).await.unwrap();
+        assert_eq!(vault.snapshot_key(&web).await.unwrap(), key);
+        assert_ne!(vault.snapshot_key(&db).await.unwrap(), key);
+        assert!(vault.list().await.unwrap().is_empty());
+        std::fs::remove_file(folder.path().join("secrets.key")).unwrap();
+        let new = vault.snapshot_key(&web).await.unwrap();
+        assert_ne!(new, key);
+        assert_eq!(vault.snapshot_key(&web).await.unwrap(), new);
     }
 
     #[tokio::test]

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use aegis_tests::cache;
 use aegis_tests::machine::{Machine, Root, Systemd, User};
+use aegis_tests::outside::Outside;
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::inside::{IMAGES, REGISTRY, REPOSITORY};
+use crate::inside::{BYTES, EGRESS, IMAGES, REGISTRY, REPOSITORY, SOURCE};
 use crate::report;
 use crate::row::Row;
 use crate::sample_image::{self, TAGS};
@@ -36,6 +37,7 @@ const IMAGE_TOOLS: [&str; 2] = ["docker-registry", "umoci"];
 const REGISTRY_CONFIG: &str = "/usr/local/lib/aegis-bench/registry.yml";
 const LAYOUT: &str = "/usr/local/lib/aegis-bench/layout";
 const INITRAMFS: &str = "/usr/local/lib/aegis-bench/initramfs";
+const INIT: &str = "/usr/local/lib/aegis-bench/init";
 
 /// Measures in a machine of its own and writes the report.
 ///
@@ -60,13 +62,19 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         &fs::read(this).context("reading this program")?,
     )?;
     machine.write_file(User::Root, INITRAMFS, &initramfs()?)?;
+    let init = fs::read(floor().join("init")).context("reading the floor's init")?;
+    machine.write_file(User::Root, INIT, &init)?;
     machine.write_file(User::Root, RULE, RULE_TEXT.as_bytes())?;
     machine
-        .run(User::Root, &format!("chmod 755 {PROGRAM}"))?
+        .run(User::Root, &format!("chmod 755 {PROGRAM} {INIT}"))?
         .success()?;
 
     if only.is_none_or(|only| IMAGES.contains(only)) {
         serve_image(&machine)?;
+    }
+
+    if only.is_none_or(|only| EGRESS.contains(only)) {
+        lay_network(&machine)?;
     }
 
     let only_flag = only.map_or(String::new(), |only| format!(" --only '{only}'"));
@@ -90,6 +98,18 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         report::write(&document, &heading(&machine, &busy)?, &rows)?;
         println!("\nwritten to {}", document.display());
     }
+    Ok(())
+}
+
+/// Lays another host beside the machine, which writes to whoever connects.
+fn lay_network(machine: &Machine) -> Result<()> {
+    Outside::lay(machine)?;
+    let (address, port) = SOURCE;
+    let serve = format!(
+        "systemd-run --quiet --unit=bench-source ip netns exec outside \
+         socat TCP-LISTEN:{port},bind={address},reuseaddr,fork EXEC:'head -c {BYTES} /dev/zero'"
+    );
+    machine.run(User::Root, &serve)?.success()?;
     Ok(())
 }
 
@@ -159,9 +179,14 @@ fn load() -> Result<String> {
     Ok(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
+/// Where the floor's files are made.
+fn floor() -> PathBuf {
+    cache::repository().join("target/bench")
+}
+
 /// The archive with the init that does nothing.
 fn initramfs() -> Result<Vec<u8>> {
-    let folder = cache::repository().join("target/bench");
+    let folder = floor();
     fs::create_dir_all(folder.join("dev")).context("making the floor's files")?;
     let source = cache::repository().join("bench/init.c");
     succeed(

@@ -3,6 +3,7 @@
 mod cold;
 mod crowd;
 mod daemon;
+mod egress;
 mod fleet;
 mod images;
 mod kits;
@@ -18,8 +19,12 @@ use anyhow::{Context, Result};
 
 use crate::row::Row;
 
+pub(crate) use egress::{BYTES, SOURCE};
 pub(crate) use images::{REGISTRY, REPOSITORY};
 pub(crate) use sleep::answer;
+
+/// The group that needs another host.
+pub(crate) const EGRESS: &str = "egress";
 
 /// The group that needs a registry.
 pub(crate) const IMAGES: &str = "images";
@@ -27,11 +32,12 @@ pub(crate) const IMAGES: &str = "images";
 /// A group of measurements, by the name `--only` takes.
 type Group = (&'static str, fn() -> Result<Vec<Row>>);
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     ("cold", cold::measure),
     ("session", session::measure),
     ("link", link::measure),
     ("sleep", sleep::measure),
+    (EGRESS, egress::measure),
     ("daemon", daemon::measure),
     ("kits", kits::measure),
     ("fleet", fleet::measure),

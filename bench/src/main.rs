@@ -29,7 +29,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(about = "Measure AegisVM beside floors and peers")]
 struct Arguments {
-    /// Only groups whose name contains this: cold, session, link, sleep, daemon, kits, fleet, images
+    /// Only groups whose name contains this: cold, session, link, sleep, egress, daemon, kits, fleet, images
     #[arg(long, global = true)]
     only: Option<String>,
     #[command(subcommand)]

@@ -12,6 +12,7 @@ use aegis_core::daemon::InstanceDaemon;
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
 use aegis_core::layout::MAX_SOCKET_PATH;
+use aegis_core::secret::GIVEN_MARK;
 use aegis_core::spec::{DEFAULT_DISK_MIB, Workspace};
 use aegis_core::vm_spec::{Disk, VmSpec, VmVolume};
 use aegis_core::volume::Volume;
@@ -332,7 +333,7 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         terminal: spec.terminal,
         restart: spec.restart,
         env,
-        needs_secrets: !spec.secrets.is_empty(),
+        needs_secrets: vm_needs_secrets(host, record),
         credential: Credential::default(),
         workdir: spec.workdir.clone().or(image.workdir),
         user: spec.user.clone().or(image.user),
@@ -348,6 +349,12 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         revision: record.revision(),
         grace_secs: GRACE_SECS,
     }
+}
+
+/// Whether the guest of an instance is given secrets, or ever was by an exec.
+pub(super) fn vm_needs_secrets(host: &Host, record: &Record) -> bool {
+    let mark = || host.layout.instance(&record.handle).dir().join(GIVEN_MARK);
+    !record.spec.secrets.is_empty() || mark().exists()
 }
 
 fn vm_volume(host: &Host, names: &Names, volume: &Volume) -> VmVolume {

@@ -85,7 +85,7 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         stop_timeout: STOP_TIMEOUT,
         watchdog: WATCHDOG,
         restart: spec.restart,
-        credentials: credentials(host, record),
+        credentials: vm_credentials(host, record),
         limits: limits(spec),
         confinement: confinement(record, reach),
         log: log(record),
@@ -298,11 +298,15 @@ fn program(
 }
 
 /// Where the instance's units ask for its secrets. Those of one without any ask
-/// nobody, so that no start of them waits for aegisd: an instance gets no secret once
-/// it is made.
+/// nobody, so that no start of them waits for aegisd.
 fn credentials(host: &Host, record: &Record) -> Option<PathBuf> {
     let has_some = !record.spec.secrets.is_empty();
     has_some.then(|| host.layout.credentials_socket())
+}
+
+/// Where its VM asks for them and for the key of its snapshots.
+fn vm_credentials(host: &Host, record: &Record) -> Option<PathBuf> {
+    super::files::vm_needs_secrets(host, record).then(|| host.layout.credentials_socket())
 }
 
 fn confinement(record: &Record, reach: Reach) -> Confinement {
@@ -321,7 +325,7 @@ fn log(record: &Record) -> LogFields {
 
 #[cfg(test)]
 mod tests {
-    use aegis_core::secret::SecretSource;
+    use aegis_core::secret::{GIVEN_MARK, SecretSource};
 
     use super::*;
 
@@ -346,6 +350,13 @@ mod tests {
         let asked = Some(host.layout.credentials_socket());
         assert_eq!(instance(&host, &record).credentials, asked);
         assert_eq!(super::daemon(&host, &record, &daemon).credentials, asked);
+        // One that was given some by an exec has snapshots that are to be sealed.
+        record.spec.secrets.clear();
+        let mark = host.layout.instance(&record.handle).dir().join(GIVEN_MARK);
+        std::fs::create_dir_all(mark.parent().unwrap()).unwrap();
+        std::fs::write(mark, "").unwrap();
+        assert_eq!(instance(&host, &record).credentials, asked);
+        assert_eq!(super::daemon(&host, &record, &daemon).credentials, None);
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Work {
     /// Whether the instance's machine is on the disk.
     pub(super) async fn is_saved(&self) -> bool {
         let path = self.shared.host.layout.instance(&self.handle).snapshot();
-        blocking(move || path.is_file()).await
+        blocking(move || aegis_core::snapshot::counts(&path)).await
     }
 
     fn check_enabled(&self) -> Result<(), InstanceError> {

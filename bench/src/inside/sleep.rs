@@ -32,8 +32,14 @@ const NAME: &str = "bench-sleep";
 const ECHO: u16 = 18_701;
 const POUR: u16 = 18_702;
 
-/// A server that gives back what it gets, and one that writes without end.
-const SERVERS: &str = "nc -ll -p 81 -e cat & exec nc -ll -p 82 -e cat /dev/zero";
+/// A server that gives back what it gets, once it was brought, and one that writes
+/// without end. The first starts no program for a client, which would be measured too.
+const SERVERS: &str = "nc -ll -p 82 -e cat /dev/zero & \
+     until [ -e /tmp/echo ]; do sleep 0.1; done; exec /tmp/echo 81";
+/// Memory that the guest uses once and frees, in MiB.
+const USED: &str = "dd if=/dev/zero of=/dev/shm/used bs=1M count=100 && rm /dev/shm/used";
+/// How long a guest may take to give memory back.
+const GIVEN_BACK: Duration = Duration::from_secs(8);
 
 pub(super) fn measure() -> Result<Vec<Row>> {
     ensure!(
@@ -45,16 +51,24 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let flags = ["--idle-pause", "never", "--idle-hibernate", "never"];
     let ports = ["--expose", &echo, "--expose", &pour];
     let command = ["-d", "--", "sh", "-c", SERVERS];
-    let _instance = Instance::start(NAME, &[&flags[..], &ports, &command].concat())?;
+    let started = Instance::start(NAME, &[&flags[..], &ports, &command].concat())?;
+    started.bring("/tmp/echo")?;
     let instance = |verb: &str| aegis(&["instance", verb, NAME]).map(drop);
     first_byte(ECHO)?;
 
     let running = Samples::time(RUNS, || first_byte(ECHO))?;
     let paused = after(RUNS, || instance("pause"))?;
-    instance("pause")?;
     let unit = format!("aegis-vm-{NAME}.service");
-    let of_paused = memory(&unit)?;
-    first_byte(ECHO)?;
+    let paused_memory = || {
+        instance("pause")?;
+        let of_paused = memory(&unit)?;
+        first_byte(ECHO)?;
+        anyhow::Ok(of_paused)
+    };
+    aegis(&["exec", NAME, "--", "sh", "-c", USED])?;
+    let before_reclaim = paused_memory()?;
+    std::thread::sleep(GIVEN_BACK);
+    let after_reclaim = paused_memory()?;
 
     let unit_start = unit_start(&unit)?;
     let restore = BareSave::make(&floor)?.restores()?;
@@ -109,7 +123,12 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         Row::new("– the same", "ms", hibernated.median()).against("a cold one", cold.median()),
         Row::new("`instance hibernate`", "ms", saves.median()),
         Row::new("a snapshot of a guest of 256 MB", "MB", size),
-        Row::new("memory of a paused VM's unit", "MB", of_paused),
+        Row::new(
+            "memory of a paused VM's unit, 100 MB of it just freed in the guest",
+            "MB",
+            before_reclaim,
+        ),
+        Row::new("– the same, reclaimed", "MB", after_reclaim),
         Row::new("processes of a hibernated VM", "", processes),
     ];
     rows.extend(proxies()?);

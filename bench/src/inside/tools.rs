@@ -66,6 +66,14 @@ impl Instance {
         Ok(instance)
     }
 
+    /// Brings the floor's program into the guest, whole at once.
+    pub(super) fn bring(&self, to: &str) -> Result<()> {
+        const INIT: &str = "/usr/local/lib/aegis-bench/init";
+        let part = format!("{to}.part");
+        aegis(&["cp", INIT, &format!("{}:{part}", self.0)])?;
+        aegis(&["exec", self.0, "--", "mv", &part, to]).map(drop)
+    }
+
     /// The process of its QEMU.
     pub(super) fn qemu(&self) -> Result<String> {
         let unit = format!("aegis-vm-{}.service", self.0);

@@ -1,4 +1,5 @@
-//! The one credential of every VM and daemon unit: the secrets of its instance.
+//! The one credential of every VM and daemon unit: the secrets of its instance, and for
+//! the VM the key that its snapshots are sealed with.
 //!
 //! The service manager asks aegisd for it at each start of a unit and puts it into
 //! memory that only the unit sees (systemd.exec(5), `LoadCredential=`). aegisd
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::secret::SecretEnv;
+use crate::snapshot::SnapshotKey;
 
 /// The credential's name, the same for every unit.
 pub const NAME: &str = "aegis";
@@ -21,6 +23,9 @@ pub struct Credential {
     /// Variables for the instance's command, its exec sessions and its daemons.
     #[serde(default)]
     pub env: SecretEnv,
+    /// What the VM's snapshots are sealed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_key: Option<SnapshotKey>,
     /// Why there are none, though there should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
@@ -74,6 +79,7 @@ mod tests {
     fn a_credential_is_read_whole_or_not_at_all() {
         let credential = Credential {
             env: [("A".to_owned(), "b".to_owned().into())].into(),
+            snapshot_key: Some(SnapshotKey::new([7; SnapshotKey::LENGTH])),
             fault: None,
         };
         let text = serde_json::to_vec(&credential).unwrap();

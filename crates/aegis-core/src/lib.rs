@@ -23,6 +23,7 @@
 //! | [`units`] | the names of units |
 //! | [`restart`] | what the end of a command leads to |
 //! | [`idle`] | when an instance that nobody needs falls asleep |
+//! | [`snapshot`] | the file of a hibernated machine: whether it counts, and its key |
 //! | [`duration`] | durations as people type them |
 //! | [`lifecycle`] | the life of a VM: states, admission, transitions |
 //! | [`state`] | what an instance is, derived from intent, unit and VM |
@@ -52,6 +53,7 @@ pub mod network;
 pub mod port;
 pub mod restart;
 pub mod secret;
+pub mod snapshot;
 pub mod spec;
 pub mod state;
 pub mod tools;

@@ -20,6 +20,10 @@ pub const MAX_VALUE: usize = 64 * 1024;
 /// credential of a unit hold them.
 pub const MAX_ALL: usize = 256 * 1024;
 
+/// The file in an instance's folder that is there once an exec brought secrets into its
+/// guest. Its owner writes it before it passes them on, and it stays.
+pub const GIVEN_MARK: &str = "given-secrets";
+
 /// A value that does not show itself.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -212,9 +212,10 @@ impl Shared {
                     }
                 }
                 MuxEvent::Resynced => {
-                    state.calls.clear();
                     state.peer_calls = 0;
+                    // The host's calls were made in this epoch, which is its first.
                     if self.role == Role::Guest {
+                        state.calls.clear();
                         let epoch = state.mux.epoch();
                         state.inbox.push_back(Queued {
                             received: Received::Resynced,

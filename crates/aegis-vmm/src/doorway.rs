@@ -32,8 +32,6 @@ pub struct Visits {
     pub attached: u32,
     /// Who looks at the guest's processes or signals one.
     pub looks: u32,
-    /// Whether an exec ever brought secrets along.
-    pub secret_seen: bool,
     /// Whether there ever was an exec.
     pub exec_seen: bool,
 }
@@ -84,10 +82,9 @@ impl Doorway {
         self.changed.notified().await;
     }
 
-    /// An exec begins; whether it brings secrets into the guest.
-    pub fn enter_exec(self: &Arc<Self>, has_secrets: bool) -> Visit {
+    /// An exec begins.
+    pub fn enter_exec(self: &Arc<Self>) -> Visit {
         let mut visits = self.lock();
-        visits.secret_seen |= has_secrets;
         visits.execs += 1;
         visits.exec_seen = true;
         drop(visits);
@@ -188,7 +185,7 @@ mod tests {
             Poll::Ready(Ok(accepted)) => accepted,
             other => panic!("{other:?}"),
         };
-        let exec = doorway.enter_exec(false);
+        let exec = doorway.enter_exec();
         assert!(!doorway.close_if_idle(|| true));
         drop(exec);
         assert!(!doorway.close_if_idle(|| false));

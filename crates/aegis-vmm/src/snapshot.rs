@@ -4,29 +4,34 @@
 //! ```text
 //!  begin ──► snapshot.partial ──publish──► snapshot ──open──► verified, loaded
 //!                  │                          │                     │
-//!                  └───────── remove ─────────┴───── remove ────────┘ before a CPU runs
+//!                  └───────── remove ─────────┘               spend, before a CPU runs
 //! ```
 //!
-//! A file under the final name is whole and durable. It goes, and the folder is
-//! synced, before the guest in it or the one it was taken of runs on, so that no
-//! crash leaves a snapshot behind that the disk has left behind.
+//! A file under the final name is whole and durable, and counts until it is spent: that
+//! is durable before the guest in it or the one it was taken of runs on, so that no
+//! crash leaves a snapshot behind that the disk has left behind. One that is loaded is
+//! spent by bytes that change in place, which a disk takes sooner than the removal of
+//! a file; that need not be durable then.
 //!
 //! | module | what it owns |
 //! |---|---|
 //! | [`format`] | the bytes and their checks |
+//! | [`seal`] | the cipher, where the instance has a key |
 //! | [`stamp`] | what a snapshot depends on |
 
 pub mod format;
+pub mod seal;
 pub mod stamp;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aegis_core::control::CommandState;
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::snapshot::{SPENT, SnapshotKey};
 use aegis_fault_points::around;
 use serde::{Deserialize, Serialize};
 
@@ -106,15 +111,18 @@ impl From<&SnapshotError> for Fault {
 #[derive(Clone, Debug)]
 pub struct Place {
     folder: PathBuf,
+    /// What snapshots are sealed with.
+    key: Option<SnapshotKey>,
     /// Grows when a snapshot is wanted or given up: only the newest is made.
     newest: Arc<Mutex<u64>>,
 }
 
 impl Place {
-    /// The place in an instance's folder.
-    pub fn of(folder: &Path) -> Self {
+    /// The place in an instance's folder. With a key all snapshots are sealed.
+    pub fn of(folder: &Path, key: Option<SnapshotKey>) -> Self {
         Self {
             folder: folder.to_owned(),
+            key,
             newest: Arc::default(),
         }
     }
@@ -158,9 +166,11 @@ impl Place {
             },
         );
         let file = BufWriter::with_capacity(BUFFER, made.map_err(failed)?);
-        let writer = Writer::begin(file, header).map_err(|source| SnapshotError::Format {
-            path: path.clone(),
-            source,
+        let writer = Writer::begin(file, header, self.key.as_ref()).map_err(|source| {
+            SnapshotError::Format {
+                path: path.clone(),
+                source,
+            }
         })?;
         Ok(Unfinished {
             place: self.clone(),
@@ -181,10 +191,34 @@ impl Place {
             Err(source) => return Err(at("open", &path)(source)),
         };
         let file = BufReader::with_capacity(BUFFER, file);
-        match Reader::begin(file) {
+        match Reader::begin(file, self.key.as_ref()) {
             Ok((reader, header)) => Ok(Some((Stored { path, reader }, header))),
+            Err(FormatError::Spent) => Ok(None),
             Err(source) => Err(SnapshotError::Format { path, source }),
         }
+    }
+
+    /// Makes sure that the snapshot is never used again, and that nothing that was begun
+    /// becomes one. Its room is given back when the file is dropped, which takes a while.
+    ///
+    /// # Errors
+    /// It may be used again.
+    pub fn spend(&self) -> Result<File, SnapshotError> {
+        let mut newest = self.lock();
+        *newest += 1;
+        let path = self.path();
+        let spent = around(
+            "snapshot.spend",
+            |error| error,
+            || {
+                let file = OpenOptions::new().write(true).open(&path)?;
+                file.write_all_at(SPENT, 0)?;
+                file.sync_data()?;
+                fs::remove_file(&path)?;
+                Ok(file)
+            },
+        );
+        spent.map_err(at("spend", &path))
     }
 
     /// Whether anything of a snapshot is here.
@@ -341,7 +375,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_private_and_there_only_when_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::of(dir.path());
+        let place = Place::of(dir.path(), None);
         assert!(place.is_empty() && place.open().unwrap().is_none());
         let mut unfinished = place.begin(place.ticket(), &header()).unwrap();
         unfinished.state(b"state").unwrap();
@@ -359,9 +393,28 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_spent_does_not_count_and_can_be_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::of(dir.path(), None);
+        let written = place.begin(place.ticket(), &header()).unwrap();
+        written.publish().unwrap();
+        assert!(place.open().unwrap().is_some());
+        let again = dir.path().join("again");
+        fs::hard_link(place.path(), &again).unwrap();
+        place.spend().unwrap();
+        assert!(place.is_empty());
+        assert!(place.spend().is_err(), "there is none");
+        // As after a loss of power: the file's end was not durable, what it says is.
+        fs::rename(again, place.path()).unwrap();
+        assert!(place.open().unwrap().is_none() && !place.is_empty());
+        place.remove().unwrap();
+        assert!(place.is_empty());
+    }
+
+    #[test]
     fn one_that_was_given_up_is_not_published() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::of(dir.path());
+        let place = Place::of(dir.path(), None);
         let given_up = place.begin(place.ticket(), &header()).unwrap();
         let late = place.ticket();
         place.remove().unwrap();

@@ -72,6 +72,7 @@ struct Guest {
     sessions: Sessions,
     log: command::Log,
     valve: Valve,
+    has_network: bool,
     phase: Phase,
 }
 
@@ -86,6 +87,7 @@ pub(crate) async fn serve(channel: Nonblocking, reaper: Reaper) -> Result<Infall
         sessions,
         log: command::Log::default(),
         valve,
+        has_network: false,
         phase: Phase::Waiting,
     };
     guest.say_hello();
@@ -143,7 +145,7 @@ impl Guest {
                 responder.reply(set_time(time_ns));
             }
             Call::Restored(restored) => {
-                responder.reply(begin_again(&restored));
+                responder.reply(begin_again(&restored, self.has_network));
                 self.valve.open();
             }
             Call::Adopt { session, .. } => responder.reply(self.sessions.adopt(session, streams)),
@@ -178,6 +180,7 @@ impl Guest {
                 responder.reply(Ok(Reply::Booted(Booted {
                     uptime_ms: uptime_ms(),
                 })));
+                self.has_network = request.network.is_some();
                 let command = request.command.map(|program| {
                     let (link, reaper) = (self.link.clone(), self.reaper.clone());
                     let (log, valve) = (self.log.clone(), self.valve.clone());
@@ -325,13 +328,15 @@ fn set_time(time_ns: u64) -> Result<Reply, Fault> {
 
 /// What the world has become while the guest was away. What cannot be is told, and
 /// the guest goes on without.
-fn begin_again(restored: &Restored) -> Result<Reply, Fault> {
+fn begin_again(restored: &Restored, has_network: bool) -> Result<Reply, Fault> {
     let fed = entropy::add(&restored.entropy).map_err(|error| {
         let message = format!("the kernel takes no entropy: {error}");
         Fault::new(Symbol::Internal, message)
     });
-    // What carried them is gone; a guest without a network has none.
-    reset_flows()?;
+    if has_network {
+        // What carried them is gone.
+        reset_flows()?;
+    }
     // The clock last, for it is the later the better.
     set_time(restored.time_ns)?;
     fed.map(|()| Reply::Done)

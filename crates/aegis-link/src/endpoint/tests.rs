@@ -304,6 +304,12 @@ async fn a_restored_guest_loses_its_streams_and_says_hello_again() {
 
     let (mut between_host, host_end) = tokio::io::duplex(1 << 20);
     let (host, _incoming) = start_restored(host_end, epoch);
+    // A call waits for the guest to look, right behind the word that all is new.
+    let early = tokio::spawn({
+        let host = host.clone();
+        async move { host.ping().await }
+    });
+    tokio::task::yield_now().await;
     let pump = tokio::spawn(async move {
         tokio::io::copy_bidirectional(&mut between_host, &mut between_guest).await
     });
@@ -315,6 +321,9 @@ async fn a_restored_guest_loses_its_streams_and_says_hello_again() {
         io::ErrorKind::ConnectionReset
     );
     drop(stream);
+    let (_, _, responder) = call(&mut guest_incoming).await;
+    responder.reply(Ok(Reply::Done));
+    timeout(SOON, early).await.unwrap().unwrap().unwrap();
     let ping = tokio::spawn(async move { host.ping().await });
     let (_, _, responder) = call(&mut guest_incoming).await;
     responder.reply(Ok(Reply::Done));

@@ -5,7 +5,10 @@
 //! goes away gives up what it asked for. What an exec already began is no part of
 //! its connection any more.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +16,9 @@ use aegis_core::control::{
     Answer, AttachRequest, Call, CallFrame, ExecRequest, MAX_FRAME, Outcome, OwnerFrame,
 };
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::secret::GIVEN_MARK;
 use aegis_core::vm_spec::VmSpec;
+use aegis_fault_points::around;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
@@ -196,7 +201,7 @@ fn visit(call: &Call, services: &Services) -> Option<Visit> {
         // One without a command is refused, and must not count as the one exec of an
         // ephemeral VM.
         Call::Exec(request) if names_nothing(request) => None,
-        Call::Exec(request) => Some(doorway.enter_exec(request.has_secrets)),
+        Call::Exec(_) => Some(doorway.enter_exec()),
         Call::Attach(_) => Some(doorway.enter_terminal()),
         Call::Kill { .. } | Call::Processes => Some(doorway.enter_look()),
         _ => None,
@@ -276,6 +281,25 @@ async fn serve_port(port: PortListener, services: PortServices) {
     }
 }
 
+/// Makes a mark, for good, unless it is there.
+async fn note(mark: PathBuf) -> io::Result<()> {
+    let noted = move || {
+        if mark.exists() {
+            return Ok(());
+        }
+        around(
+            "vm.note-secrets",
+            |error| error,
+            || File::create(&mark)?.sync_all(),
+        )?;
+        let folder = mark.parent().map(File::open).transpose()?;
+        folder.map_or(Ok(()), |folder| folder.sync_all())
+    };
+    tokio::task::spawn_blocking(noted)
+        .await
+        .map_err(io::Error::other)?
+}
+
 async fn exec(
     request: ExecRequest,
     visit: Option<Visit>,
@@ -288,6 +312,14 @@ async fn exec(
         ));
     };
     let slot = services.sessions.slot()?;
+    if request.has_secrets {
+        // Before they are in the guest, whose machine must not be on the disk in clear.
+        let mark = services.spec.dir.join(GIVEN_MARK);
+        note(mark).await.map_err(|error| {
+            let message = format!("it cannot be noted that the guest is given secrets: {error}");
+            Fault::new(Symbol::Internal, message)
+        })?;
+    }
     let link = services.owner.use_guest().await?;
     let (program, tty) = guest::program(&services.spec, request);
     let client = slot

@@ -63,6 +63,7 @@ const QUIT_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Qemu {
     chooser: Chooser,
     trial_deadline: Duration,
+    tsc: Measurement,
 }
 
 impl Qemu {
@@ -71,6 +72,7 @@ impl Qemu {
         Self {
             chooser: Chooser::new(accel_cache),
             trial_deadline: probe::DEADLINE,
+            tsc: Measurement::begin(),
         }
     }
 
@@ -103,7 +105,7 @@ impl Hypervisor for Qemu {
         if plan.disks.len() > MAX_DISKS {
             return Err(LaunchError::TooManyDisks(plan.disks.len()));
         }
-        let tsc = Measurement::begin();
+        let tsc = self.tsc.recent();
         let binary = Binary::find()?;
         let start = |source| LaunchError::Start {
             program: binary.path().to_owned(),
@@ -243,6 +245,7 @@ impl Prepared {
             egress
         });
         invocation.entropy();
+        invocation.balloon();
         let stamp = invocation.stamp(Stamp::default());
         let incoming = plan.incoming.map(|Incoming { stamp, state }| {
             let descriptor = invocation.incoming(state);

@@ -17,9 +17,13 @@ const BASELINE: Duration = Duration::from_millis(5);
 /// Tries per sample; the quickest was not interrupted.
 const TRIES: usize = 8;
 
+/// A first sample that is older is taken again: a host may have slept since, which the
+/// counter counts and the clock does not.
+const OLDEST: Duration = Duration::from_secs(1);
+
 /// A measurement under way: begun early in a launch and ended late, so that the
 /// baseline passes while something else is done.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Measurement {
     begin: Option<Sample>,
 }
@@ -35,6 +39,14 @@ impl Measurement {
     pub fn begin() -> Self {
         Self {
             begin: is_constant().then(Sample::take).flatten(),
+        }
+    }
+
+    /// This one, or another where this was begun too long ago.
+    pub fn recent(self) -> Self {
+        match self.begin {
+            Some(begin) if begin.at.elapsed() > OLDEST => Self::begin(),
+            _ => self,
         }
     }
 

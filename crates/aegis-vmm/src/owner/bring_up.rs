@@ -161,7 +161,7 @@ pub async fn bring_up<H: Hypervisor>(
     status: Arc<StatusDoor>,
 ) -> Result<Up<H::Machine>, StartError> {
     let tell = |words: &str| status.change(|status| words.clone_into(&mut status.words));
-    let place = Place::of(&spec.dir);
+    let place = Place::of(&spec.dir, spec.credential.snapshot_key.clone());
     let mut refused = None;
     if !place.is_empty() {
         tell("starting: the VM is being restored");

@@ -17,6 +17,7 @@ use std::time::Duration;
 use aegis_core::control::{CommandState, Outcome};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::lifecycle::{Admission, Denial, Event, Request, VmState, admit};
+use aegis_core::secret::GIVEN_MARK;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -50,7 +51,7 @@ where
         let Phase::Up(up) = &self.phase else {
             return Err(self.denied(Denial::Stopping));
         };
-        let judged = match self.is_given_secrets() {
+        let judged = match self.would_bare_secrets() {
             true => Err(secrets_fault()),
             false => match timeout(JUDGE_PATIENCE, up.can_hibernate()).await {
                 Ok(judged) => judged.map_err(Fault::from),
@@ -74,9 +75,11 @@ where
         }
     }
 
-    /// A secret in the guest's memory would lie on the disk in clear.
-    fn is_given_secrets(&self) -> bool {
-        self.spec.needs_secrets || self.doorway.visits().secret_seen
+    /// Whether a secret in the guest's memory would lie on the disk in clear.
+    fn would_bare_secrets(&self) -> bool {
+        let has_key = self.spec.credential.snapshot_key.is_some();
+        let mark = || self.spec.dir.join(GIVEN_MARK);
+        !has_key && (self.spec.needs_secrets || mark().exists())
     }
 
     /// Somebody asks for it by hand.
@@ -257,5 +260,5 @@ fn secrets_fault() -> Fault {
         Symbol::Unsupported,
         "the guest was given secrets, which would lie on the disk in clear",
     )
-    .with_hint("it is paused instead")
+    .with_hint("it is paused instead; once it was disabled and enabled its snapshots are sealed")
 }

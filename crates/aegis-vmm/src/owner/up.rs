@@ -357,7 +357,7 @@ impl<M: Machine> Up<M> {
             incoming,
             early: VecDeque::new(),
             for_save: Box::new(ForSave {
-                place: Place::of(&spec.dir),
+                place: Place::of(&spec.dir, spec.credential.snapshot_key.clone()),
                 spec,
                 stamp: rest.stamp,
                 news: Arc::default(),

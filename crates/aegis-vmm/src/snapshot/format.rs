@@ -1,24 +1,30 @@
 //! A snapshot's bytes: a header, the machine's state in pieces, and an end.
 //!
 //! ```text
-//!  AEGISNAP version │ 0 header (JSON) │ 1 state │ 2 state │ … │ n end: bytes of state
-//!                   │ each: number, kind, length, CRC-32 over all of it
+//!  AEGISNAP version 0      │ 0 header (JSON) │ 1 state │ 2 state │ … │ n end: bytes of state
+//!  AEGISNAP version 1 salt │ each: number, kind, length, CRC-32 over all of it
 //! ```
 //!
 //! All numbers are little-endian. What is cut, changed, missing or out of order is
-//! found before it is used, and without the end nothing counts. Payloads pass
-//! [`Writer::put`] and [`Reader::take`] alone, piece by piece with number and kind,
-//! so that is where a cipher belongs.
+//! found before it is used, and without the end nothing counts. In the second form each
+//! payload is sealed with the instance's key ([`super::seal`]), and the check is over
+//! what is in the file.
 
 use std::io::{self, Read, Write};
 
+use aegis_core::snapshot::{MAGIC, SPENT, SnapshotKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const MAGIC: &[u8; 8] = b"AEGISNAP";
+use super::seal::{Seal, SealError, TAG};
 
 /// Grows with each change of what is written here or in the header.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// Payloads are as they are.
+const CLEAR: u32 = 0;
+/// Payloads are sealed, and the salt follows.
+const SEALED: u32 = 1;
 
 /// Longest payload in bytes: the header holds a terminal's last output and the
 /// environment of a command.
@@ -46,12 +52,20 @@ pub enum FormatError {
     Unwritable(#[source] serde_json::Error),
     #[error("the file is no snapshot")]
     NotOurs,
+    #[error("the snapshot was used already")]
+    Spent,
     #[error("the snapshot is of version {0}, this program reads {VERSION}")]
     Version(u32),
     #[error("the snapshot ends too early")]
     Cut,
     #[error("piece {0} of the snapshot is damaged")]
     Damaged(u32),
+    #[error("the snapshot is sealed, and the instance has no key")]
+    NoKey,
+    #[error("piece {0} of the snapshot was sealed with another key, or changed")]
+    Foreign(u32),
+    #[error("the snapshot cannot be sealed")]
+    Seal(#[source] SealError),
     #[error("the header of the snapshot cannot be read")]
     Header(#[source] serde_json::Error),
 }
@@ -60,27 +74,42 @@ pub enum FormatError {
 #[derive(Debug)]
 pub struct Writer<W> {
     to: W,
+    seal: Option<Seal>,
     number: u32,
     state: u64,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins one.
+    /// Begins one, sealed where there is a key.
     ///
     /// # Errors
-    /// The header is too long, or what the file system says.
-    pub fn begin(to: W, header: &impl Serialize) -> Result<Self, FormatError> {
+    /// The header is too long, there is no salt, or what the file system says.
+    pub fn begin(
+        to: W,
+        header: &impl Serialize,
+        key: Option<&SnapshotKey>,
+    ) -> Result<Self, FormatError> {
         let header = serde_json::to_vec(header).map_err(FormatError::Unwritable)?;
         if header.len() > MAX_PAYLOAD {
             return Err(FormatError::TooLong(header.len()));
         }
+        let salted = key.map(Seal::fresh).transpose();
         let mut writer = Self {
             to,
+            seal: None,
             number: 0,
             state: 0,
         };
         writer.write(MAGIC)?;
         writer.write(&VERSION.to_le_bytes())?;
+        match salted.map_err(FormatError::Seal)? {
+            None => writer.write(&CLEAR.to_le_bytes())?,
+            Some((seal, salt)) => {
+                writer.write(&SEALED.to_le_bytes())?;
+                writer.write(&salt)?;
+                writer.seal = Some(seal);
+            }
+        }
         writer.put(HEADER, &header)?;
         Ok(writer)
     }
@@ -109,6 +138,12 @@ impl<W: Write> Writer<W> {
     }
 
     fn put(&mut self, kind: u32, payload: &[u8]) -> Result<(), FormatError> {
+        let sealed = match &self.seal {
+            None => None,
+            Some(seal) => Some(seal.close(self.number, kind, payload)),
+        };
+        let sealed = sealed.transpose().map_err(FormatError::Seal)?;
+        let payload = sealed.as_deref().unwrap_or(payload);
         // Both callers keep to the limits.
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         let head = head(self.number, kind, length, payload);
@@ -138,29 +173,45 @@ fn head(number: u32, kind: u32, length: u32, payload: &[u8]) -> [u8; HEAD] {
 #[derive(Debug)]
 pub struct Reader<R> {
     from: R,
+    seal: Option<Seal>,
     number: u32,
     state: u64,
     is_over: bool,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the header.
+    /// Reads the header, of a sealed one with the key.
     ///
     /// # Errors
-    /// These bytes are no snapshot that this program reads.
-    pub fn begin<T: DeserializeOwned>(from: R) -> Result<(Self, T), FormatError> {
+    /// These bytes are no snapshot that this program reads, or of another key.
+    pub fn begin<T: DeserializeOwned>(
+        from: R,
+        key: Option<&SnapshotKey>,
+    ) -> Result<(Self, T), FormatError> {
         let mut reader = Self {
             from,
+            seal: None,
             number: 0,
             state: 0,
             is_over: false,
         };
-        if &reader.read::<8>()? != MAGIC {
-            return Err(FormatError::NotOurs);
+        match &reader.read::<8>()? {
+            MAGIC => {}
+            SPENT => return Err(FormatError::Spent),
+            _ => return Err(FormatError::NotOurs),
         }
         match u32::from_le_bytes(reader.read()?) {
             VERSION => {}
             other => return Err(FormatError::Version(other)),
+        }
+        match u32::from_le_bytes(reader.read()?) {
+            CLEAR => {}
+            SEALED => {
+                let salt = reader.read()?;
+                let key = key.ok_or(FormatError::NoKey)?;
+                reader.seal = Some(Seal::new(key, salt));
+            }
+            _ => return Err(FormatError::NotOurs),
         }
         let (HEADER, header) = reader.take()? else {
             return Err(FormatError::Damaged(0));
@@ -203,13 +254,17 @@ impl<R: Read> Reader<R> {
             |at: usize| u32::from_le_bytes([read[at], read[at + 1], read[at + 2], read[at + 3]]);
         let (number, kind, length) = (word(0), word(4), word(8));
         let size = usize::try_from(length).unwrap_or(usize::MAX);
-        if number != self.number || size > MAX_PAYLOAD {
+        if number != self.number || size > MAX_PAYLOAD + TAG {
             return Err(damaged);
         }
         let mut payload = vec![0; size];
         self.from.read_exact(&mut payload).map_err(cut)?;
         if head(number, kind, length, &payload) != read {
             return Err(damaged);
+        }
+        if let Some(seal) = &self.seal {
+            seal.open(number, kind, &mut payload)
+                .map_err(|_| FormatError::Foreign(number))?;
         }
         self.number += 1;
         Ok((kind, payload))
@@ -236,7 +291,15 @@ mod tests {
     use super::*;
 
     fn written(header: &str, pieces: &[Vec<u8>]) -> Vec<u8> {
-        let mut writer = Writer::begin(Vec::new(), &header).unwrap();
+        written_with(None, header, pieces)
+    }
+
+    fn key(byte: u8) -> SnapshotKey {
+        SnapshotKey::new([byte; SnapshotKey::LENGTH])
+    }
+
+    fn written_with(key: Option<&SnapshotKey>, header: &str, pieces: &[Vec<u8>]) -> Vec<u8> {
+        let mut writer = Writer::begin(Vec::new(), &header, key).unwrap();
         for piece in pieces {
             writer.state(piece).unwrap();
         }
@@ -244,7 +307,14 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<(String, Vec<u8>), FormatError> {
-        let (mut reader, header) = Reader::begin(bytes)?;
+        read_with(None, bytes)
+    }
+
+    fn read_with(
+        key: Option<&SnapshotKey>,
+        bytes: &[u8],
+    ) -> Result<(String, Vec<u8>), FormatError> {
+        let (mut reader, header) = Reader::begin(bytes, key)?;
         let mut state = Vec::new();
         while let Some(piece) = reader.state()? {
             state.extend(piece);
@@ -279,6 +349,37 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_one_shows_nothing_and_opens_with_its_key_alone() {
+        let pieces = [b"canary one".to_vec(), b"canary two".to_vec()];
+        let sealed = written_with(Some(&key(1)), "canary", &pieces);
+        assert!(!sealed.windows(6).any(|bytes| bytes == b"canary"));
+        let (header, state) = read_with(Some(&key(1)), &sealed).unwrap();
+        assert_eq!((header.as_str(), state), ("canary", pieces.concat()));
+        assert!(matches!(read(&sealed), Err(FormatError::NoKey)));
+        let foreign = read_with(Some(&key(2)), &sealed);
+        assert!(matches!(foreign, Err(FormatError::Foreign(0))));
+        let again = written_with(Some(&key(1)), "canary", &pieces);
+        assert_ne!(sealed, again, "no two are sealed alike");
+        for length in 0..sealed.len() {
+            assert!(
+                read_with(Some(&key(1)), &sealed[..length]).is_err(),
+                "{length}"
+            );
+        }
+        for bit in 0..sealed.len() * 8 {
+            let mut other = sealed.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(read_with(Some(&key(1)), &other).is_err(), "{bit}");
+        }
+    }
+
+    #[test]
+    fn one_in_clear_is_read_with_a_key_as_without() {
+        let whole = written("header", &[b"state".to_vec()]);
+        assert!(read_with(Some(&key(1)), &whole).is_ok());
+    }
+
+    #[test]
     fn pieces_that_are_left_out_or_exchanged_are_missed() {
         let pieces = [b"1".to_vec(), b"2".to_vec()];
         let whole = written("h", &pieces);
@@ -298,11 +399,11 @@ mod tests {
     #[test]
     fn a_length_is_judged_before_memory_is_taken() {
         let mut bytes = written("h", &[]);
-        bytes[12 + 8..12 + 12].copy_from_slice(&u32::MAX.to_le_bytes());
+        bytes[16 + 8..16 + 12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(read(&bytes), Err(FormatError::Damaged(0))));
         let header = "x".repeat(MAX_PAYLOAD);
         assert!(matches!(
-            Writer::begin(Vec::new(), &header),
+            Writer::begin(Vec::new(), &header, None),
             Err(FormatError::TooLong(_))
         ));
     }
@@ -314,16 +415,19 @@ mod tests {
         let error = read(&bytes).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the snapshot is of version 9, this program reads 1"
+            "the snapshot is of version 9, this program reads 2"
         );
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read(header in ".{0,64}", pieces: Vec<Vec<u8>>) {
-            let (again, state) = read(&written(&header, &pieces)).unwrap();
-            prop_assert_eq!(again, header);
-            prop_assert_eq!(state, pieces.concat());
+            for key in [None, Some(&key(3))] {
+                let written = written_with(key, &header, &pieces);
+                let (again, state) = read_with(key, &written).unwrap();
+                prop_assert_eq!(&again, &header);
+                prop_assert_eq!(state, pieces.concat());
+            }
         }
 
         #[test]

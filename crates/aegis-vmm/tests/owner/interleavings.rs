@@ -149,7 +149,7 @@ fn play(pause: u64, steps: &[Step]) -> u32 {
             };
             match step.deed {
                 Deed::Visit { hesitates, stays } => {
-                    let visit = setting.doorway.enter_exec(false);
+                    let visit = setting.doorway.enter_exec();
                     let setting = Rc::clone(&setting);
                     visits.push(tokio::task::spawn_local(
                         setting.visit(visit, hesitates, stays),

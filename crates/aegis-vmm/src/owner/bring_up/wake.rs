@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!  stamps are the same ──► launched and loaded, every byte checked ──► the snapshot
-//!                                                      goes ──► runs on ──► greeted
+//!                                          is spent ──► runs on ──► greeted
 //! ```
 //!
-//! No CPU runs before all of the snapshot is checked and gone. What fails before that
+//! No CPU runs before all of the snapshot is checked and spent. What fails before that
 //! for reasons of the host leaves it for the next try; what is wrong with the snapshot
 //! itself makes it useless, and the VM boots.
 
@@ -47,7 +47,7 @@ const WAKE_DEADLINE: Duration = Duration::from_secs(60);
 const MAX_EARLY: usize = 16;
 
 /// A clock that was set in a longer time is set again, so that it is right to 100 ms.
-const CLOCK_PRECISION: Duration = Duration::from_millis(50);
+const CLOCK_PRECISION: Duration = Duration::from_millis(90);
 const CLOCK_TRIES: usize = 5;
 
 /// The end of a hypervisor that the kernel killed for want of memory, or a user.
@@ -128,13 +128,15 @@ pub(super) async fn wake<H: Hypervisor>(
     compare(&header, &held)?;
     let loaded = held.load(hypervisor, &header.machine, stored);
     let loaded = around_async("vm.load", not_had("machine"), loaded).await?;
-    let used = place.clone();
-    let used = async {
-        blocking(move || used.remove())
+    let spent = place.clone();
+    let spent = async {
+        blocking(move || spent.spend())
             .await
             .map_err(StartError::Snapshot)
     };
-    around_async("vm.use-snapshot", resource("snapshot"), used).await?;
+    let spent = around_async("vm.use-snapshot", resource("snapshot"), spent).await?;
+    // Nobody waits for its room.
+    tokio::task::spawn_blocking(move || drop(spent));
     let woken = loaded.run_on(header);
     around_async("vm.run-on", not_had("link"), woken).await
 }
@@ -262,9 +264,10 @@ impl<M: Machine> Loaded<M> {
         } = self;
         let (link, mut incoming) = aegis_link::start_restored(channel, header.epoch);
         machine.resume().await.map_err(Unusable::Machine)?;
+        // What it is told waits for it already when it looks.
         let greeted = async {
-            let early = greeting(&mut incoming).await?;
-            begin_again(&link).await.map_err(Unusable::Guest)?;
+            let begun = async { begin_again(&link).await.map_err(Unusable::Guest) };
+            let (early, ()) = tokio::try_join!(greeting(&mut incoming), begun)?;
             Ok(early)
         };
         let early = tokio::select! {
