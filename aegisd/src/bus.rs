@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use aegis_bus::names::{BUS_NAME, ROOT_PATH};
 use tokio::task::JoinHandle;
+use zbus::connection::Builder;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use zbus::{Connection, fdo};
 
@@ -37,8 +38,21 @@ pub enum ServeError {
     NameTaken,
 }
 
-/// Publishes everything on a connection and keeps it current; the task ends with
-/// the connection.
+/// Gives a connection that is yet to be made the objects that are always there.
+///
+/// They come first: a server of objects that is added to a connection takes up its
+/// work some time later, and a call that is read before that is lost without an
+/// answer. Clients that waited for aegisd call the moment that it has its name.
+pub fn serve<'a>(connection: Builder<'a>, engine: &Arc<Engine>) -> Builder<'a> {
+    connection
+        .serve_at(ROOT_PATH, managed::Managed::new(engine.clone()))
+        .serve_at(ROOT_PATH, manager::ManagerObject::new(engine.clone()))
+        .serve_at(ROOT_PATH, secrets::SecretsObject::new(engine.clone()))
+        .serve_at(ROOT_PATH, volumes::VolumesObject::new(engine.clone()))
+}
+
+/// Publishes the objects that come and go on a connection made with [`serve`] and
+/// keeps them current; the task ends with the connection.
 ///
 /// # Errors
 /// The connection is broken.
@@ -46,26 +60,6 @@ pub async fn publish(
     connection: &Connection,
     engine: &Arc<Engine>,
 ) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
-    let server = connection.object_server();
-    server
-        .at(ROOT_PATH, managed::Managed::new(engine.clone()))
-        .await
-        .map_err(ServeError::Publish)?;
-    let manager = manager::ManagerObject::new(engine.clone());
-    server
-        .at(ROOT_PATH, manager)
-        .await
-        .map_err(ServeError::Publish)?;
-    let secrets = secrets::SecretsObject::new(engine.clone());
-    server
-        .at(ROOT_PATH, secrets)
-        .await
-        .map_err(ServeError::Publish)?;
-    let volumes = volumes::VolumesObject::new(engine.clone());
-    server
-        .at(ROOT_PATH, volumes)
-        .await
-        .map_err(ServeError::Publish)?;
     let mut publisher = objects::Publisher::new(connection.clone(), engine.clone());
     publisher.tell().await.map_err(ServeError::Publish)?;
     Ok(tokio::spawn(publisher.run()))

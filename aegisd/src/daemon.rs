@@ -1,8 +1,8 @@
 //! aegisd as a process: from the command line to the end.
 //!
 //! ```text
-//!  folders, lock ─► bus, service manager ─► registry ─► engine ─► sockets, objects
-//!      ─► name ─► READY
+//!  folders, lock ─► name is free ─► service manager ─► registry ─► engine ─► sockets
+//!      ─► bus with objects ─► name ─► READY
 //! ```
 //!
 //! The name comes last: who finds aegisd on the bus finds all of it.
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_bus::connect::ConnectError;
+use aegis_bus::connect::{self, ConnectError};
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
 use rustix::fs::{FlockOperation, flock};
@@ -101,10 +101,10 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
     let host = Host::from_environment(mode)?;
     aegis_fault_points::arm(&host.layout.home);
     let _lock = lock(&host.layout.runtime)?;
-    let connection = aegis_bus::connect::connect(mode)
-        .await
-        .map_err(|error| DaemonError::Bus(Box::new(error)))?;
-    bus::check_name_is_free(&connection).await?;
+    let no_bus = |error| DaemonError::Bus(Box::new(error));
+    let asking = connect::connect(mode).await.map_err(no_bus)?;
+    bus::check_name_is_free(&asking).await?;
+    drop(asking);
     let uid = rustix::process::geteuid().as_raw();
     let supervisor = Arc::new(Systemd::connect(&host.layout, uid).await?);
     let path = host.layout.registry();
@@ -114,6 +114,8 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
     // Units that are being started wait for these.
     tokio::spawn(credentials::serve(sockets.credentials, engine.clone()));
     tokio::spawn(api::doors::serve(sockets.doors, engine.clone()));
+    let connection = connect::connect_as(mode, |builder| bus::serve(builder, &engine));
+    let connection = connection.await.map_err(no_bus)?;
     let mut publisher = bus::publish(&connection, &engine).await?;
     bus::take_name(&connection).await?;
     tell(&[

@@ -1,18 +1,40 @@
-//! The committed interface files say what aegisd serves.
+//! The committed interface files say what aegisd serves, and from when on.
 //!
 //! After a wanted change: `AEGIS_WRITE_INTERFACES=1 cargo nextest run -p aegisd interfaces`.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
+use zbus::Guid;
+use zbus::connection::Builder;
 use zbus::fdo::IntrospectableProxy;
 
-use crate::world::{World, plain};
+use crate::world::{World, plain, within};
 
 const HEAD: &str = r#"<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
 <node>
 "#;
+
+#[tokio::test]
+async fn a_call_that_waits_for_aegisd_is_answered() {
+    let world = World::new();
+    let engine = world.engine().await;
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let server = Builder::unix_stream(theirs).server(Guid::generate()).p2p();
+    let server = aegisd::bus::serve(server, &engine);
+    // It is sent as soon as there is somebody to send it to.
+    let asked = async {
+        let client = Builder::unix_stream(ours).p2p().build().await.unwrap();
+        let manager = ManagerProxy::new(&client).await.unwrap();
+        within(manager.version()).await.unwrap()
+    };
+    let (server, version) = tokio::join!(server.build(), asked);
+    drop(server.unwrap());
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+}
 
 #[tokio::test]
 async fn the_interfaces_are_as_committed() {

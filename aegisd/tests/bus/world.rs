@@ -112,17 +112,23 @@ impl World {
         std::fs::write(kits.join(format!("{name}.json")), manifest).unwrap();
     }
 
-    /// Starts aegisd on what is there.
-    pub(crate) async fn start(&self) -> Client {
+    /// Starts an engine on what is there.
+    pub(crate) async fn engine(&self) -> Arc<Engine> {
         let path = self.host().layout.registry();
         let supervisor = Arc::new(self.supervisor.clone());
         let registry = Registry::open(&path);
-        let engine = Engine::start(self.host(), supervisor, registry)
+        Engine::start(self.host(), supervisor, registry)
             .await
-            .unwrap();
+            .unwrap()
+    }
+
+    /// Starts aegisd on what is there.
+    pub(crate) async fn start(&self) -> Client {
+        let engine = self.engine().await;
         let (ours, theirs) = UnixStream::pair().unwrap();
         let guid = Guid::generate();
         let server = Builder::unix_stream(theirs).server(guid).p2p();
+        let server = aegisd::bus::serve(server, &engine);
         let client = Builder::unix_stream(ours).p2p();
         let (server, connection) = tokio::join!(server.build(), client.build());
         let (server, connection) = (server.unwrap(), connection.unwrap());

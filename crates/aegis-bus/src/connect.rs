@@ -109,11 +109,22 @@ impl ConnectError {
 /// # Errors
 /// Says which of service manager, session and bus is missing.
 pub async fn connect(mode: Mode) -> Result<Connection, ConnectError> {
+    connect_as(mode, |builder| builder).await
+}
+
+/// The same, with a say in the connection before it reads its first message.
+///
+/// # Errors
+/// Those of [`connect`].
+pub async fn connect_as(
+    mode: Mode,
+    set_up: impl FnOnce(Builder<'static>) -> Builder<'static>,
+) -> Result<Connection, ConnectError> {
     let address = match std::env::var(ADDRESS_ENV) {
         Ok(address) => address,
         Err(_) => address(mode)?,
     };
-    let connection = Builder::address(address.as_str()).build().await;
+    let connection = set_up(Builder::address(address.as_str())).build().await;
     connection.map_err(|source| ConnectError::Refused { address, source })
 }
 
