@@ -4,6 +4,7 @@
 //! commands that must not.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aegis_bus::connect;
 use aegis_bus::dict::Dict;
@@ -25,6 +26,11 @@ use zbus::{Connection, OwnedObjectPath};
 use crate::failure::Failure;
 use crate::systemd::Systemd;
 
+/// How long any call may take. The bus gives an aegisd that it starts two minutes to
+/// come, and one that runs answers at once but where somebody waits for a guest: for
+/// as long as an emulated one may boot, three minutes.
+const ANSWER: Duration = Duration::from_secs(5 * 60);
+
 /// A connection to the bus where aegisd is or can be started.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -33,7 +39,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(mode: Mode) -> Result<Self, Failure> {
-        let connection = connect::connect(mode).await.map_err(Failure::Connect)?;
+        let connection = connect::connect_as(mode, |builder| builder.method_timeout(ANSWER));
+        let connection = connection.await.map_err(Failure::Connect)?;
         Ok(Self { connection })
     }
 

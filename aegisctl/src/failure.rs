@@ -292,6 +292,7 @@ impl Failure {
                 CallError::NotStarted(_) => "AegisdNotStarted",
                 CallError::Denied => "PermissionDenied",
                 CallError::Vanished => "AegisdVanished",
+                CallError::Silent => "AegisdSilent",
                 CallError::Bus(_) => "BusFailed",
             },
             Self::Cancelled { .. } | Self::NotConfirmed => "Cancelled",

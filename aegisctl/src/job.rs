@@ -1,15 +1,19 @@
 //! Waiting for a job of aegisd.
 //!
 //! The watch is set up before the call, so no signal is missed; the job's
-//! properties are read after it, so an end before the first signal is seen too.
+//! properties are read after it, so an end before the first signal is seen too. They
+//! are read again whenever nothing was told for a while: nobody waits for an aegisd
+//! that has nothing to tell any more.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use aegis_bus::error::CallError;
 use aegis_bus::job::{JobOutcome, JobPart, JobState, JobView};
 use aegis_bus::names;
 use aegis_core::fault::Symbol;
 use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
 use zbus::message::Type;
 use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath};
 
@@ -20,6 +24,8 @@ use crate::ui::{Bar, Progress};
 /// Signals kept while nobody waits. All jobs of aegisd share the watch, so it is
 /// more than one job sends.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
+/// Between two looks at the job. Where its end is told nothing waits for this.
+const LOOK: Duration = Duration::from_secs(5);
 /// How often a call is made again when aegisd ended over it.
 const ATTEMPTS: u32 = 3;
 
@@ -66,31 +72,37 @@ impl JobWatch {
         what: &str,
         progress: &Progress,
     ) -> Result<JobState, Failure> {
-        match self.client.properties(job.clone(), names::JOB).await {
-            Ok(properties) => {
-                let view = JobView::from_properties(properties)?;
-                if view.outcome.state != JobState::Running {
-                    return conclude(view.outcome, what);
-                }
-            }
-            // It ended, and its object went before it could be read. The signal is queued.
-            Err(error) if is_unknown_object(&error) => {}
-            Err(error) => return Err(Failure::call(what)(error)),
+        // Where there is no job it ended, and its object went before it could be read.
+        // The signal is queued.
+        if let Look::Ended(outcome) = self.look(job, what).await? {
+            return conclude(outcome, what);
         }
-        while let Some(message) = self.signals.next().await {
-            let message = message.map_err(Failure::call(what))?;
-            match read(&message, job) {
-                Some(Event::Ended(outcome)) => return conclude(outcome, what),
-                Some(Event::Says { words, parts }) => {
-                    if let Some(words) = words {
-                        progress.say(&words);
-                    }
-                    if let Some(parts) = parts {
-                        progress.show(parts.into_iter().map(bar).collect());
+        let mut next_look = Instant::now() + LOOK;
+        loop {
+            match timeout_at(next_look, self.signals.next()).await {
+                Ok(Some(message)) => {
+                    let message = message.map_err(Failure::call(what))?;
+                    match read(&message, job) {
+                        Some(Event::Ended(outcome)) => return conclude(outcome, what),
+                        Some(Event::Says { words, parts }) => {
+                            if let Some(words) = words {
+                                progress.say(&words);
+                            }
+                            if let Some(parts) = parts {
+                                progress.show(parts.into_iter().map(bar).collect());
+                            }
+                        }
+                        Some(Event::AegisdEnded) => break,
+                        None => {}
                     }
                 }
-                Some(Event::AegisdEnded) => break,
-                None => {}
+                Ok(None) => break,
+                Err(_) => match self.look(job, what).await? {
+                    Look::Running => next_look = Instant::now() + LOOK,
+                    Look::Ended(outcome) => return conclude(outcome, what),
+                    // All that was told has been read, and its end is not among it.
+                    Look::Unknown => break,
+                },
             }
         }
         Err(Failure::Call {
@@ -98,6 +110,28 @@ impl JobWatch {
             source: CallError::Vanished,
         })
     }
+
+    /// Asks aegisd how the job is.
+    async fn look(&self, job: &OwnedObjectPath, what: &str) -> Result<Look, Failure> {
+        match self.client.properties(job.clone(), names::JOB).await {
+            Ok(properties) => {
+                let outcome = JobView::from_properties(properties)?.outcome;
+                Ok(match outcome.state {
+                    JobState::Running => Look::Running,
+                    _ => Look::Ended(outcome),
+                })
+            }
+            Err(error) if is_unknown_object(&error) => Ok(Look::Unknown),
+            Err(error) => Err(Failure::call(what)(error)),
+        }
+    }
+}
+
+/// How a job is at one moment.
+enum Look {
+    Running,
+    Ended(JobOutcome),
+    Unknown,
 }
 
 /// Makes a call that can be repeated and waits for its job. If aegisd ends over

@@ -1,7 +1,7 @@
 //! A fake aegisd for tests of the client: the D-Bus contract without VMs.
 //!
 //! The instance `web` exists. Instances whose handle begins with `broken` fail to
-//! start; `flaky` loses aegisd at the first `Stop`.
+//! start; `flaky` loses aegisd at the first `Stop`, and is `Disable`d without a word.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -126,6 +126,14 @@ fn an_operation_outlives_the_end_of_aegisd() {
 }
 
 #[test]
+fn the_end_of_an_operation_is_seen_though_nobody_tells_of_it() {
+    let bench = Bench::new();
+    let outcome = bench.run(&["instance", "disable", "flaky"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(bench.fake.calls(), ["disable flaky"]);
+}
+
+#[test]
 fn start_makes_starts_or_enables() {
     let note = "note: lingering is off, so your instances end when you log out\n\
                 hint: loginctl enable-linger\n";

@@ -3,6 +3,8 @@
 //! The error's name is [`ERROR_PREFIX`] and the symbol; its message is the
 //! fault's message and, on a line of its own, `hint: ` and the hint.
 
+use std::io::ErrorKind;
+
 use aegis_core::fault::{Fault, Symbol};
 use zbus::message::Header;
 use zbus::names::ErrorName;
@@ -54,6 +56,9 @@ pub enum CallError {
     Denied,
     #[error("aegisd ended before it answered")]
     Vanished,
+    /// It runs, or the bus could not say that it does not.
+    #[error("aegisd did not answer in time")]
+    Silent,
     #[error("the D-Bus call failed")]
     Bus(#[source] zbus::Error),
 }
@@ -73,6 +78,8 @@ impl From<zbus::Error> for CallError {
                 Self::NotStarted(text.unwrap_or_else(|| name.to_string()))
             }
             zbus::Error::FDO(error) => Self::from_fdo(*error),
+            // The connection's own limit for a call.
+            zbus::Error::InputOutput(error) if error.kind() == ErrorKind::TimedOut => Self::Silent,
             other => Self::Bus(other),
         }
     }
@@ -110,6 +117,7 @@ impl CallError {
             Self::NotStarted(_) => Some("journalctl -u aegisd says why (--user in user mode)"),
             Self::Denied => Some("be root, or be in the group aegis, or use --user"),
             Self::Vanished => Some("the service manager starts it again: try again"),
+            Self::Silent => Some("journalctl -u aegisd says what it does (--user in user mode)"),
             Self::Bus(_) => None,
         }
     }

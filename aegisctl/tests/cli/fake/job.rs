@@ -1,6 +1,7 @@
 //! The Job interface of the fake, and its jobs, which end as soon as they began.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aegis_bus::job::{JobOutcome, JobState};
 use aegis_bus::names;
@@ -94,6 +95,21 @@ pub(super) async fn job(
     start_job(connection, handles, Some(outcome)).await
 }
 
+/// A job that ends soon without a word to anybody.
+pub(super) async fn mute_job(
+    connection: &Connection,
+    handles: &Handles,
+    state: JobState,
+) -> OwnedObjectPath {
+    let (path, outcome) = add_job(connection, handles).await;
+    // Seen to run by who looks at once.
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        *outcome.lock().unwrap() = JobOutcome { state, fault: None };
+    });
+    path
+}
+
 pub(super) async fn running_job(connection: &Connection, handles: &Handles) -> OwnedObjectPath {
     start_job(connection, handles, None).await
 }
@@ -104,6 +120,26 @@ async fn start_job(
     handles: &Handles,
     end: Option<JobOutcome>,
 ) -> OwnedObjectPath {
+    let (path, outcome) = add_job(connection, handles).await;
+    if let Some(end) = end {
+        let (connection, path) = (connection.clone(), path.clone());
+        tokio::spawn(async move {
+            let (state, name, message, hint) = end.to_parts();
+            *outcome.lock().unwrap() = end;
+            let emitter = SignalEmitter::new(&connection, path).unwrap();
+            Job::completed(&emitter, &state, &name, &message, &hint)
+                .await
+                .unwrap();
+        });
+    }
+    path
+}
+
+/// A job that runs.
+async fn add_job(
+    connection: &Connection,
+    handles: &Handles,
+) -> (OwnedObjectPath, Arc<Mutex<JobOutcome>>) {
     let number = handles.with(|state| {
         state.jobs += 1;
         state.jobs
@@ -118,16 +154,5 @@ async fn start_job(
     };
     let server = connection.object_server();
     server.at(path.clone(), job).await.unwrap();
-    if let Some(end) = end {
-        let (connection, path) = (connection.clone(), path.clone());
-        tokio::spawn(async move {
-            let (state, name, message, hint) = end.to_parts();
-            *outcome.lock().unwrap() = end;
-            let emitter = SignalEmitter::new(&connection, path).unwrap();
-            Job::completed(&emitter, &state, &name, &message, &hint)
-                .await
-                .unwrap();
-        });
-    }
-    path
+    (path, outcome)
 }
