@@ -15,11 +15,12 @@ pub(super) struct OwnStops {
 
 impl OwnStops {
     /// Notes a stop before it is asked for. That of a group is one of every member.
-    pub(super) fn expect(&self, unit: &UnitId) {
-        self.lock().insert(unit.clone());
+    /// Returns whether none was expected before, whose report is still to come.
+    pub(super) fn expect(&self, unit: &UnitId) -> bool {
+        self.lock().insert(unit.clone())
     }
 
-    /// Takes back what will not be reported, since there was nothing to stop.
+    /// Takes back what was new and will not be reported, since there was nothing to stop.
     pub(super) fn withdraw(&self, unit: &UnitId) {
         self.lock().remove(unit);
     }
@@ -56,7 +57,8 @@ mod tests {
         let vm = UnitId::vm(&handle);
         let own = OwnStops::default();
         assert!(!own.answers_for(&vm));
-        own.expect(&vm);
+        assert!(own.expect(&vm));
+        assert!(!own.expect(&vm), "and not yet reported");
         assert!(own.answers_for(&vm));
         assert!(!own.answers_for(&vm));
         own.expect(&vm);

@@ -132,7 +132,7 @@ impl Work {
             let supervisor = &self.shared.supervisor;
             let done = match reload {
                 _ if matches!(state.active, Active::Failed | Active::Inactive) => {
-                    self.launch(&daemon).await.map(drop)
+                    self.launch_again(&daemon).await.map(drop)
                 }
                 Reload::Restart => supervisor.restart(&unit).await.map_err(Into::into),
                 Reload::Signal => supervisor.signal(&unit, SIGHUP).await.map_err(Into::into),
@@ -232,6 +232,10 @@ impl Work {
             aegis_core::units::UnitKind::Daemon(name) => Some(Action::Launch(name.clone())),
             _ => None,
         }));
+        let is_there = |daemon: &str| {
+            let unit = UnitId::daemon(&self.handle, daemon);
+            units.iter().any(|state| state.unit == unit)
+        };
         for action in actions {
             report.says("opening the sockets and starting the daemons");
             outcome = Outcome::Changed;
@@ -240,6 +244,7 @@ impl Work {
                 Action::Listen => self.listen().await?,
                 Action::Expose(port) => self.expose(port).await?,
                 Action::Unexpose(port) => self.unexpose(port).await?,
+                Action::Launch(daemon) if is_there(&daemon) => self.launch_again(&daemon).await?,
                 Action::Launch(daemon) => self.launch(&daemon).await?,
                 Action::Stop(unit) => self.stop_unit(&unit).await?,
                 Action::Limit => self.limit().await?,
@@ -414,10 +419,22 @@ impl Work {
         Ok(outcome(self.shared.supervisor.launch(&plan).await?))
     }
 
+    /// The same for one that ended and whose unit is there still: that goes first, and
+    /// a crash in between would leave what looks stopped by hand.
+    async fn launch_again(&self, daemon: &str) -> Result<Outcome, InstanceError> {
+        let made_in = self.record.borrow().made_in;
+        self.intend(|record| record.made_in = None).await?;
+        self.own_stops.expect(&UnitId::daemon(&self.handle, daemon));
+        let launched = self.launch(daemon).await;
+        // Also after a failure: to this aegisd nothing else is new.
+        self.intend(|record| record.made_in = made_in).await?;
+        launched
+    }
+
     pub(super) async fn stop_unit(&self, unit: &UnitId) -> Result<Outcome, InstanceError> {
-        self.own_stops.expect(unit);
+        let is_new = self.own_stops.expect(unit);
         let stopped = self.shared.supervisor.stop(unit).await?;
-        if stopped == supervisor::Outcome::Unchanged {
+        if is_new && stopped == supervisor::Outcome::Unchanged {
             self.own_stops.withdraw(unit);
         }
         Ok(outcome(stopped))

@@ -44,6 +44,7 @@ struct Inner {
     /// The VM specs, read at each start.
     specs: BTreeMap<Handle, PathBuf>,
     refuses_limits: bool,
+    stalls: bool,
 }
 
 impl FakeSupervisor {
@@ -73,6 +74,13 @@ impl FakeSupervisor {
     /// Refuses the next change of limits.
     pub(crate) fn refuse_limits(&self) {
         self.lock().refuses_limits = true;
+    }
+
+    /// A daemon fails for good. The next launch of it takes its unit away, and no more
+    /// comes of that.
+    pub(crate) fn fail_and_stall(&self, unit: &UnitId) {
+        self.set(unit, Active::Failed);
+        self.lock().stalls = true;
     }
 
     /// The limits of a unit.
@@ -272,6 +280,10 @@ impl Supervisor for FakeSupervisor {
 
     async fn launch(&self, plan: &DaemonPlan) -> Result<Outcome, SupervisorError> {
         let unit = UnitId::daemon(&plan.handle, &plan.daemon);
+        if std::mem::take(&mut self.lock().stalls) {
+            self.lock().units.remove(&unit);
+            return std::future::pending().await;
+        }
         if self.lock().units.contains_key(&unit) {
             return Ok(Outcome::Unchanged);
         }

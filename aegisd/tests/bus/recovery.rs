@@ -2,13 +2,13 @@
 
 use aegis_bus::dict::Dict;
 use aegis_bus::job::JobState;
-use aegis_bus::manager::CreateOptions;
+use aegis_bus::manager::{CreateOptions, SpecRequest};
 use aegis_core::handle::Handle;
 use aegis_core::spec::InstanceSpec;
 use aegisd::registry::{Intent, Record, SCHEMA_VERSION};
 use aegisd::supervisor::UnitId;
 
-use crate::world::{World, plain};
+use crate::world::{World, plain, within};
 
 fn handle() -> Handle {
     "web".parse().unwrap()
@@ -110,6 +110,34 @@ async fn a_lost_unit_is_made_again_and_a_stopped_one_is_not() {
     let job = client.instance("web").await.enable().await.unwrap();
     assert_eq!(client.end_of(job).await.state, JobState::Done);
     assert!(has_sockets());
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_being_started_again_is_not_taken_for_stopped() {
+    let world = World::new();
+    world.install_kit("k");
+    let client = world.start().await;
+    let spec = SpecRequest {
+        kit: Some("k".into()),
+        ..plain()
+    };
+    client.create("web", spec, false).await;
+    let daemon = UnitId::daemon(&handle(), "true");
+    let has_daemon = || world.supervisor.names().contains(&daemon.name());
+    assert!(has_daemon());
+    world.supervisor.fail_and_stall(&daemon);
+    client.instance("web").await.enable().await.unwrap();
+    while has_daemon() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    drop(client);
+    let _second = world.start().await;
+    within(async {
+        while !has_daemon() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
