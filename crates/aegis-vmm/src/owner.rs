@@ -113,6 +113,8 @@ pub struct Owner<H: Hypervisor> {
     put_off: Option<(CommandEnd, bool)>,
     /// Those who wait for it to be hibernated.
     sleepers: Vec<Reply<Outcome>>,
+    /// How often in a row a save was spoiled and is done again.
+    spoiled: u32,
 }
 
 impl<H> Owner<H>
@@ -149,6 +151,7 @@ where
             is_judged: false,
             put_off: None,
             sleepers: Vec::new(),
+            spoiled: 0,
         };
         match owner.history.rest(now_us()) {
             Some(_) => owner.start_or_rest(),

@@ -8,6 +8,8 @@
 //!  Phase::Returning(up, back) ──► Phase::Up
 //! ```
 //!
+//! A save that the command's start or end came into is done again, a few times.
+//!
 //! Whoever comes while the machine is being saved has that given up. Once it is on the
 //! disk, only one look decides: under the doorway's lock nobody is there, and the gate
 //! closes.
@@ -28,6 +30,10 @@ use crate::hypervisor::Hypervisor;
 
 /// How long QEMU may take to say whether it can be saved.
 const JUDGE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a save is done again that the command's start or end came into. After a
+/// boot there is one of each at most; this is for a guest that tells of more.
+const SPOILED_TIMES: u32 = 3;
 
 /// Why a VM cannot be hibernated.
 #[derive(Debug)]
@@ -130,17 +136,37 @@ where
     }
 
     fn return_to(&mut self, up: Up<H::Machine>) {
+        self.go_back(up);
+        self.stay_awake();
+    }
+
+    fn go_back(&mut self, up: Up<H::Machine>) {
         let back = up.unsuspend();
         self.phase = Phase::Returning {
             up,
             back,
             stop: false,
         };
+    }
+
+    /// Nobody is to wait for a hibernation any more.
+    fn stay_awake(&mut self) {
+        self.spoiled = 0;
         let fault = Fault::new(
             Symbol::Busy,
             "somebody needed the instance while it was being hibernated",
         );
         self.wake_sleepers(&Err(fault));
+    }
+
+    /// Begins the save anew that was spoiled, if it can still be had.
+    fn save_again(&mut self) {
+        let is_up = self.state() == VmState::Running && !self.command_is_over;
+        if self.spoiled > 0 && is_up && self.nobody_waits() {
+            return self.begin_save();
+        }
+        // Whoever asked while the machine came back from one has come too late for it.
+        self.stay_awake();
     }
 
     fn wake_sleepers(&mut self, outcome: &Result<Outcome, Fault>) {
@@ -156,12 +182,18 @@ where
         match saved {
             Ok(saved) if self.nobody_waits() => {
                 info!("the machine is on the disk, {} KiB", saved.bytes / 1024);
+                self.spoiled = 0;
                 self.end_saved(up, false);
                 self.wake_sleepers(&Ok(Outcome::Changed));
             }
             Ok(_) => {
                 info!("somebody came, the machine runs on");
                 self.return_to(up);
+            }
+            Err(SaveError::Command) if self.spoiled < SPOILED_TIMES => {
+                info!("{}, the machine is saved anew", SaveError::Command);
+                self.spoiled += 1;
+                self.go_back(up);
             }
             Err(error) => {
                 let fault = Fault::from(error);
@@ -190,17 +222,21 @@ where
                 self.enter(Event::SaveGivenUp, "paused");
                 self.enter(Event::CpusResumed, "running");
                 if stop {
+                    self.stay_awake();
                     self.begin_stop(Then::End);
                     return None;
                 }
                 self.answer_waiting();
-                if let Some((end, oom)) = self.put_off.take() {
-                    return self.command_ended(end, oom).await;
-                }
-                self.visits_changed()
+                let verdict = match self.put_off.take() {
+                    Some((end, oom)) => self.command_ended(end, oom).await,
+                    None => self.visits_changed(),
+                };
+                self.save_again();
+                verdict
             }
             Err(BackError::Machine(error)) => {
                 warn!("the machine does not run on: {error}");
+                self.stay_awake();
                 // Its end says more, and follows.
                 self.phase = Phase::Up(up);
                 self.enter(Event::SaveGivenUp, "paused");
@@ -212,6 +248,7 @@ where
             Err(BackError::Snapshot(error)) => {
                 // What is on the disk must not run twice, so it is what runs on.
                 warn!("{error}: the machine ends, and begins again with the snapshot");
+                self.stay_awake();
                 self.end_saved(up, stop);
                 None
             }
@@ -230,9 +267,11 @@ where
         self.phase = Phase::Over;
         if !nobody && !stop {
             info!("somebody came meanwhile, the machine is restored");
+            self.stay_awake();
             self.start_anew();
             return None;
         }
+        self.wake_sleepers(&Ok(Outcome::Changed));
         self.enter(Event::Saved, "hibernated");
         Some(Verdict::Finished)
     }

@@ -60,6 +60,8 @@ pub(crate) struct Script {
     pub(crate) attack: Option<Attack>,
     /// Cannot be suspended.
     pub(crate) wakeful: bool,
+    /// So many times its command starts while it is suspended.
+    pub(crate) restless: u32,
     /// It was saved and says nothing before the host does.
     pub(crate) restored: bool,
     /// Processes that ended for want of memory.
@@ -231,6 +233,10 @@ impl Guest {
             Call::Suspend => {
                 // A world that is over has no more interest.
                 drop(self.seen.send(Seen::Suspend));
+                if self.script.restless > 0 {
+                    self.script.restless -= 1;
+                    self.link.send_event(Event::CommandStarted { pid: 2 });
+                }
                 if !self.script.wakeful {
                     responder.reply(done);
                 } else {

@@ -111,6 +111,43 @@ fn a_guest_that_cannot_be_suspended_runs_on_and_says_why() {
     assert!(!world.dir.path().join("snapshot").exists());
 }
 
+fn restless(times: u32) -> World {
+    let world = World::new(Plan {
+        command: vec!["run".into()],
+        script: Script {
+            restless: times,
+            ..Script::default()
+        },
+        ..Plan::default()
+    });
+    world.connect().until_state(VmState::Running);
+    world
+}
+
+#[test]
+fn a_command_that_is_just_starting_does_not_keep_it_from_the_disk() {
+    let world = restless(2);
+    let asked = world.connect().ask(Call::Hibernate).unwrap();
+    assert_eq!(asked, Answer::Outcome(Outcome::Changed));
+    for _ in 0..3 {
+        world.seen(|seen| matches!(seen, Seen::Suspend).then_some(()));
+    }
+    assert!(world.dir.path().join("snapshot").exists());
+}
+
+#[test]
+fn a_command_that_starts_and_starts_does_in_the_end() {
+    let world = restless(u32::MAX);
+    let fault = world.connect().ask(Call::Hibernate).unwrap_err();
+    assert_eq!(fault.symbol, Symbol::Busy);
+    assert_eq!(
+        fault.message,
+        "the command of the instance has started or ended meanwhile"
+    );
+    world.connect().until_state(VmState::Running);
+    assert!(!world.dir.path().join("snapshot").exists());
+}
+
 #[test]
 fn secrets_in_the_guest_keep_it_from_the_disk() {
     let world = World::new(Plan::default());
