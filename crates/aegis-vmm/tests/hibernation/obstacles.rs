@@ -2,13 +2,17 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aegis_core::fault::Symbol;
+use aegis_core::fault::{Fault, Symbol};
 use aegis_core::vm_spec::VmSpec;
 use aegis_link::message::Restored;
-use aegis_vmm::hypervisor::SaveRefusal;
+use aegis_vmm::hypervisor::{LaunchError, SaveRefusal};
+use aegis_vmm::owner::bring_up::StartError;
 use aegis_vmm::owner::up::SaveError;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::vm::{Bench, Vm};
 use crate::{BUSY, check_guest, check_log};
@@ -154,6 +158,62 @@ async fn a_disk_that_somebody_wrote_to_belongs_to_no_snapshot() {
         "the disk of the instance is now",
     )
     .await;
+}
+
+/// The QEMU below this process that is to take a state, if there is one.
+fn loading_qemu() -> Option<Pid> {
+    let own = Pid::this().as_raw();
+    let parent = |pid: i32| -> Option<i32> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        line.trim().parse().ok().filter(|&pid| pid > 1)
+    };
+    let is_ours = |pid: i32| std::iter::successors(Some(pid), |&pid| parent(pid)).any(|p| p == own);
+    let mut processes = fs::read_dir("/proc").unwrap().flatten();
+    processes.find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let mut words = line.split(|&byte| byte == 0);
+        let is_qemu = words.next()?.windows(4).any(|part| part == b"qemu");
+        let loads = is_qemu && words.any(|word| word == b"-incoming");
+        (loads && is_ours(pid)).then(|| Pid::from_raw(pid))
+    })
+}
+
+#[tokio::test]
+async fn a_qemu_that_is_killed_while_it_loads_leaves_the_snapshot() {
+    let Some(bench) = Bench::ready() else { return };
+    let spec = bench.spec(BUSY);
+    busy(&bench, &spec).await.hibernate().await;
+    let mut delay = Duration::ZERO;
+    // A bit later each time, until it has begun to load.
+    loop {
+        let killer = thread::spawn(move || {
+            let qemu = loop {
+                match loading_qemu() {
+                    Some(qemu) => break qemu,
+                    None => thread::sleep(Duration::from_millis(1)),
+                }
+            };
+            thread::sleep(delay);
+            kill(qemu, Signal::SIGKILL).unwrap();
+        });
+        let Err(error) = Vm::try_begin(&spec).await else {
+            panic!("it was not killed within {delay:?}");
+        };
+        killer.join().unwrap();
+        assert!(bench.path("snapshot").exists(), "{delay:?}: {error:?}");
+        if matches!(error, StartError::Launch(LaunchError::Load(_))) {
+            println!("killed after {delay:?}: {}", Fault::from(error));
+            break;
+        }
+        delay += Duration::from_millis(10);
+    }
+    let mut vm = Vm::begin(&spec).await;
+    assert!(vm.is_restored(), "{:?}", vm.up.beginning);
+    check_guest(&mut vm).await;
+    check_log(&bench, 1);
+    vm.stop().await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use aegis_link::message::{CommandEnd, Program};
 use aegis_vmm::hypervisor::Machine;
 use aegis_vmm::hypervisor::binary::Binary;
 use aegis_vmm::hypervisor::qemu::{Qemu, QemuMachine};
-use aegis_vmm::owner::bring_up::bring_up;
+use aegis_vmm::owner::bring_up::{StartError, bring_up};
 use aegis_vmm::owner::up::{Beginning, SaveError, Saved, Up, UpEvent};
 use aegis_vmm::status::StatusDoor;
 use tempfile::TempDir;
@@ -138,9 +138,14 @@ pub(crate) struct Vm {
 impl Vm {
     /// Boots or restores it.
     pub(crate) async fn begin(spec: &VmSpec) -> Self {
+        Self::try_begin(spec).await.unwrap()
+    }
+
+    /// The same where that may fail.
+    pub(crate) async fn try_begin(spec: &VmSpec) -> Result<Self, StartError> {
         let status = Arc::new(StatusDoor::new(0));
         let began = bring_up(Arc::new(spec.clone()), Arc::new(Qemu::new(None)), status);
-        let mut up = timeout(DEADLINE, Box::pin(began)).await.unwrap().unwrap();
+        let mut up = timeout(DEADLINE, Box::pin(began)).await.unwrap()?;
         if spec.terminal {
             up.start_terminal(spec, None);
         }
@@ -149,7 +154,7 @@ impl Vm {
             Beginning::Restored(memory) => memory.command.clone(),
         };
         let ends = Vec::new();
-        Self { up, command, ends }
+        Ok(Self { up, command, ends })
     }
 
     fn told(&mut self, event: UpEvent) {
