@@ -14,7 +14,7 @@ use aegis_bus::job::JobProxy;
 use aegis_bus::kit::KitView;
 use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
-use aegis_bus::secrets::{SecretEntry, SecretsProxy};
+use aegis_bus::secrets::{SecretEntry, SecretsProxy, SecretsStatus};
 use aegis_bus::volumes::{VolumeEntry, VolumesProxy};
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
@@ -113,6 +113,14 @@ impl Client {
         let listed = listed.map_err(Failure::call("list the secrets"))?;
         let entries = listed.into_iter().map(SecretEntry::from_dict);
         Ok(entries.collect::<Result<_, _>>()?)
+    }
+
+    /// How secrets are kept.
+    pub(crate) async fn secrets_status(&self) -> Result<SecretsStatus, Failure> {
+        let secrets = self.secrets_proxy().await?;
+        let status = read(async || secrets.status().await).await;
+        let status = status.map_err(Failure::call("ask how secrets are kept"))?;
+        Ok(SecretsStatus::from_dict(status)?)
     }
 
     pub(crate) async fn volumes_proxy(&self) -> Result<VolumesProxy<'static>, Failure> {

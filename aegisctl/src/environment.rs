@@ -134,6 +134,11 @@ pub(crate) fn plain(texts: &[String]) -> Result<BTreeMap<String, String>, Failur
     texts.iter().map(value).collect()
 }
 
+/// Whether a value says the name of a secret.
+pub(crate) fn is_reference(value: &str) -> bool {
+    value.starts_with(REFERENCE)
+}
+
 /// The names of the secrets there are.
 async fn names(context: &Context) -> Result<BTreeSet<String>, Failure> {
     let client = context.aegisd().await?;

@@ -57,6 +57,13 @@ pub(crate) enum Failure {
     SecretValue(#[source] SecretError),
     #[error("the variable {0} can have a secret only when the instance is made")]
     SecretLater(String),
+    /// Of a file whose lines may hold values: none is repeated.
+    #[error("this is no line KEY=VALUE or KEY, and is not shown, since it may hold a value")]
+    SecretLine,
+    #[error("there is no variable of this name in this environment, and no value")]
+    SecretUnset,
+    #[error("the value of {0} is the name of a secret")]
+    SecretReference(String),
     #[error("cannot read '{path}'")]
     File {
         path: PathBuf,
@@ -253,6 +260,9 @@ impl Failure {
                 | Self::SecretName(_)
                 | Self::SecretValue(_)
                 | Self::SecretLater(_)
+                | Self::SecretLine
+                | Self::SecretUnset
+                | Self::SecretReference(_)
                 | Self::Spec(_)
                 | Self::Path { .. }
                 | Self::PathText(_)
@@ -314,6 +324,9 @@ impl Failure {
             | Self::SecretName(_)
             | Self::SecretValue(_)
             | Self::SecretLater(_)
+            | Self::SecretLine
+            | Self::SecretUnset
+            | Self::SecretReference(_)
             | Self::Spec(_)
             | Self::Path { .. }
             | Self::PathText(_)
@@ -366,6 +379,16 @@ impl Failure {
             ),
             Self::CopyUsage(_) => Some(
                 "an instance's side is NAME:PATH; a local path with a colon begins with ./ or /"
+                    .to_owned(),
+            ),
+            Self::SecretLine | Self::SecretUnset => Some(
+                "a value of several lines is set by itself: \
+                 aegisctl secret set NAME --from-file FILE"
+                    .to_owned(),
+            ),
+            Self::SecretReference(_) => Some(
+                "leave the line out; a value that begins so is set by itself: \
+                 aegisctl secret set"
                     .to_owned(),
             ),
             Self::SecretLater(name) => Some(format!(

@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::images;
 use crate::session::{DetachKeys, Terminal, USUAL_DETACH_KEYS, Wiring};
 
+pub(crate) use env_file::EnvFile;
 pub(crate) use resources::{LabelFlags, LimitChanges, LimitFlags};
 pub(crate) use volume::parse_volumes;
 
@@ -239,7 +240,9 @@ impl ProcessFlags {
     pub(crate) async fn environment(&self, context: &Context) -> Result<Environment, Failure> {
         let mut texts = Vec::new();
         for path in &self.env_file {
-            texts.extend(env_file::read(path)?);
+            let file = EnvFile::read(path)?;
+            let variables = file.variables()?.into_iter();
+            texts.extend(variables.map(|(_, text)| text.to_owned()));
         }
         texts.extend(self.env.iter().cloned());
         Environment::resolve(context, &texts).await

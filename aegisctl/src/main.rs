@@ -19,6 +19,7 @@ mod flags;
 mod generated;
 mod images;
 mod job;
+mod journalctl;
 mod listing;
 mod moment;
 mod session;

@@ -16,6 +16,7 @@ use aegis_core::tools::{MKE2FS, PASST, SQFSTAR, Tool};
 use crate::effects;
 use crate::engine::Engine;
 use crate::host::Host;
+use crate::secrets::status::KeyState;
 use crate::supervisor::SupervisorError;
 use crate::supervisor::state::Facts;
 
@@ -44,6 +45,13 @@ const LITTLE_SPACE: u64 = 1 << 30;
 /// Free bytes below which nothing can be relied on.
 const NO_SPACE: u64 = 64 << 20;
 
+/// What to do where nothing seals the key of secrets.
+const UNSEALED_HINT: &str = "systemd 256 or newer seals it, for the system mode 250; \
+     until then backups should hold the key's file or the registry, not both";
+/// What to do where the key of secrets does not open.
+const SHUT_HINT: &str = "put back what it was sealed with, or set the secrets again: \
+     aegisctl secret list";
+
 /// Every check, in the order people read them.
 pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     let shared = engine.shared();
@@ -71,6 +79,7 @@ pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     rows.push(certificates());
     rows.push(space(&shared.host));
     rows.push(registry(engine));
+    rows.push(secrets(engine).await);
     rows
 }
 
@@ -363,6 +372,54 @@ fn registry(engine: &Engine) -> CheckRow {
     );
     let summary = format!("records that cannot be read: {}", quarantined.join("; "));
     row("registry", Warn, summary, &hint)
+}
+
+/// What protects the key of secrets beside the mode of its file.
+async fn secrets(engine: &Engine) -> CheckRow {
+    let status = engine.shared().vault.key_status().await;
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            let fault = error.fault();
+            let hint = fault.hint.as_deref().unwrap_or_default();
+            return row("secrets", Fail, fault.to_string(), hint);
+        }
+    };
+    let path = status.path.display();
+    match status.state {
+        KeyState::Sealed { by, with } => {
+            let summary = format!("their key is sealed by {by}, it opens with {with}");
+            row("secrets", Good, summary, "")
+        }
+        KeyState::Missing(Ok(by)) => {
+            let summary = format!("their key will be sealed by {by}");
+            row("secrets", Good, summary, "")
+        }
+        KeyState::Shut { by, why } => row(
+            "secrets",
+            Fail,
+            format!("their key, sealed by {by}, does not open: {why}"),
+            SHUT_HINT,
+        ),
+        KeyState::Clear(Ok(by)) => row(
+            "secrets",
+            Warn,
+            format!("their key is in clear in {path}, and {by} could seal one"),
+            "aegisctl secret rotate-key",
+        ),
+        KeyState::Missing(Err(why)) => row(
+            "secrets",
+            Warn,
+            format!("their key will be in clear in {path}: {why}"),
+            UNSEALED_HINT,
+        ),
+        KeyState::Clear(Err(why)) => row(
+            "secrets",
+            Warn,
+            format!("their key is in clear in {path}: {why}"),
+            UNSEALED_HINT,
+        ),
+    }
 }
 
 fn find(name: &str, dirs: &[PathBuf]) -> Option<PathBuf> {

@@ -19,6 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aegis_core::audit::Purpose;
 use aegis_core::credential::{self, Credential};
 use aegis_core::fault::Fault;
 use aegis_core::units::UnitKind;
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::engine::Engine;
+use crate::secrets::audit::User;
 use crate::supervisor::UnitId;
 
 /// Requests at a time; more wait in the socket's queue. Units of a boot come at once.
@@ -115,15 +117,25 @@ async fn env_for(engine: &Engine, unit: &UnitId) -> Result<Credential, Fault> {
     let instance = engine
         .get(unit.handle.as_str())
         .map_err(|error| error.fault())?;
+    let record = instance.record();
     let vault = &engine.shared().vault;
-    let env = vault.env_of(&instance.record()).await;
-    let key = match unit.kind {
-        UnitKind::Vm => Some(vault.snapshot_key(&unit.handle).await),
-        _ => None,
+    let env = vault.env_of(&record).await;
+    let env = env.map_err(|error| error.fault())?;
+    let snapshot_key = match unit.kind {
+        UnitKind::Vm => vault.snapshot_key(&unit.handle).await,
+        _ => Ok(None),
     };
+    let snapshot_key = snapshot_key.map_err(|error| error.fault())?;
+    User {
+        purpose: Purpose::Start,
+        instance: &unit.handle,
+        unit: &unit.name(),
+        caller: None,
+    }
+    .is_given(&record.spec.secrets);
     Ok(Credential {
-        env: env.map_err(|error| error.fault())?,
-        snapshot_key: key.transpose().map_err(|error| error.fault())?,
+        env,
+        snapshot_key,
         fault: None,
     })
 }

@@ -16,12 +16,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use aegis_fault_points::{around, around_async};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, openat, renameat_with};
 use rustix::io::Errno;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use zeroize::Zeroizing;
+
+/// Bytes that are taken of what a program says on stderr.
+const MOST_WORDS: u64 = 16 * 1024;
 
 /// Makes a folder with these permissions; its parent must be there.
 pub(crate) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
@@ -199,6 +204,61 @@ pub(crate) async fn run(command: std::process::Command) -> io::Result<Output> {
     let mut command = tokio::process::Command::from(command);
     command.kill_on_drop(true);
     around_async("process.run", |error| error, command.output()).await
+}
+
+/// What a program wrote that was given something to read.
+#[derive(Debug)]
+pub(crate) struct Fed {
+    pub(crate) status: std::process::ExitStatus,
+    pub(crate) stdout: Zeroizing<Vec<u8>>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+/// Runs a program to its end with that on its stdin. At most `most` bytes of its stdout
+/// are taken, and no copy of them stays in memory. It is killed if nobody waits for it
+/// any more.
+pub(crate) async fn feed(
+    command: std::process::Command,
+    input: &[u8],
+    most: usize,
+) -> io::Result<Fed> {
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let fed = async {
+        let mut child = command.spawn()?;
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let mut stdin = child.stdin.take().ok_or_else(gone)?;
+        let stdout = child.stdout.take().ok_or_else(gone)?;
+        let stderr = child.stderr.take().ok_or_else(gone)?;
+        let write = async move {
+            match stdin.write_all(input).await {
+                // It ended without reading it all; its exit status says why.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+                _ => Ok(()),
+            }
+        };
+        let read = async {
+            // As large as it may become and what reading asks for, so that it never moves.
+            let mut bytes = Zeroizing::new(Vec::with_capacity(most + 64));
+            stdout.take(most as u64).read_to_end(&mut bytes).await?;
+            Ok(bytes)
+        };
+        let told = async {
+            let mut bytes = Vec::new();
+            stderr.take(MOST_WORDS).read_to_end(&mut bytes).await?;
+            Ok(bytes)
+        };
+        let ((), stdout, stderr) = tokio::try_join!(write, read, told)?;
+        let status = child.wait().await?;
+        Ok(Fed {
+            status,
+            stdout,
+            stderr,
+        })
+    };
+    around_async("process.feed", |error| error, fed).await
 }
 
 fn step<T>(name: &str, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

@@ -37,7 +37,6 @@ use crate::kits::install::{self, InstallError};
 use crate::kits::watcher::{self, Changed};
 use crate::registry::{Loaded, Record, Registry, RegistryError};
 use crate::secrets::Vault;
-use crate::secrets::key::FileKey;
 use crate::supervisor::state::{Change, UnitState};
 use crate::supervisor::{Supervisor, SupervisorError, UnitId};
 
@@ -110,10 +109,9 @@ impl Engine {
         let images = images.map_err(|error| EngineError::Folders(Box::new(error.into())))?;
         let images = Arc::new(images);
         images.await_pulls();
-        let keys = Arc::new(FileKey::new(host.layout.secrets_key()));
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
-                vault: Vault::new(registry.clone(), keys),
+                vault: Vault::of(&host, registry.clone()),
                 host,
                 supervisor,
                 facts,
@@ -131,6 +129,10 @@ impl Engine {
         });
         engine.show_manager(&loaded);
         if engine.unusable.is_none() {
+            // Values can be had as it is; who sets one would meet the same error.
+            if let Err(error) = engine.shared.vault.settle().await {
+                tracing::error!("{}, ignoring", error.fault());
+            }
             engine.take_over(loaded, units).await;
             engine.shared.sweep_kits().await;
         }
@@ -248,8 +250,10 @@ impl Engine {
         record.creator = caller.uid.filter(|_| mode == Mode::System);
         files::check(&self.shared.host, &record)?;
         // Before anything is started: all secrets are there, encrypted, readable.
-        let own = self.shared.vault.prepare(&record, values).await?;
+        let prepared = self.shared.vault.prepare(&record, values).await?;
+        let own = prepared.own.clone();
         self.shared.registry.insert(record.clone(), own).await?;
+        drop(prepared);
         let handle = record.handle.clone();
         let notes = self.notes(&record).await;
         let (instance, job) = Instance::create(&self.shared, record, options.start, notes);

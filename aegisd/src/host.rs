@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aegis_core::layout::{Layout, LayoutError, Mode, Surroundings};
+use aegis_core::tools::{SYSTEMD_CREDS, Tool};
 
 /// The user that VM and daemon units run as in system mode (sysusers.d).
 const UNIT_USER: &str = "aegis";
@@ -48,6 +49,8 @@ pub struct Host {
     pub program_dirs: Vec<PathBuf>,
     /// The units' user where it is not aegisd's own.
     pub unit_owner: Option<Owner>,
+    /// systemd-creds(1), which seals the key of secrets, where it is installed.
+    pub creds: Option<PathBuf>,
 }
 
 impl Host {
@@ -99,6 +102,7 @@ impl Host {
             libexec,
             layout,
             unit_owner,
+            creds: installed(SYSTEMD_CREDS),
         })
     }
 
@@ -106,6 +110,12 @@ impl Host {
     pub fn program(&self, name: &str) -> PathBuf {
         self.libexec.join(name)
     }
+}
+
+/// A program of others, where it is installed.
+fn installed(tool: Tool) -> Option<PathBuf> {
+    let mut places = tool.places.iter().map(PathBuf::from);
+    places.find(|path| path.is_file())
 }
 
 /// Where Homebrew may be: where it says, and where it is by default.

@@ -2,14 +2,18 @@
 
 use std::process::ExitCode;
 
+use aegis_core::audit;
 use aegis_core::fault::chain;
 use aegis_core::layout::Mode;
 use clap::Parser;
 use rustix::fs::Mode as FileMode;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use tracing::Subscriber;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// The AegisVM control plane. The service manager starts it; people use aegisctl.
 #[derive(Debug, Parser)]
@@ -77,12 +81,28 @@ fn main() -> ExitCode {
 }
 
 /// To the journal with its fields where the journal takes our stderr
-/// (systemd.exec(5), `$JOURNAL_STREAM`), else to stderr as text.
+/// (systemd.exec(5), `$JOURNAL_STREAM`), else to stderr as text. The record of uses of
+/// secrets goes there whole, whatever else is filtered out, and its fields have the
+/// names that are searched for.
 fn log() {
     let filter = EnvFilter::try_from_env("AEGIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let rest = filter_fn(|event| event.target() != audit::TARGET);
+    let uses = filter_fn(|event| event.target() == audit::TARGET);
+    tracing_subscriber::registry()
+        .with(layer(|journal| journal).with_filter(filter.and(rest)))
+        .with(layer(|journal| journal.with_field_prefix(None)).with_filter(uses))
+        .init();
+}
+
+fn layer<S>(
+    fields: impl FnOnce(tracing_journald::Layer) -> tracing_journald::Layer,
+) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
-        Some(journal) => Box::new(journal),
+    match journal {
+        Some(journal) => Box::new(fields(journal)),
         None => {
             let text = tracing_subscriber::fmt::layer();
             Box::new(
@@ -91,8 +111,5 @@ fn log() {
                     .with_target(false),
             )
         }
-    };
-    tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
-        .init();
+    }
 }

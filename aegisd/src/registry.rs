@@ -28,7 +28,7 @@ use aegis_core::secret::SecretName;
 use tokio::sync::{mpsc, oneshot};
 
 pub use record::{Intent, Record};
-pub use secrets::{KeptSecret, Owner};
+pub use secrets::{KeptSecret, Owner, Reencrypted};
 use store::Store;
 pub use store::{Loaded, Quarantined, SCHEMA_VERSION};
 
@@ -74,6 +74,8 @@ pub enum RegistryError {
     Taken(String),
     #[error("there is no secret '{0}'")]
     NoSecret(String),
+    #[error("there are secrets of these names already: {}", .0.join(", "))]
+    SecretsTaken(Vec<String>),
     #[error("the secret '{name}' is used by {}", .users.join(", "))]
     SecretInUse {
         name: SecretName,
@@ -116,6 +118,8 @@ impl RegistryError {
             }
             Self::NoSecret(name) => fault(Symbol::SecretNotFound)
                 .with_hint(format!("set it: aegisctl secret set {name}")),
+            Self::SecretsTaken(_) => fault(Symbol::AlreadyExists)
+                .with_hint("leave them out, or add --replace; none was changed"),
             Self::SecretInUse { name, .. } => fault(Symbol::SecretInUse).with_hint(format!(
                 "delete the instances first; or 'aegisctl secret delete --force {name}', and their next start fails"
             )),
@@ -204,13 +208,34 @@ impl Registry {
         self.call(move |store| store.remove(&handle)).await
     }
 
-    /// Writes a secret in place of the one of that name.
+    /// Writes secrets, all or none.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub async fn set_secret(&self, owner: Owner, secret: KeptSecret) -> Result<(), RegistryError> {
-        self.call(move |store| store.set_secret(&owner, &secret))
+    /// [`RegistryError::SecretsTaken`] where names are in use, unless they `replace` those.
+    pub async fn set_secrets(
+        &self,
+        owner: Owner,
+        secrets: Vec<KeptSecret>,
+        replace: bool,
+    ) -> Result<(), RegistryError> {
+        self.call(move |store| store.set_secrets(&owner, &secrets, replace))
             .await
+    }
+
+    /// Every secret, with its owner as [`Owner::key`] has it.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn all_secrets(&self) -> Result<Vec<(String, KeptSecret)>, RegistryError> {
+        self.call(|store| store.all_secrets()).await
+    }
+
+    /// Puts values encrypted anew in the place of those they were made of, all or none.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub async fn reencrypt(&self, values: Vec<Reencrypted>) -> Result<(), RegistryError> {
+        self.call(move |store| store.reencrypt(&values)).await
     }
 
     /// All secrets of an owner.

@@ -1,25 +1,41 @@
 //! Secrets: kept encrypted, decrypted only for who is given them.
 //!
 //! ```text
-//!  set ──► seal (key) ──► registry: ciphertext
-//!                             │
-//!  credential of a unit, exec ◄── open (key) ◄──┘
+//!  set ──► encrypt (key) ──► registry: ciphertext
+//!                                 │
+//!  credential of a unit, exec ◄── decrypt (key) ◄──┘
+//!                                   ▲
+//!  secrets.key: the key, sealed ──► unseal (host)
 //! ```
 //!
 //! A value is in clear in a client's descriptor, in aegisd's memory while it is
-//! sealed or opened, in the credential of a unit, and where it is used. A key that
+//! encrypted or decrypted, in the credential of a unit, and where it is used. A key that
 //! is lost makes values unreadable and nothing else: names, instances and their
-//! specs stay, and a value that is set anew is sealed with the new key.
+//! specs stay, and a value that is set anew is encrypted with a new key.
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`key`] | where the key is |
+//! | [`key`] | the key and the forms it is kept in |
+//! | [`sealer`] | what of the host seals the key |
+//! | [`store`] | the files of keys |
+//! | [`rotation`] | a new key for every value, or for none |
+//! | [`snapshots`] | the keys of instances' snapshots |
+//! | [`status`] | how secrets are kept, for people |
 //! | [`seal`] | the format of the ciphertext |
 //! | [`passed`] | values that a client passes by descriptor |
+//! | [`audit`] | the record of every use |
 
+pub mod audit;
 pub mod key;
 pub mod passed;
+pub mod rotation;
 pub mod seal;
+pub mod sealer;
+pub mod snapshots;
+pub mod status;
+pub mod store;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,18 +43,17 @@ use std::sync::Arc;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use aegis_core::secret::{self, MAX_ALL, SecretEnv, SecretName, SecretSource, SecretText};
-use aegis_core::snapshot::SnapshotKey;
-use zeroize::Zeroizing;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
-use crate::instance::{blocking, now_us};
+use crate::host::Host;
+use crate::instance::now_us;
 use crate::registry::{KeptSecret, Owner, Record, Registry, RegistryError};
 
-use key::{KeyError, KeySource};
+use key::{Key, KeyId};
 use seal::SealError;
-
-/// The name under which an instance's own secrets have the key of its snapshots. No
-/// variable is called so.
-const SNAPSHOT_KEY: &str = "snapshot.key";
+use sealer::creds::SystemdCreds;
+use sealer::{Sealer, SealerError};
+use store::{KeyError, KeyStore};
 
 /// Why a secret cannot be kept or had.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +84,11 @@ pub enum SecretsError {
     },
     #[error("there is no key for secrets")]
     Key(#[from] KeyError),
+    /// Under another key it could not be read by the version that wrote it either.
+    #[error("the secret '{0}' was encrypted by a newer version, or is damaged")]
+    Newer(String),
+    #[error("the rotation of the key ended early")]
+    Ended,
     #[error(transparent)]
     Passed(#[from] passed::PassedError),
     #[error(transparent)]
@@ -86,14 +106,17 @@ impl SecretsError {
             Self::Open {
                 name,
                 instance,
-                source: SealError::KeyLost,
+                source: SealError::KeyLost | SealError::KeyShut(_),
             } => fault(Symbol::SecretKeyLost).with_hint(match instance {
                 None => format!("set it again: aegisctl secret set {name}"),
                 Some(handle) => format!(
                     "make the instance anew with --env {name}: aegisctl instance delete {handle}"
                 ),
             }),
-            Self::Open { .. } | Self::Seal { .. } => fault(Symbol::SecretsFailed),
+            Self::Newer(name) => fault(Symbol::SecretsFailed).with_hint(format!(
+                "use the newer version, or set it again: aegisctl secret set {name}"
+            )),
+            Self::Open { .. } | Self::Seal { .. } | Self::Ended => fault(Symbol::SecretsFailed),
             Self::Key(error) => match error.hint() {
                 Some(hint) => fault(Symbol::SecretsFailed).with_hint(hint),
                 None => fault(Symbol::SecretsFailed),
@@ -115,16 +138,54 @@ pub struct Listed {
     pub users: Vec<String>,
 }
 
+/// The values of a new instance's own, encrypted. As long as it is held, no rotation
+/// begins: the key they were encrypted with stays until they are written.
+#[derive(Debug)]
+pub struct Prepared {
+    pub own: Vec<KeptSecret>,
+    _turn: OwnedRwLockReadGuard<()>,
+}
+
 /// All secrets. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Vault {
     registry: Registry,
-    keys: Arc<dyn KeySource>,
+    keys: Arc<KeyStore>,
+    /// Held for writing by a rotation alone, for reading by everybody who has a
+    /// ciphertext or makes one. Never taken twice by one task: a rotation that waits
+    /// holds off readers.
+    turn: Arc<RwLock<()>>,
+}
+
+/// The keys that one operation has asked for. One that does not open is not tried again
+/// for each value.
+struct Ring<'a> {
+    keys: &'a KeyStore,
+    asked: BTreeMap<KeyId, Result<Key, Missing>>,
+}
+
+#[derive(Clone)]
+enum Missing {
+    Lost,
+    Shut(SealerError),
 }
 
 impl Vault {
-    pub fn new(registry: Registry, keys: Arc<dyn KeySource>) -> Self {
-        Self { registry, keys }
+    pub fn new(registry: Registry, keys: KeyStore) -> Self {
+        Self {
+            registry,
+            keys: Arc::new(keys),
+            turn: Arc::default(),
+        }
+    }
+
+    /// The secrets of a host, whose key is sealed by the best it has.
+    pub fn of(host: &Host, registry: Registry) -> Self {
+        let sealer = host.creds.clone().map(|program| {
+            let sealer = SystemdCreds::new(program, host.layout.mode);
+            Box::new(sealer) as Box<dyn Sealer>
+        });
+        Self::new(registry, KeyStore::new(host.layout.secrets_key(), sealer))
     }
 
     /// Keeps a value under a name, in place of the one before.
@@ -132,12 +193,25 @@ impl Vault {
     /// # Errors
     /// It is not acceptable, or cannot be encrypted or written.
     pub async fn set(&self, name: SecretName, value: SecretText) -> Result<(), SecretsError> {
-        let name: String = name.into();
-        let kept = self.seal(Owner::Everybody, [(name, value)].into()).await?;
-        for secret in kept {
-            self.registry.set_secret(Owner::Everybody, secret).await?;
-        }
-        Ok(())
+        self.set_all([(name, value)].into(), true).await
+    }
+
+    /// Keeps values under their names, all or none; unless they replace those of their
+    /// names, none of the names may be in use.
+    ///
+    /// # Errors
+    /// A name is in use, or a value is not acceptable or cannot be encrypted or written.
+    pub async fn set_all(
+        &self,
+        values: BTreeMap<SecretName, SecretText>,
+        replace: bool,
+    ) -> Result<(), SecretsError> {
+        let _turn = self.settled().await?;
+        let values = values.into_iter();
+        let values = values.map(|(name, value)| (name.into(), value));
+        let kept = self.seal(&Owner::Everybody, values.collect()).await?;
+        let set = self.registry.set_secrets(Owner::Everybody, kept, replace);
+        Ok(set.await?)
     }
 
     /// Every named secret.
@@ -145,23 +219,19 @@ impl Vault {
     /// # Errors
     /// The registry or the key cannot be read.
     pub async fn list(&self) -> Result<Vec<Listed>, SecretsError> {
+        let _turn = self.turn.read().await;
+        let mut ring = Ring::new(&self.keys);
         let mut listed = Vec::new();
         for secret in self.registry.secrets(Owner::Everybody).await? {
-            let name = secret.name.clone();
-            let users = match name.parse() {
+            let users = match secret.name.parse() {
                 Ok(name) => self.registry.secret_users(name).await?,
                 Err(_) => Vec::new(),
             };
-            let updated_at = secret.updated_at;
-            let readable = match self.open(Owner::Everybody, secret).await {
-                Ok(_) => true,
-                Err(SecretsError::Open { .. }) => false,
-                Err(error) => return Err(error),
-            };
+            let opened = ring.open(&Owner::Everybody.key(), &secret).await?;
             listed.push(Listed {
-                name,
-                readable,
-                updated_at,
+                name: secret.name,
+                readable: opened.is_ok(),
+                updated_at: secret.updated_at,
                 users,
             });
         }
@@ -185,13 +255,17 @@ impl Vault {
         &self,
         record: &Record,
         passed: SecretEnv,
-    ) -> Result<Vec<KeptSecret>, SecretsError> {
+    ) -> Result<Prepared, SecretsError> {
+        let turn = self.settled().await?;
         self.env(None, &record.spec.secrets, &passed).await?;
         let is_own =
             |variable: &String| record.spec.secrets.get(variable) == Some(&SecretSource::Own);
         let own = passed.into_iter().filter(|(variable, _)| is_own(variable));
         let owner = Owner::Instance(record.handle.clone());
-        self.seal(owner, own.collect()).await
+        Ok(Prepared {
+            own: self.seal(&owner, own.collect()).await?,
+            _turn: turn,
+        })
     }
 
     /// The values of an instance's variables.
@@ -199,6 +273,7 @@ impl Vault {
     /// # Errors
     /// The first that is missing or cannot be decrypted.
     pub async fn env_of(&self, record: &Record) -> Result<SecretEnv, SecretsError> {
+        let _turn = self.turn.read().await;
         let none = SecretEnv::new();
         self.env(Some(&record.handle), &record.spec.secrets, &none)
             .await
@@ -213,6 +288,7 @@ impl Vault {
         sources: &BTreeMap<String, SecretSource>,
         passed: &SecretEnv,
     ) -> Result<SecretEnv, SecretsError> {
+        let _turn = self.turn.read().await;
         self.env(None, sources, passed).await
     }
 
@@ -224,6 +300,7 @@ impl Vault {
         passed: &SecretEnv,
     ) -> Result<SecretEnv, SecretsError> {
         let mut env = SecretEnv::new();
+        let mut ring = Ring::new(&self.keys);
         for (variable, source) in sources {
             let (owner, name) = match (source, handle) {
                 (SecretSource::Named(name), _) => (Owner::Everybody, name.to_string()),
@@ -242,7 +319,16 @@ impl Vault {
                 }
             };
             let kept = self.registry.secret(owner.clone(), name).await?;
-            env.insert(variable.clone(), self.open(owner, kept).await?);
+            let opened = ring.open(&owner.key(), &kept).await?;
+            let value = opened.map_err(|source| SecretsError::Open {
+                name: kept.name,
+                instance: match owner {
+                    Owner::Everybody => None,
+                    Owner::Instance(handle) => Some(handle),
+                },
+                source,
+            })?;
+            env.insert(variable.clone(), value);
         }
         let length: usize = env
             .iter()
@@ -254,85 +340,75 @@ impl Vault {
         }
     }
 
-    /// The key of an instance's snapshots; made where there is none, or where it is lost
-    /// and with it what was sealed.
-    ///
-    /// # Errors
-    /// It cannot be read or made.
-    pub async fn snapshot_key(&self, handle: &Handle) -> Result<SnapshotKey, SecretsError> {
-        let owner = Owner::Instance(handle.clone());
-        let kept = self.registry.secret(owner.clone(), SNAPSHOT_KEY.to_owned());
-        let found = match kept.await {
-            Ok(kept) => match self.open(owner.clone(), kept).await {
-                Err(SecretsError::Open {
-                    source: SealError::KeyLost,
-                    ..
-                }) => None,
-                opened => Some(opened?),
-            },
-            Err(RegistryError::NoSecret(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        // What is there and is no key is of no use, as one that is lost.
-        if let Some(key) = found.and_then(|text| SnapshotKey::try_from(text).ok()) {
-            return Ok(key);
+    async fn seal(
+        &self,
+        owner: &Owner,
+        values: SecretEnv,
+    ) -> Result<Vec<KeptSecret>, SecretsError> {
+        for (name, value) in &values {
+            if let Err(source) = value.check() {
+                let name = name.clone();
+                return Err(SecretsError::Value { name, source });
+            }
         }
-        let mut bytes = Zeroizing::new([0; SnapshotKey::LENGTH]);
-        getrandom::fill(&mut *bytes).map_err(KeyError::Random)?;
-        let key = SnapshotKey::new(*bytes);
-        let values = [(SNAPSHOT_KEY.to_owned(), key.clone().into())].into();
-        for secret in self.seal(owner.clone(), values).await? {
-            self.registry.set_secret(owner.clone(), secret).await?;
+        if values.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(key)
-    }
-
-    async fn seal(&self, owner: Owner, values: SecretEnv) -> Result<Vec<KeptSecret>, SecretsError> {
-        let keys = self.keys.clone();
+        let key = self.keys.current().await?;
         let updated_at = now_us();
-        blocking(move || {
-            let seal = |(name, value): (String, SecretText)| {
-                if let Err(source) = value.check() {
-                    return Err(SecretsError::Value { name, source });
-                }
-                let key = keys.current()?;
-                match seal::seal(&key, &owner.key(), &name, &value) {
-                    Ok(ciphertext) => Ok(KeptSecret {
-                        name,
-                        ciphertext,
-                        updated_at,
-                    }),
-                    Err(source) => Err(SecretsError::Seal { name, source }),
-                }
-            };
-            values.into_iter().map(seal).collect()
-        })
-        .await
+        let seal = |(name, value): (String, SecretText)| match seal::seal(
+            &key,
+            &owner.key(),
+            &name,
+            &value,
+        ) {
+            Ok(ciphertext) => Ok(KeptSecret {
+                name,
+                ciphertext,
+                updated_at,
+            }),
+            Err(source) => Err(SecretsError::Seal { name, source }),
+        };
+        values.into_iter().map(seal).collect()
+    }
+}
+
+impl<'a> Ring<'a> {
+    fn new(keys: &'a KeyStore) -> Self {
+        Self {
+            keys,
+            asked: BTreeMap::new(),
+        }
     }
 
-    async fn open(&self, owner: Owner, kept: KeptSecret) -> Result<SecretText, SecretsError> {
-        let keys = self.keys.clone();
-        blocking(move || {
-            let opened = seal::key_of(&kept.ciphertext).map_or_else(
-                |error| Ok(Err(error)),
-                |id| {
-                    let key = keys.find(id)?;
-                    let key = key.ok_or(SealError::KeyLost);
-                    Ok::<_, KeyError>(key.and_then(|key| {
-                        seal::open(&key, &owner.key(), &kept.name, &kept.ciphertext)
-                    }))
-                },
-            )?;
-            opened.map_err(|source| SecretsError::Open {
-                name: kept.name,
-                instance: match owner {
-                    Owner::Everybody => None,
-                    Owner::Instance(handle) => Some(handle),
-                },
-                source,
-            })
+    /// Decrypts a value; the inner error is the value's own, the outer one of all.
+    async fn open(
+        &mut self,
+        owner: &str,
+        kept: &KeptSecret,
+    ) -> Result<Result<SecretText, SealError>, KeyError> {
+        let id = match seal::key_of(&kept.ciphertext) {
+            Ok(id) => id,
+            Err(error) => return Ok(Err(error)),
+        };
+        let key = match self.asked.get(&id) {
+            Some(asked) => asked.clone(),
+            None => {
+                let asked = match self.keys.find(id).await {
+                    Ok(Some(key)) => Ok(key),
+                    Ok(None) => Err(Missing::Lost),
+                    Err(KeyError::Shut { source, .. }) => Err(Missing::Shut(source)),
+                    Err(error) => return Err(error),
+                };
+                self.asked.insert(id, asked.clone());
+                asked
+            }
+        };
+        Ok(match key {
+            Ok(key) => seal::open(&key, owner, &kept.name, &kept.ciphertext),
+            Err(Missing::Lost) => Err(SealError::KeyLost),
+            Err(Missing::Shut(source)) => Err(SealError::KeyShut(source)),
         })
-        .await
     }
 }
 
@@ -340,14 +416,8 @@ impl Vault {
 mod tests {
     use aegis_core::spec::InstanceSpec;
 
-    use super::key::FileKey;
+    use super::testing::{TestSealer, vault};
     use super::*;
-
-    fn vault(folder: &tempfile::TempDir) -> Vault {
-        let registry = Registry::open(&folder.path().join("registry.db")).unwrap();
-        let keys = FileKey::new(folder.path().join("secrets.key"));
-        Vault::new(registry, Arc::new(keys))
-    }
 
     fn name(text: &str) -> SecretName {
         text.parse().unwrap()
@@ -368,7 +438,7 @@ mod tests {
     #[tokio::test]
     async fn an_instance_gets_what_it_names_and_what_is_its_own() {
         let folder = tempfile::tempdir().unwrap();
-        let vault = vault(&folder);
+        let vault = vault(&folder, &TestSealer::default());
         let missing = vault.env_of(&record()).await.unwrap_err().fault();
         assert_eq!(missing.symbol, Symbol::SecretNotFound);
         assert_eq!(
@@ -383,7 +453,7 @@ mod tests {
             )
             .await
             .unwrap();
-        vault.registry.insert(record(), own).await.unwrap();
+        vault.registry.insert(record(), own.own).await.unwrap();
         let env = vault.env_of(&record()).await.unwrap();
         let values: Vec<_> = env.values().map(SecretText::reveal).collect();
         assert_eq!(values, ["k", "o"]);
@@ -401,24 +471,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_key_of_snapshots_is_made_once_and_anew_where_it_is_lost() {
-        let folder = tempfile::tempdir().unwrap();
-        let vault = vault(&folder);
-        let (web, db) = ("web".parse().unwrap(), "db".parse().unwrap());
-        let key = vault.snapshot_key(&web).await.unwrap();
-        assert_eq!(vault.snapshot_key(&web).await.unwrap(), key);
-        assert_ne!(vault.snapshot_key(&db).await.unwrap(), key);
-        assert!(vault.list().await.unwrap().is_empty());
-        std::fs::remove_file(folder.path().join("secrets.key")).unwrap();
-        let new = vault.snapshot_key(&web).await.unwrap();
-        assert_ne!(new, key);
-        assert_eq!(vault.snapshot_key(&web).await.unwrap(), new);
-    }
-
-    #[tokio::test]
     async fn a_lost_key_leaves_the_names_and_asks_for_the_values() {
         let folder = tempfile::tempdir().unwrap();
-        let vault = vault(&folder);
+        let vault = vault(&folder, &TestSealer::default());
         vault.set(name("old"), "v".to_owned().into()).await.unwrap();
         std::fs::remove_file(folder.path().join("secrets.key")).unwrap();
         vault.set(name("new"), "v".to_owned().into()).await.unwrap();
@@ -445,5 +500,49 @@ mod tests {
             .await
             .unwrap();
         assert!(vault.list().await.unwrap().iter().all(|s| s.readable));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_does_not_open_is_one_that_is_lost_for_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealer = TestSealer::default();
+        let named = [("A".to_owned(), SecretSource::Named(name("old")))].into();
+        let value = |text: &str| SecretText::from(text.to_owned());
+        vault(&folder, &sealer)
+            .set(name("old"), value("v"))
+            .await
+            .unwrap();
+        sealer.change_host();
+        // As after a restart: what was opened before is not remembered.
+        let vault = vault(&folder, &sealer);
+        let shut = vault.env_for(&named, &SecretEnv::new()).await.unwrap_err();
+        assert_eq!(shut.fault().symbol, Symbol::SecretKeyLost);
+        assert!(!vault.list().await.unwrap()[0].readable);
+        vault.set(name("new"), value("n")).await.unwrap();
+        let readable = |listed: Vec<Listed>| listed.iter().map(|s| s.readable).collect::<Vec<_>>();
+        assert_eq!(readable(vault.list().await.unwrap()), [true, false]);
+        // The key that was put aside opens again, and with it what it was used for.
+        sealer.change_host_back();
+        let env = vault.env_for(&named, &SecretEnv::new()).await.unwrap();
+        assert_eq!(env["A"].reveal(), "v");
+    }
+
+    #[tokio::test]
+    async fn several_are_set_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = vault(&folder, &TestSealer::default());
+        let values = |pairs: &[(&str, &str)]| -> BTreeMap<SecretName, SecretText> {
+            let pair = |&(key, value): &(&str, &str)| (name(key), value.to_owned().into());
+            pairs.iter().map(pair).collect()
+        };
+        vault.set_all(values(&[("b", "1")]), false).await.unwrap();
+        let both = [("a", "2"), ("b", "2")];
+        let refused = vault.set_all(values(&both), false).await.unwrap_err();
+        assert_eq!(refused.fault().symbol, Symbol::AlreadyExists);
+        let empty = vault.set_all(values(&[("a", "2"), ("c", "")]), true).await;
+        assert!(matches!(empty, Err(SecretsError::Value { .. })));
+        assert_eq!(vault.list().await.unwrap().len(), 1);
+        vault.set_all(values(&both), true).await.unwrap();
+        assert_eq!(vault.list().await.unwrap().len(), 2);
     }
 }

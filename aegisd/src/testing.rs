@@ -27,6 +27,7 @@ pub(crate) fn host(root: &Path) -> Host {
         home: None,
         program_dirs: Vec::new(),
         unit_owner: None,
+        creds: None,
     };
     crate::instance::files::prepare(&host).unwrap();
     host

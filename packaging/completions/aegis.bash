@@ -220,8 +220,14 @@ _aegis() {
             aegis__subcmd__secret,delete)
                 cmd="aegis__subcmd__secret__subcmd__delete"
                 ;;
+            aegis__subcmd__secret,import)
+                cmd="aegis__subcmd__secret__subcmd__import"
+                ;;
             aegis__subcmd__secret,list)
                 cmd="aegis__subcmd__secret__subcmd__list"
+                ;;
+            aegis__subcmd__secret,log)
+                cmd="aegis__subcmd__secret__subcmd__log"
                 ;;
             aegis__subcmd__secret,ls)
                 cmd="aegis__subcmd__secret__subcmd__list"
@@ -229,8 +235,14 @@ _aegis() {
             aegis__subcmd__secret,rm)
                 cmd="aegis__subcmd__secret__subcmd__delete"
                 ;;
+            aegis__subcmd__secret,rotate-key)
+                cmd="aegis__subcmd__secret__subcmd__rotate__subcmd__key"
+                ;;
             aegis__subcmd__secret,set)
                 cmd="aegis__subcmd__secret__subcmd__set"
+                ;;
+            aegis__subcmd__secret,status)
+                cmd="aegis__subcmd__secret__subcmd__status"
                 ;;
             aegis__subcmd__volume,create)
                 cmd="aegis__subcmd__volume__subcmd__create"
@@ -1670,7 +1682,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__secret)
-            opts="-q -h --system --json --quiet --help set list ls delete rm"
+            opts="-q -h --system --json --quiet --help set import list ls delete rm log status rotate-key"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1697,7 +1709,53 @@ _aegis() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegis__subcmd__secret__subcmd__import)
+            opts="-q -h --replace --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegis__subcmd__secret__subcmd__list)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__secret__subcmd__log)
+            opts="-q -h --since --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__secret__subcmd__rotate__subcmd__key)
             opts="-q -h --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1722,6 +1780,20 @@ _aegis() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegis__subcmd__secret__subcmd__status)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

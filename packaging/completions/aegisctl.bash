@@ -220,8 +220,14 @@ _aegisctl() {
             aegisctl__subcmd__secret,delete)
                 cmd="aegisctl__subcmd__secret__subcmd__delete"
                 ;;
+            aegisctl__subcmd__secret,import)
+                cmd="aegisctl__subcmd__secret__subcmd__import"
+                ;;
             aegisctl__subcmd__secret,list)
                 cmd="aegisctl__subcmd__secret__subcmd__list"
+                ;;
+            aegisctl__subcmd__secret,log)
+                cmd="aegisctl__subcmd__secret__subcmd__log"
                 ;;
             aegisctl__subcmd__secret,ls)
                 cmd="aegisctl__subcmd__secret__subcmd__list"
@@ -229,8 +235,14 @@ _aegisctl() {
             aegisctl__subcmd__secret,rm)
                 cmd="aegisctl__subcmd__secret__subcmd__delete"
                 ;;
+            aegisctl__subcmd__secret,rotate-key)
+                cmd="aegisctl__subcmd__secret__subcmd__rotate__subcmd__key"
+                ;;
             aegisctl__subcmd__secret,set)
                 cmd="aegisctl__subcmd__secret__subcmd__set"
+                ;;
+            aegisctl__subcmd__secret,status)
+                cmd="aegisctl__subcmd__secret__subcmd__status"
                 ;;
             aegisctl__subcmd__volume,create)
                 cmd="aegisctl__subcmd__volume__subcmd__create"
@@ -1670,7 +1682,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret)
-            opts="-q -h --system --json --quiet --help set list ls delete rm"
+            opts="-q -h --system --json --quiet --help set import list ls delete rm log status rotate-key"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1697,7 +1709,53 @@ _aegisctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        aegisctl__subcmd__secret__subcmd__import)
+            opts="-q -h --replace --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         aegisctl__subcmd__secret__subcmd__list)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__secret__subcmd__log)
+            opts="-q -h --since --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__secret__subcmd__rotate__subcmd__key)
             opts="-q -h --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1722,6 +1780,20 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__secret__subcmd__status)
+            opts="-q -h --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

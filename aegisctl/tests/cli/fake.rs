@@ -46,6 +46,8 @@ struct State {
     lingering: bool,
     /// Values in clear, by name.
     secrets: BTreeMap<String, String>,
+    /// Their key was rotated.
+    rotated: bool,
     volumes: BTreeSet<String>,
     flaked: bool,
     /// What `Stats` takes for the time.

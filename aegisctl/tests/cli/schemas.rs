@@ -37,7 +37,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 42] = [
+const DOCUMENTS: [(&str, &str); 46] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -78,6 +78,10 @@ const DOCUMENTS: [(&str, &str); 42] = [
     ("instance delete new", "outcome.json"),
     ("secret set KEY --from-file /proc/version", "secret.json"),
     ("secret list", "secret-list.json"),
+    ("secret status", "secret-status.json"),
+    ("secret rotate-key", "secret-rotated.json"),
+    ("secret import /dev/null", "secret-imported.json"),
+    ("secret log KEY", "secret-log.json"),
     ("secret delete KEY", "secret.json"),
     ("volume create cache", "volume-created.json"),
     ("volume list", "volume-list.json"),

@@ -147,3 +147,80 @@ fn deleting_says_who_uses_it() {
         "note: these cannot start without it: web\n",
     );
 }
+
+#[test]
+fn a_file_of_variables_becomes_secrets_and_shows_no_value() {
+    let bench = Bench::new();
+    let text = b"# mine\nA=hunter2\nB=x=y\n";
+    bench
+        .run_with(&["secret", "import", "-"], text)
+        .expect(0, "A\nB\n", "");
+    assert_eq!(bench.fake.secret("B").as_deref(), Some("x=y"));
+    let file = bench.dir.path().join("more.env");
+    std::fs::write(&file, "A=hunter3\nC=c\n").unwrap();
+    let path = file.to_str().unwrap();
+    let refused = bench.run(&["secret", "import", path]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert_eq!(bench.fake.secret("C"), None);
+    bench
+        .run(&["secret", "import", "--replace", path])
+        .expect(0, "A\nC\n", "");
+    assert_eq!(bench.fake.secret("A").as_deref(), Some("hunter3"));
+    let refused = bench.run_with(&["secret", "import", "-"], b"D=d\n hunter2 4\n");
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(
+        refused.stderr.starts_with("error: -, line 2: "),
+        "{refused:?}"
+    );
+    assert!(!refused.stderr.contains("hunter2"), "{refused:?}");
+    assert_eq!(bench.fake.secret("D"), None);
+}
+
+#[test]
+fn the_key_is_shown_and_rotated() {
+    let bench = Bench::new();
+    bench.run_with(&["secret", "set", "KEY"], b"hunter2\n");
+    bench.run_with(&["secret", "set", "LOST"], b"hunter2\n");
+    bench.run(&["secret", "status"]).expect(
+        0,
+        "Key:         in clear in its file; systemd-creds seals the next: \
+         aegisctl secret rotate-key\n\
+         Key id:      0123456789abcdef\n\
+         Key file:    /home/alice/.aegis/secrets.key\n\
+         Values:      2, 1 cannot be read: aegisctl secret list\n",
+        "",
+    );
+    bench.run(&["secret", "rotate-key"]).expect(
+        0,
+        "Key rotated: 1 value has the new key fedcba9876543210\n",
+        "note: these could not be read and stay as they are: LOST\n",
+    );
+    let status = bench.run(&["secret", "status"]).stdout;
+    let sealed = "Key:         sealed by systemd-creds, opens with the host's key\n";
+    assert!(status.starts_with(sealed), "{status}");
+}
+
+#[test]
+fn uses_are_read_from_the_journal() {
+    let bench = Bench::new();
+    let record = serde_json::json!({
+        "__REALTIME_TIMESTAMP": "1000000",
+        "AEGIS_SECRET": "KEY",
+        "AEGIS_INSTANCE": "web",
+        "AEGIS_UNIT": "aegis-vm-web.service",
+        "AEGIS_PURPOSE": "start",
+        "AEGIS_VARIABLE": "API_KEY",
+    });
+    std::fs::write(bench.dir.path().join("bin/journal"), format!("{record}\n")).unwrap();
+    let log = bench.run(&["secret", "log", "KEY"]);
+    assert_eq!(log.code, Some(0), "{log:?}");
+    let line = log.stdout.lines().nth(1).unwrap();
+    assert!(line.contains("web  "), "{line}");
+    assert!(
+        line.contains("aegis-vm-web.service  start  API_KEY"),
+        "{line}"
+    );
+    bench.break_journal();
+    let failed = bench.run(&["secret", "log", "KEY"]);
+    assert!(failed.stderr.contains("no permission"), "{failed:?}");
+}

@@ -14,9 +14,10 @@ use aegis_bus::manager::SpecRequest;
 use aegis_bus::names::job_path;
 use aegis_core::control::{AttachRequest, Process};
 use aegis_core::handle::Handle;
-use zbus::{OwnedFd, OwnedObjectPath};
+use zbus::message::Header;
+use zbus::{Connection, OwnedFd, OwnedObjectPath};
 
-use super::manager::{failed, refused};
+use super::manager::{caller, failed, nameless, refused};
 use super::objects::{Looks, Shows};
 use super::secrets::passed_values;
 use crate::engine::Engine;
@@ -171,13 +172,20 @@ impl InstanceObject {
     #[zbus(out_args("stdin", "stdout", "stderr", "control"))]
     async fn exec(
         &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
         argv: Vec<String>,
         mut options: Dict,
     ) -> Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd), BusFault> {
         let values = passed_values(&mut options).await?;
         let options = ExecOptions::from_dict(options).map_err(refused)?;
         let instance = self.instance()?;
-        let secrets = instance.secrets(&options.secrets, &values).await;
+        // Who it is stands in the record of the use.
+        let uid = match options.secrets.is_empty() {
+            true => None,
+            false => caller(connection, &header).await.map_err(nameless)?.uid,
+        };
+        let secrets = instance.secrets(&options.secrets, &values, uid).await;
         let argv = match options.of_image {
             true => instance.words_of_image(&argv),
             false => argv,

@@ -236,7 +236,7 @@ pub(super) fn failed(error: InstanceError) -> BusFault {
 }
 
 /// Who calls, as the bus knows it.
-async fn caller(connection: &Connection, header: &Header<'_>) -> zbus::Result<Caller> {
+pub(super) async fn caller(connection: &Connection, header: &Header<'_>) -> zbus::Result<Caller> {
     let Some(sender) = header.sender() else {
         return Ok(Caller::default());
     };
@@ -250,7 +250,7 @@ async fn caller(connection: &Connection, header: &Header<'_>) -> zbus::Result<Ca
 
 /// The bus does not tell who calls.
 #[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
-fn nameless(error: zbus::Error) -> BusFault {
+pub(super) fn nameless(error: zbus::Error) -> BusFault {
     let words = format!("the bus does not tell whose call this is: {error}");
     Fault::new(Symbol::Internal, words).into()
 }

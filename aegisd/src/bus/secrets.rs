@@ -1,15 +1,20 @@
 //! The Secrets interface, and the values that other interfaces are passed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
-use aegis_bus::secrets::{DeleteSecretOptions, SecretEntry, take_values};
+use aegis_bus::secrets::{
+    DeleteSecretOptions, ImportSecretsOptions, RotatedKey, SecretEntry, SecretsStatus, take_values,
+};
 use aegis_core::secret::{SecretEnv, SecretName, SecretText};
 use zbus::OwnedFd;
 
 use super::manager::{failed, refused};
 use crate::engine::Engine;
+use crate::secrets::rotation::Rotated;
+use crate::secrets::status::{KeyState, Status};
 use crate::secrets::{Listed, SecretsError, passed};
 
 /// The secrets' object.
@@ -57,6 +62,47 @@ impl SecretsObject {
             .await
             .map_err(secrets_failed)
     }
+
+    #[zbus(out_args("names"))]
+    async fn import(&self, values: OwnedFd, options: Dict) -> Result<Vec<String>, BusFault> {
+        let ImportSecretsOptions { replace } =
+            ImportSecretsOptions::from_dict(options).map_err(refused)?;
+        let values = passed::env(values.into()).await;
+        let values = values.map_err(|error| secrets_failed(error.into()))?;
+        let named = values
+            .into_iter()
+            .map(|(name, value)| Ok((parse(&name)?, value)));
+        let named = named.collect::<Result<BTreeMap<_, _>, BusFault>>()?;
+        let names = named.keys().map(ToString::to_string).collect();
+        let vault = &self.engine.shared().vault;
+        let set = vault.set_all(named, replace).await;
+        set.map(|()| names).map_err(secrets_failed)
+    }
+
+    #[zbus(out_args("status"))]
+    async fn status(&self) -> Result<Dict, BusFault> {
+        let status = self.engine.shared().vault.status().await;
+        Ok(shown(status.map_err(secrets_failed)?).to_dict())
+    }
+
+    #[zbus(out_args("rotated"))]
+    async fn rotate_key(&self, options: Dict) -> Result<Dict, BusFault> {
+        DictReader::new("option", options)
+            .finish()
+            .map_err(refused)?;
+        let rotated = self.engine.shared().vault.rotate().await;
+        let Rotated {
+            key,
+            values,
+            unreadable,
+        } = rotated.map_err(secrets_failed)?;
+        let rotated = RotatedKey {
+            key_id: key.to_string(),
+            values: count(values),
+            unreadable,
+        };
+        Ok(rotated.to_dict())
+    }
 }
 
 /// The values a caller passed beside a dictionary, which is freed of them.
@@ -92,6 +138,31 @@ fn entry(listed: Listed) -> SecretEntry {
         updated_at_us: listed.updated_at,
         used_by: listed.users,
     }
+}
+
+fn shown(status: Status) -> SecretsStatus {
+    let (state, sealer, opens_with, obstacle) = match status.key.state {
+        KeyState::Missing(Ok(sealer)) => ("missing", sealer.to_owned(), "", None),
+        KeyState::Missing(Err(why)) => ("missing", String::new(), "", Some(why)),
+        KeyState::Sealed { by, with } => ("sealed", by, with, None),
+        KeyState::Shut { by, why } => ("shut", by, "", Some(why)),
+        KeyState::Clear(Ok(sealer)) => ("clear", sealer.to_owned(), "", None),
+        KeyState::Clear(Err(why)) => ("clear", String::new(), "", Some(why)),
+    };
+    SecretsStatus {
+        key_state: state.to_owned(),
+        key_id: status.key.id.map(|id| id.to_string()).unwrap_or_default(),
+        key_file: status.key.path.display().to_string(),
+        sealer,
+        opens_with: opens_with.to_owned(),
+        obstacle: obstacle.unwrap_or_default(),
+        values: count(status.values),
+        unreadable: count(status.unreadable),
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn secrets_failed(error: SecretsError) -> BusFault {

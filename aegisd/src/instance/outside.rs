@@ -4,14 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use aegis_core::audit::Purpose;
 use aegis_core::control::VmStatus;
 use aegis_core::layout::InstanceFiles;
 use aegis_core::secret::{SecretEnv, SecretSource};
+use aegis_core::units;
 
 use rustix::fd::OwnedFd;
 
 use super::{Instance, InstanceError, blocking, files};
 use crate::registry::Record;
+use crate::secrets::audit::User;
 
 impl Instance {
     /// It as it is wanted.
@@ -24,7 +27,7 @@ impl Instance {
         self.status.borrow().clone()
     }
 
-    /// The values for the variables of one command.
+    /// The values for the variables of one command that this user asks for.
     ///
     /// # Errors
     /// One is missing or cannot be decrypted.
@@ -32,8 +35,17 @@ impl Instance {
         &self,
         sources: &BTreeMap<String, SecretSource>,
         passed: &SecretEnv,
+        caller: Option<u32>,
     ) -> Result<SecretEnv, InstanceError> {
-        Ok(self.shared.vault.env_for(sources, passed).await?)
+        let values = self.shared.vault.env_for(sources, passed).await?;
+        User {
+            purpose: Purpose::Exec,
+            instance: &self.handle,
+            unit: &units::vm(&self.handle),
+            caller,
+        }
+        .is_given(sources);
+        Ok(values)
     }
 
     /// Opens the command's log for reading, the oldest file first.

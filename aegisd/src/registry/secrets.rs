@@ -7,7 +7,7 @@ use aegis_fault_points::around;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::store::{Store, failed_write, from_sql, sql, to_sql};
+use super::store::{Store, failed_write, from_sql, refused, sql, to_sql};
 use super::{Record, RegistryError};
 
 /// Whose a secret is.
@@ -29,6 +29,17 @@ impl Owner {
     }
 }
 
+/// A value encrypted anew, under another key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reencrypted {
+    /// As [`Owner::key`] has it.
+    pub owner: String,
+    pub name: String,
+    /// The ciphertext it takes the place of.
+    pub before: Vec<u8>,
+    pub ciphertext: Vec<u8>,
+}
+
 /// A secret as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptSecret {
@@ -44,15 +55,64 @@ pub struct KeptSecret {
     reason = "the registry's own table; every change is a step"
 )]
 impl Store {
-    /// Writes a secret in place of the one of that name.
-    pub(super) fn set_secret(
+    /// Writes secrets, all or none; unless they replace those of their names, none of
+    /// the names may be in use.
+    pub(super) fn set_secrets(
         &mut self,
         owner: &Owner,
-        secret: &KeptSecret,
+        secrets: &[KeptSecret],
+        replace: bool,
     ) -> Result<(), RegistryError> {
+        if !replace {
+            let mut taken = Vec::new();
+            for secret in secrets {
+                if self.secret(owner, &secret.name)?.is_some() {
+                    taken.push(secret.name.clone());
+                }
+            }
+            if !taken.is_empty() {
+                return Err(RegistryError::SecretsTaken(taken));
+            }
+        }
         around("registry.write", failed_write, || {
-            put(&self.connection, owner, secret)
+            let all = self.connection.transaction().map_err(sql("write"))?;
+            for secret in secrets {
+                put(&all, owner, secret)?;
+            }
+            all.commit().map_err(sql("write"))
         })
+    }
+
+    /// Every secret, with its owner as [`Owner::key`] has it.
+    pub(super) fn all_secrets(&mut self) -> Result<Vec<(String, KeptSecret)>, RegistryError> {
+        let failed = sql("read the secrets of");
+        let query = "SELECT name, ciphertext, updated_at, owner FROM secret ORDER BY owner, name";
+        let mut query = self.connection.prepare(query).map_err(&failed)?;
+        let rows = query
+            .query_map([], |row| Ok((row.get(3)?, read(row)?)))
+            .map_err(&failed)?;
+        rows.collect::<Result<_, _>>().map_err(&failed)
+    }
+
+    /// Puts values encrypted anew in the place of those they were made of, all or none.
+    /// One that has gone meanwhile stays gone.
+    pub(super) fn reencrypt(&mut self, values: &[Reencrypted]) -> Result<(), RegistryError> {
+        let statement = "UPDATE secret SET ciphertext = ?1
+                         WHERE owner = ?2 AND name = ?3 AND ciphertext = ?4";
+        let written = around("registry.reencrypt", refused, || {
+            let all = self.connection.transaction()?;
+            for value in values {
+                let Reencrypted {
+                    owner,
+                    name,
+                    before,
+                    ciphertext,
+                } = value;
+                all.execute(statement, params![ciphertext, owner, name, before])?;
+            }
+            all.commit()
+        });
+        written.map_err(sql("write"))
     }
 
     /// All secrets of an owner, by name.
@@ -224,7 +284,9 @@ mod tests {
         assert_eq!(store.secrets(&owner).unwrap(), []);
         assert!(store.load().unwrap().records.is_empty());
 
-        store.set_secret(&Owner::Everybody, &kept("key")).unwrap();
+        store
+            .set_secrets(&Owner::Everybody, &[kept("key")], true)
+            .unwrap();
         store.insert(&record, &[kept("OWN")]).unwrap();
         assert_eq!(store.secrets(&owner).unwrap(), [kept("OWN")]);
         store.remove(&"WEB".parse().unwrap()).unwrap();
@@ -237,12 +299,52 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store(&folder);
         let name: SecretName = "key".parse().unwrap();
-        store.set_secret(&Owner::Everybody, &kept("key")).unwrap();
+        store
+            .set_secrets(&Owner::Everybody, &[kept("key")], true)
+            .unwrap();
         store.insert(&user_of("key", "web"), &[]).unwrap();
         let refused = store.delete_secret(&name, false).unwrap_err();
         assert!(matches!(refused, RegistryError::SecretInUse { users, .. } if users == ["web"]));
         assert_eq!(store.delete_secret(&name, true).unwrap(), ["web"]);
         let gone = store.delete_secret(&name, false).unwrap_err();
         assert!(matches!(gone, RegistryError::NoSecret(_)));
+    }
+
+    #[test]
+    fn names_in_use_are_replaced_only_if_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store(&folder);
+        let everybody = Owner::Everybody;
+        store.set_secrets(&everybody, &[kept("b")], false).unwrap();
+        let both = [kept("a"), kept("b")];
+        let refused = store.set_secrets(&everybody, &both, false).unwrap_err();
+        assert!(matches!(refused, RegistryError::SecretsTaken(names) if names == ["b"]));
+        assert_eq!(store.secrets(&everybody).unwrap(), [kept("b")]);
+        store.set_secrets(&everybody, &both, true).unwrap();
+        assert_eq!(store.secrets(&everybody).unwrap(), both);
+    }
+
+    #[test]
+    fn values_are_encrypted_anew_unless_they_have_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store(&folder);
+        let both = [kept("a"), kept("b")];
+        store.set_secrets(&Owner::Everybody, &both, true).unwrap();
+        let anew = |name: &str, before: Vec<u8>| Reencrypted {
+            owner: String::new(),
+            name: name.to_owned(),
+            before,
+            ciphertext: vec![9],
+        };
+        let values = [
+            anew("a", vec![1, 2, 3]),
+            anew("b", vec![4]),
+            anew("c", vec![]),
+        ];
+        store.reencrypt(&values).unwrap();
+        let all = store.all_secrets().unwrap();
+        let ciphertexts: Vec<_> = all.iter().map(|(_, kept)| &kept.ciphertext[..]).collect();
+        assert_eq!(ciphertexts, [&[9][..], &[1, 2, 3]]);
+        assert_eq!(all[0].1.updated_at, 7);
     }
 }

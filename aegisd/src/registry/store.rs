@@ -339,11 +339,13 @@ pub(super) fn from_sql(time: i64) -> u64 {
 
 /// One change of the file, with its fault points.
 fn step<T>(name: &str, act: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    around(
-        name,
-        |error| rusqlite::Error::SqliteFailure(as_sqlite_says(&error), None),
-        act,
-    )
+    around(name, refused, act)
+}
+
+/// A step that failed before it reached SQLite.
+#[expect(clippy::needless_pass_by_value, reason = "it is what around() gives")]
+pub(super) fn refused(error: io::Error) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(as_sqlite_says(&error), None)
 }
 
 /// SQLite's word for an error of the system, as its documentation of result codes
@@ -357,10 +359,8 @@ fn as_sqlite_says(error: &io::Error) -> ffi::Error {
 }
 
 /// A change that failed before it reached SQLite.
-#[expect(clippy::needless_pass_by_value, reason = "it is what around() gives")]
 pub(super) fn failed_write(error: io::Error) -> RegistryError {
-    let source = rusqlite::Error::SqliteFailure(as_sqlite_says(&error), None);
-    sql("write")(source)
+    sql("write")(refused(error))
 }
 
 pub(super) fn sql(operation: &'static str) -> impl Fn(rusqlite::Error) -> RegistryError {

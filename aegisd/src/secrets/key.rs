@@ -1,219 +1,225 @@
-//! Where the key is that secrets are encrypted with.
+//! The key that secrets are encrypted with, and the form in which it is kept.
+//!
+//! | form | content of the file |
+//! |---|---|
+//! | in clear | the id (8 bytes), then the key (32 bytes) |
+//! | sealed | a JSON object: version, id, who sealed it, what the sealer gave |
+//!
+//! The length tells the two apart. Both tell the id without being opened.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fmt;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::effects;
-
 /// Tells keys apart; says nothing about the key.
-pub type KeyId = [u8; 8];
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; KeyId::LENGTH]);
 
-/// A key file: the id, then the key.
-const FILE_LENGTH: usize = 8 + 32;
+/// The bytes of a key, which are overwritten when they are dropped.
+pub type KeyBytes = Zeroizing<[u8; KEY_LENGTH]>;
 
-/// A key in memory, which is overwritten when it is dropped.
+/// Length of a key in bytes.
+pub const KEY_LENGTH: usize = 32;
+
+/// A key in clear: the id, then the key.
+pub(super) const CLEAR_LENGTH: usize = KeyId::LENGTH + KEY_LENGTH;
+
+/// The version of a sealed key that is written. Old ones are read for ever.
+const VERSION: u32 = 1;
+
+/// A key in memory.
 #[derive(Clone)]
 pub struct Key {
     id: KeyId,
-    bytes: Zeroizing<[u8; 32]>,
+    bytes: KeyBytes,
+}
+
+impl KeyId {
+    /// Length in bytes.
+    pub const LENGTH: usize = 8;
+
+    pub fn from_bytes(bytes: [u8; Self::LENGTH]) -> Self {
+        Self(bytes)
+    }
+
+    pub fn bytes(self) -> [u8; Self::LENGTH] {
+        self.0
+    }
+
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 2 * Self::LENGTH
+            && text
+                .bytes()
+                .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| digits)?;
+        Some(Self(number.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 impl Key {
-    pub fn from_parts(id: KeyId, bytes: [u8; 32]) -> Self {
-        Self {
-            id,
-            bytes: Zeroizing::new(bytes),
-        }
+    pub fn new(id: KeyId, bytes: KeyBytes) -> Self {
+        Self { id, bytes }
+    }
+
+    /// A key that nobody has had.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut clear = Zeroizing::new([0; CLEAR_LENGTH]);
+        getrandom::fill(&mut *clear)?;
+        Ok(Self::from_clear(&clear))
     }
 
     pub fn id(&self) -> KeyId {
         self.id
     }
 
-    pub fn bytes(&self) -> &[u8; 32] {
+    pub fn bytes(&self) -> &KeyBytes {
         &self.bytes
+    }
+
+    pub(super) fn from_clear(clear: &[u8; CLEAR_LENGTH]) -> Self {
+        let (mut id, mut bytes) = ([0; KeyId::LENGTH], KeyBytes::default());
+        id.copy_from_slice(&clear[..KeyId::LENGTH]);
+        bytes.copy_from_slice(&clear[KeyId::LENGTH..]);
+        Self::new(KeyId(id), bytes)
+    }
+
+    pub(super) fn to_clear(&self) -> Zeroizing<Vec<u8>> {
+        let mut clear = Zeroizing::new(Vec::with_capacity(CLEAR_LENGTH));
+        clear.extend_from_slice(&self.id.0);
+        clear.extend_from_slice(&*self.bytes);
+        clear
     }
 }
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }
 
-/// A place that holds keys. All calls block.
-pub trait KeySource: std::fmt::Debug + Send + Sync {
-    /// The key for new values; made where there is none yet.
-    ///
-    /// # Errors
-    /// It cannot be read or made.
-    fn current(&self) -> Result<Key, KeyError>;
-
-    /// The key of an id; `None` if it is lost.
-    ///
-    /// # Errors
-    /// The place cannot be read.
-    fn find(&self, id: KeyId) -> Result<Option<Key>, KeyError>;
+/// A key that only its sealer can open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedKey {
+    pub id: KeyId,
+    /// The sealer's name.
+    pub sealed_by: String,
+    /// What the sealer gave.
+    pub sealed: String,
 }
 
-/// Why a key cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    #[error("cannot {operation} the key {path}")]
-    File {
-        operation: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the key {0} is open to others: its mode must be 0600")]
-    Open(PathBuf),
-    #[error("{0} is not a key: its length is not {FILE_LENGTH} bytes")]
-    Length(PathBuf),
-    #[error("the kernel gives no random bytes")]
-    Random(#[source] getrandom::Error),
+/// The same as it is written.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    version: u32,
+    key: String,
+    sealed_by: String,
+    sealed: String,
 }
 
-impl KeyError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Open(path) => Some(format!(
-                "if nobody else has read it: chmod 600 {0}; else remove it and set the secrets again",
-                path.display()
-            )),
-            Self::Length(path) => Some(format!(
-                "put the right file back, or remove {} and set the secrets again",
-                path.display()
-            )),
-            Self::File { .. } | Self::Random(_) => None,
-        }
-    }
-}
-
-/// A key in a private file beside the registry.
-#[derive(Debug)]
-pub struct FileKey {
-    path: PathBuf,
-}
-
-impl FileKey {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
-    }
-
-    fn failed(&self, operation: &'static str) -> impl Fn(io::Error) -> KeyError {
-        let path = self.path.clone();
-        move |source| KeyError::File {
-            operation,
-            path: path.clone(),
-            source,
-        }
-    }
-
-    /// Read anew each time: a file that is put back counts at once.
-    fn read(&self) -> Result<Option<Key>, KeyError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = match openat(CWD, &self.path, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(self.failed("open")(error.into())),
+impl SealedKey {
+    pub(super) fn to_file(&self) -> Vec<u8> {
+        let written = Written {
+            version: VERSION,
+            key: self.id.to_string(),
+            sealed_by: self.sealed_by.clone(),
+            sealed: self.sealed.clone(),
         };
-        let metadata = file.metadata().map_err(self.failed("examine"))?;
-        if metadata.mode() & 0o077 != 0 {
-            return Err(KeyError::Open(self.path.clone()));
-        }
-        if metadata.len() != FILE_LENGTH as u64 {
-            return Err(KeyError::Length(self.path.clone()));
-        }
-        let mut bytes = Zeroizing::new([0; FILE_LENGTH]);
-        file.read_exact(&mut *bytes).map_err(self.failed("read"))?;
-        Ok(Some(parse(&bytes)))
+        // Numbers and strings always are JSON.
+        let mut text = serde_json::to_vec(&written).unwrap_or_default();
+        text.push(b'\n');
+        text
     }
 
-    /// Written beside and moved: a crash leaves no key or a whole one.
-    fn make(&self) -> Result<Key, KeyError> {
-        let mut bytes = Zeroizing::new([0; FILE_LENGTH]);
-        getrandom::fill(&mut *bytes).map_err(KeyError::Random)?;
-        let fresh = self.path.with_extension("new");
-        let made =
-            write_private(&fresh, &*bytes).and_then(|()| effects::rename(&fresh, &self.path));
-        made.map_err(self.failed("write"))?;
-        if let Some(folder) = self.path.parent() {
-            let synced = File::open(folder).and_then(|folder| folder.sync_all());
-            synced.map_err(self.failed("write"))?;
-        }
-        tracing::info!("made a new key for secrets: {}", self.path.display());
-        Ok(parse(&bytes))
+    pub(super) fn from_file(content: &[u8]) -> Option<Self> {
+        let written: Written = serde_json::from_slice(content).ok()?;
+        let id = KeyId::parse(&written.key).filter(|_| written.version == VERSION)?;
+        Some(Self {
+            id,
+            sealed_by: written.sealed_by,
+            sealed: written.sealed,
+        })
     }
 }
 
-impl KeySource for FileKey {
-    fn current(&self) -> Result<Key, KeyError> {
-        match self.read()? {
-            Some(key) => Ok(key),
-            None => self.make(),
+/// A key as its file has it.
+#[derive(Clone, Debug)]
+pub enum KeptKey {
+    Clear(Key),
+    Sealed(SealedKey),
+}
+
+impl KeptKey {
+    pub fn id(&self) -> KeyId {
+        match self {
+            Self::Clear(key) => key.id(),
+            Self::Sealed(sealed) => sealed.id,
         }
     }
 
-    fn find(&self, id: KeyId) -> Result<Option<Key>, KeyError> {
-        Ok(self.read()?.filter(|key| key.id() == id))
+    /// Reads a file's content; `None` if it is no key, or one of a newer version.
+    pub(super) fn from_file(content: &[u8]) -> Option<Self> {
+        match <&[u8; CLEAR_LENGTH]>::try_from(content) {
+            Ok(clear) => Some(Self::Clear(Key::from_clear(clear))),
+            Err(_) => SealedKey::from_file(content).map(Self::Sealed),
+        }
     }
-}
 
-fn parse(bytes: &[u8; FILE_LENGTH]) -> Key {
-    let (mut id, mut key) = (KeyId::default(), [0; 32]);
-    id.copy_from_slice(&bytes[..8]);
-    key.copy_from_slice(&bytes[8..]);
-    Key::from_parts(id, key)
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match effects::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    pub(super) fn to_file(&self) -> Zeroizing<Vec<u8>> {
+        match self {
+            Self::Clear(key) => key.to_clear(),
+            Self::Sealed(sealed) => Zeroizing::new(sealed.to_file()),
+        }
     }
-    effects::write_new(path, bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_and_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secrets.key");
-        let source = FileKey::new(path.clone());
-        assert!(source.find([0; 8]).unwrap().is_none());
-        let key = source.current().unwrap();
-        assert_eq!(source.current().unwrap().id(), key.id());
-        assert_eq!(source.find(key.id()).unwrap().unwrap().bytes(), key.bytes());
-        assert!(source.find([0; 8]).unwrap().is_none());
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    fn both_forms_are_read_back_and_tell_their_id() {
+        let key = Key::random().unwrap();
+        let clear = KeptKey::Clear(key.clone());
+        let sealed = KeptKey::Sealed(SealedKey {
+            id: key.id(),
+            sealed_by: "test".into(),
+            sealed: "abc".into(),
+        });
+        for kept in [clear, sealed] {
+            let file = kept.to_file();
+            let read = KeptKey::from_file(&file).unwrap();
+            assert_eq!(read.id(), key.id());
+            assert_eq!(read.to_file(), file);
+        }
+        assert_eq!(KeyId::parse(&key.id().to_string()), Some(key.id()));
+        assert_eq!(KeyId::parse("+123456789abcdef"), None);
     }
 
     #[test]
-    fn a_key_that_others_can_read_or_that_is_cut_short_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secrets.key");
-        let source = FileKey::new(path.clone());
-        source.current().unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(source.current(), Err(KeyError::Open(_))));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(&path, "short").unwrap();
-        assert!(matches!(source.current(), Err(KeyError::Length(_))));
+    fn what_is_no_key_is_not_taken_for_one() {
+        let newer = br#"{"version":2,"key":"0123456789abcdef","sealed_by":"x","sealed":"y"}"#;
+        for content in [&b"short"[..], newer, b"{}", b""] {
+            assert!(KeptKey::from_file(content).is_none());
+        }
+        assert!(!format!("{:?}", Key::random().unwrap()).contains("bytes"));
     }
 }

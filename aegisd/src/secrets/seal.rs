@@ -15,6 +15,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
 use super::key::{Key, KeyId};
+use super::sealer::SealerError;
 
 /// The version that is written. A change of the format is a new one, and old ones
 /// are read for ever.
@@ -33,6 +34,8 @@ pub enum SealError {
     Format,
     #[error("the key it was encrypted with is lost")]
     KeyLost,
+    #[error("the key it was encrypted with does not open")]
+    KeyShut(#[source] SealerError),
     #[error("it was changed since it was encrypted")]
     Changed,
 }
@@ -52,7 +55,7 @@ pub fn seal(key: &Key, owner: &str, name: &str, value: &SecretText) -> Result<Ve
     let sealed = cipher(key).encrypt(XNonce::from_slice(&nonce), payload);
     let sealed = sealed.map_err(|_| SealError::Cipher)?;
     let mut bytes = vec![VERSION];
-    bytes.extend(key.id());
+    bytes.extend(key.id().bytes());
     bytes.extend(nonce);
     bytes.extend(sealed);
     Ok(bytes)
@@ -64,7 +67,10 @@ pub fn seal(key: &Key, owner: &str, name: &str, value: &SecretText) -> Result<Ve
 /// [`SealError::Format`].
 pub fn key_of(sealed: &[u8]) -> Result<KeyId, SealError> {
     match (sealed.first(), sealed.get(KEY_ID)) {
-        (Some(&VERSION), Some(id)) => id.try_into().map_err(|_| SealError::Format),
+        (Some(&VERSION), Some(id)) => {
+            let id = id.try_into().map_err(|_| SealError::Format)?;
+            Ok(KeyId::from_bytes(id))
+        }
         _ => Err(SealError::Format),
     }
 }
@@ -89,7 +95,7 @@ pub fn open(key: &Key, owner: &str, name: &str, sealed: &[u8]) -> Result<SecretT
 }
 
 fn cipher(key: &Key) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new(key.bytes().into())
+    XChaCha20Poly1305::new((&**key.bytes()).into())
 }
 
 /// No handle and no name holds a NUL, so the parts cannot run into each other.
@@ -106,14 +112,14 @@ mod tests {
     use super::*;
 
     fn key(byte: u8) -> Key {
-        Key::from_parts([byte; 8], [byte; 32])
+        Key::new(KeyId::from_bytes([byte; 8]), Zeroizing::new([byte; 32]))
     }
 
     #[test]
     fn a_value_opens_with_its_key_for_its_name_alone() {
         let value: SecretText = "hunter2".to_owned().into();
         let sealed = seal(&key(1), "", "a", &value).unwrap();
-        assert_eq!(key_of(&sealed).unwrap(), [1; 8]);
+        assert_eq!(key_of(&sealed).unwrap(), KeyId::from_bytes([1; 8]));
         assert_eq!(open(&key(1), "", "a", &sealed).unwrap(), value);
         for opened in [
             open(&key(2), "", "a", &sealed),

@@ -62,6 +62,7 @@ impl World {
             libexec: self.root.path().join("libexec"),
             guest_dir: self.root.path().join("guest"),
             unit_owner: None,
+            creds: None,
         }
     }
 

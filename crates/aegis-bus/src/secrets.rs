@@ -33,6 +33,17 @@ pub trait Secrets {
     /// Forgets a secret that no instance uses. `options` is a [`DeleteSecretOptions`].
     /// Answers with the instances that used it.
     fn delete(&self, name: &str, options: &Dict) -> zbus::Result<Vec<String>>;
+
+    /// Keeps what the descriptor leads to, a JSON object of names and values; all or
+    /// none. `options` is an [`ImportSecretsOptions`]. Answers with the names.
+    fn import(&self, values: Fd<'_>, options: &Dict) -> zbus::Result<Vec<String>>;
+
+    /// How secrets are kept: a [`SecretsStatus`].
+    fn status(&self) -> zbus::Result<Dict>;
+
+    /// Makes a new key and encrypts every value with it; all or none. `options` is empty.
+    /// Answers with a [`RotatedKey`].
+    fn rotate_key(&self, options: &Dict) -> zbus::Result<Dict>;
 }
 
 /// A secret as it is listed.
@@ -99,6 +110,128 @@ impl DeleteSecretOptions {
         };
         reader.finish()?;
         Ok(options)
+    }
+}
+
+/// The `options` of `Import`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportSecretsOptions {
+    /// Secrets of these names have the new values; else no name may be in use.
+    pub replace: bool,
+}
+
+impl ImportSecretsOptions {
+    /// The options as they travel.
+    pub fn to_dict(self) -> Dict {
+        let mut dict = Dict::new();
+        put(&mut dict, "replace", self.replace);
+        dict
+    }
+
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            replace: reader.take("replace")?.unwrap_or_default(),
+        };
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+/// How secrets are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretsStatus {
+    /// `sealed`, `shut` (sealed, and it does not open), `clear` (not sealed) or `missing`
+    /// (none until a value is set).
+    pub key_state: String,
+    /// Empty of none.
+    pub key_id: String,
+    /// The key's file.
+    pub key_file: String,
+    /// Who sealed the key. Of one that is not sealed, who will seal the next one; empty
+    /// if nobody can.
+    pub sealer: String,
+    /// What a sealed key opens with, for people.
+    pub opens_with: String,
+    /// Why the key does not open, or why nobody can seal one. Empty if neither is so.
+    pub obstacle: String,
+    /// All values, those of instances' own among them.
+    pub values: u32,
+    /// Those that cannot be read.
+    pub unreadable: u32,
+}
+
+impl SecretsStatus {
+    /// The status as it travels.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        put(&mut dict, "key-state", self.key_state.as_str());
+        put(&mut dict, "key-id", self.key_id.as_str());
+        put(&mut dict, "key-file", self.key_file.as_str());
+        put(&mut dict, "sealer", self.sealer.as_str());
+        put(&mut dict, "opens-with", self.opens_with.as_str());
+        put(&mut dict, "obstacle", self.obstacle.as_str());
+        put(&mut dict, "values", self.values);
+        put(&mut dict, "unreadable", self.unreadable);
+        dict
+    }
+
+    /// Reads a status; what a newer aegisd adds is left out.
+    ///
+    /// # Errors
+    /// A field is missing or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("field of the secrets' status", dict);
+        Ok(Self {
+            key_state: reader.require("key-state")?,
+            key_id: reader.require("key-id")?,
+            key_file: reader.require("key-file")?,
+            sealer: reader.require("sealer")?,
+            opens_with: reader.require("opens-with")?,
+            obstacle: reader.require("obstacle")?,
+            values: reader.require("values")?,
+            unreadable: reader.require("unreadable")?,
+        })
+    }
+}
+
+/// What a rotation of the key did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotatedKey {
+    /// The new key.
+    pub key_id: String,
+    /// How many values it encrypts.
+    pub values: u32,
+    /// Those that could not be read and stay as they are: names, and `INSTANCE/VARIABLE`
+    /// of instances' own.
+    pub unreadable: Vec<String>,
+}
+
+impl RotatedKey {
+    /// The answer as it travels.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        put(&mut dict, "key-id", self.key_id.as_str());
+        put(&mut dict, "values", self.values);
+        put(&mut dict, "unreadable", self.unreadable.clone());
+        dict
+    }
+
+    /// Reads an answer; what a newer aegisd adds is left out.
+    ///
+    /// # Errors
+    /// A field is missing or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("field of a rotation", dict);
+        Ok(Self {
+            key_id: reader.require("key-id")?,
+            values: reader.require("values")?,
+            unreadable: reader.require("unreadable")?,
+        })
     }
 }
 
@@ -172,6 +305,32 @@ mod tests {
         let options = DeleteSecretOptions { force: true };
         assert_eq!(
             DeleteSecretOptions::from_dict(options.to_dict()).unwrap(),
+            options
+        );
+    }
+
+    #[test]
+    fn status_and_rotation_travel_whole() {
+        let status = SecretsStatus {
+            key_state: "clear".into(),
+            key_id: "0123456789abcdef".into(),
+            key_file: "/k".into(),
+            sealer: "s".into(),
+            opens_with: "o".into(),
+            obstacle: "b".into(),
+            values: 2,
+            unreadable: 1,
+        };
+        assert_eq!(SecretsStatus::from_dict(status.to_dict()).unwrap(), status);
+        let rotated = RotatedKey {
+            key_id: "0123456789abcdef".into(),
+            values: 2,
+            unreadable: vec!["web/KEY".into()],
+        };
+        assert_eq!(RotatedKey::from_dict(rotated.to_dict()).unwrap(), rotated);
+        let options = ImportSecretsOptions { replace: true };
+        assert_eq!(
+            ImportSecretsOptions::from_dict(options.to_dict()).unwrap(),
             options
         );
     }

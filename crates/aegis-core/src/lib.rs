@@ -10,6 +10,7 @@
 //! | [`spec`] | what a user asked for: the instance spec |
 //! | [`vm_spec`], [`daemon_spec`] | what a unit's program reads at its start |
 //! | [`secret`], [`credential`] | secrets, and how a unit is given them |
+//! | [`audit`] | the record of their uses |
 //! | [`daemon`] | how an instance daemon is run |
 //! | [`port`] | exposed ports |
 //! | [`network`] | what of the network a guest reaches, and its own addresses |
@@ -32,6 +33,7 @@
 //! | [`tools`] | where programs of others may be |
 //! | [`fault`] | errors that cross a process boundary |
 
+pub mod audit;
 pub mod capabilities;
 pub mod control;
 pub mod credential;

@@ -24,6 +24,13 @@ pub const SQFSTAR: Tool = Tool {
     ],
 };
 
+/// Seals data with keys of the host; systemd 250 or newer, for users 256.
+pub const SYSTEMD_CREDS: Tool = Tool {
+    name: "systemd-creds",
+    package: "systemd",
+    places: &["/usr/bin/systemd-creds", "/bin/systemd-creds"],
+};
+
 /// Carries the guests' connections with an ordinary user's rights.
 pub const PASST: Tool = Tool {
     name: "passt",

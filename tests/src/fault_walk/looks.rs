@@ -46,6 +46,23 @@ pub(super) fn is_shown(seat: Seat<'_>) -> Result<bool> {
     Ok(binds.contains("/volumes/walk-more"))
 }
 
+/// Whether the key of secrets is the one that was noted, or another one; either way the
+/// secret of the walk can be read, and there is no second key.
+pub(super) fn has_key(seat: Seat<'_>, noted: bool) -> Result<bool> {
+    let line = format!(
+        "test -s ~/walk-key && aegisctl secret list | grep -q '^WALK *kept' \
+             && test \"$(ls {}/secrets*)\" = {0}/secrets.key \
+             && aegisctl secret status | grep '^Key id:'",
+        seat.home()
+    );
+    let key = seat.run(&line)?;
+    if key.code() != 0 {
+        return Ok(false);
+    }
+    let before = seat.run("cat ~/walk-key")?.text();
+    Ok((key.text() == before) == noted)
+}
+
 /// Whether the VM's unit has the limit of the walk.
 pub(super) fn is_limited(seat: Seat<'_>) -> Result<bool> {
     let unit = format!("aegis-vm-{HANDLE}.service");

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 
 use super::looks::{
-    has_image, info_has, is_exposed, is_leased, is_limited, is_noted, is_pulling, is_shown, says,
+    has_image, has_key, info_has, is_exposed, is_leased, is_limited, is_noted, is_pulling,
+    is_shown, says,
 };
 use super::{HANDLE, enabled, until};
 use crate::agreement::recorded;
@@ -69,6 +70,10 @@ enum State {
     /// No volume of the walk, without regard to the instance.
     VolumeAbsent,
     VolumeThere,
+    /// A secret under a key that was noted.
+    SecretKept,
+    /// The same under another key, and nothing of the one that was noted.
+    KeyRotated,
 }
 
 /// What became of an operation.
@@ -99,7 +104,7 @@ const CREATE: &str = "
         esac
     done";
 
-pub(super) const ALL: [Operation; 28] = [
+pub(super) const ALL: [Operation; 29] = [
     Operation {
         name: "first start of aegisd",
         from: State::NoRegistry,
@@ -270,6 +275,12 @@ pub(super) const ALL: [Operation; 28] = [
         "aegisctl volume remove walked",
         State::VolumeAbsent,
     ),
+    of(
+        "secret rotate-key",
+        State::SecretKept,
+        "aegisctl secret rotate-key",
+        State::KeyRotated,
+    ),
 ];
 
 /// An image of two layers, of which the second passes through a folder of the first.
@@ -284,6 +295,10 @@ const IMPORT: &str = "mkdir -p ~/walk-root/etc && echo walk >~/walk-root/etc/nam
 const KIT: &str = "mkdir -p ~/walk-kit/bin && cd ~/walk-kit
     printf '{\"instance_daemons\": [{\"binary\": \"gate\"}]}' >walked.json
     printf '#!/bin/sh\nsleep infinity\n' >bin/gate && chmod 755 bin/gate && ln -sf bin/gate link";
+
+/// Keeps a secret and notes its key.
+const KEEP_SECRET: &str = "echo walk | aegisctl secret set WALK \
+    && aegisctl secret status | grep '^Key id:' >~/walk-key";
 
 /// Stops aegisd, which its sockets would start again, and forgets all it knows.
 const FORGET: &str = "
@@ -383,6 +398,7 @@ impl State {
             Self::ArchiveHere => return must(IMPORT).map(drop),
             Self::VolumeAbsent => return must("aegisctl volume remove walked").map(drop),
             Self::VolumeThere => return must("aegisctl volume create walked").map(drop),
+            Self::SecretKept | Self::KeyRotated => return must(KEEP_SECRET).map(drop),
             Self::NoRegistry => return must(FORGET).map(drop),
             Self::EmptyRegistry => return must("aegisctl up").map(drop),
             _ => {}
@@ -406,7 +422,9 @@ impl State {
             | Self::NoRegistry
             | Self::EmptyRegistry
             | Self::VolumeAbsent
-            | Self::VolumeThere => "true",
+            | Self::VolumeThere
+            | Self::SecretKept
+            | Self::KeyRotated => "true",
             Self::Enabled => "aegisctl instance stop {} && aegisctl instance enable {}",
             Self::ConfigOfKit => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
@@ -469,6 +487,8 @@ impl State {
                 let is_there = list.lines().any(|name| name == "walked");
                 return Ok(is_there == (self == Self::VolumeThere));
             }
+            Self::SecretKept => return has_key(seat, true),
+            Self::KeyRotated => return has_key(seat, false),
             Self::NoRegistry => {
                 let line = format!("test -e '{}/registry.db'", seat.home());
                 return Ok(seat.run(&line)?.code() != 0);
@@ -501,7 +521,9 @@ impl State {
             | Self::NoRegistry
             | Self::EmptyRegistry
             | Self::VolumeAbsent
-            | Self::VolumeThere => false,
+            | Self::VolumeThere
+            | Self::SecretKept
+            | Self::KeyRotated => false,
             Self::Disabled => !is_enabled && !socket && !daemon && !vm,
             Self::Enabled => is_enabled && socket && daemon && !vm,
             Self::Unlimited => {

@@ -1,5 +1,4 @@
-//! The journal, read by journalctl(1): its format is stable, and it knows files,
-//! rotation and rights.
+//! The lines of an instance's units in the journal.
 //!
 //! Lines are found by unit and not by `AEGIS_INSTANCE`: user managers before
 //! version 254 do not put that field on the lines of daemons. The journal does not know
@@ -8,9 +7,9 @@
 //! still knows the word that its stream was opened with.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aegis_core::layout::Mode;
@@ -21,6 +20,7 @@ use tokio::net::unix::pipe;
 
 use super::entry::{Entry, Writer};
 use crate::failure::Failure;
+use crate::journalctl;
 
 /// The word of a stream, systemd.journal-fields(7).
 const IDENTIFIER: &str = "SYSLOG_IDENTIFIER";
@@ -84,7 +84,7 @@ impl Journal {
     /// # Errors
     /// There is no journalctl.
     pub(super) fn past(&self, since: Option<u64>, until: Option<u64>) -> Result<Past, Failure> {
-        let mut command = self.command();
+        let mut command = journalctl::command();
         if let Some(since) = since {
             command.arg(format!("--since=@{}", since / 1_000_000));
         }
@@ -95,7 +95,7 @@ impl Journal {
                 (until / 1_000_000).saturating_add(1)
             ));
         }
-        let mut child = spawn(command.args(self.matches()))?;
+        let mut child = journalctl::spawn(command.args(self.matches()))?;
         let stdout = child.stdout.take().map(BufReader::new);
         let mut past = Past {
             reader: Reader::new(self),
@@ -126,13 +126,13 @@ impl Journal {
     /// # Errors
     /// There is no journalctl.
     pub(super) fn future(&self) -> Result<Future, Failure> {
-        let mut command = self.command();
+        let mut command = journalctl::command();
         command.arg("--follow").arg("--no-tail");
         match &self.end {
             End::Cursor(cursor) => command.arg(format!("--after-cursor={cursor}")),
             End::Since(since) => command.arg(format!("--since=@{since}")),
         };
-        let mut child = spawn(command.args(self.matches()))?;
+        let mut child = journalctl::spawn(command.args(self.matches()))?;
         let stdout = child.stdout.take().map(OwnedFd::from);
         let stdout = stdout.map(pipe::Receiver::from_owned_fd).transpose();
         Ok(Future {
@@ -143,13 +143,6 @@ impl Journal {
                 .map(tokio::io::BufReader::new),
             line: Vec::new(),
         })
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new("journalctl");
-        // Without --all long messages are left out.
-        command.args(["--output=json", "--all", "--quiet", "--no-pager"]);
-        command
     }
 
     /// Conditions on different fields must all match; `+` separates alternatives.
@@ -180,15 +173,6 @@ impl Journal {
         }
         words
     }
-}
-
-fn spawn(command: &mut Command) -> Result<Child, Failure> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(Failure::Journal)
 }
 
 /// Makes entries of journalctl's lines.
@@ -234,21 +218,8 @@ impl Reader {
             }
         };
         let time_us = text("__REALTIME_TIMESTAMP")?.parse().ok()?;
-        let message = message(&fields["MESSAGE"])?;
+        let message = journalctl::text(&fields["MESSAGE"])?;
         Some(Entry::of_journal(&instance, writer, time_us, message))
-    }
-}
-
-/// A message is text, or bytes where it is not UTF-8.
-fn message(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(bytes) => {
-            let bytes = bytes.iter().map(|byte| u8::try_from(byte.as_u64()?).ok());
-            let bytes: Option<Vec<u8>> = bytes.collect();
-            Some(String::from_utf8_lossy(&bytes?).into_owned())
-        }
-        _ => None,
     }
 }
 
@@ -280,7 +251,7 @@ impl Past {
             }
         }
         self.stdout = None;
-        failure_of(&mut self.child).map(Err)
+        journalctl::failure_of(&mut self.child).map(Err)
     }
 }
 
@@ -296,19 +267,6 @@ impl Iterator for &mut Past {
         self.failed = next.as_ref().is_some_and(Result::is_err);
         next
     }
-}
-
-/// Why journalctl ended, if it failed. Nothing in the journal is no failure, but
-/// its exit code is then 1 with nothing to say.
-fn failure_of(child: &mut Child) -> Option<Failure> {
-    let mut words = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        // What cannot be read is not told.
-        stderr.read_to_string(&mut words).ok();
-    }
-    let ended = child.wait().ok()?;
-    let first = words.lines().find(|line| !line.trim().is_empty())?;
-    (!ended.success()).then(|| Failure::Journalctl(first.trim().to_owned()))
 }
 
 /// What comes.
@@ -343,7 +301,8 @@ impl Future {
     /// Why it ended.
     pub(super) async fn failure(mut self) -> Failure {
         let ended = "it ended while it was followed";
-        failure_of(&mut self.child.0).unwrap_or_else(|| Failure::Journalctl(ended.to_owned()))
+        journalctl::failure_of(&mut self.child.0)
+            .unwrap_or_else(|| Failure::Journalctl(ended.to_owned()))
     }
 }
 

@@ -6,7 +6,9 @@ use std::io::Read;
 
 use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
-use aegis_bus::secrets::{DeleteSecretOptions, SecretEntry, take_values};
+use aegis_bus::secrets::{
+    DeleteSecretOptions, ImportSecretsOptions, RotatedKey, SecretEntry, SecretsStatus, take_values,
+};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::secret::SecretSource;
 use zbus::{OwnedFd, interface};
@@ -60,6 +62,58 @@ impl Secrets {
             )
             .into()),
         }
+    }
+
+    #[zbus(out_args("names"))]
+    async fn import(&self, values: OwnedFd, options: Dict) -> Result<Vec<String>, BusFault> {
+        let options = ImportSecretsOptions::from_dict(options).map_err(Fault::from)?;
+        let values: BTreeMap<String, String> = serde_json::from_str(&read(values.into())).unwrap();
+        let known = self.handles.with(|state| state.secrets.clone());
+        if !options.replace && values.keys().any(|name| known.contains_key(name)) {
+            let fault = Fault::new(Symbol::AlreadyExists, "there are secrets of these names");
+            return Err(fault.with_hint("add --replace").into());
+        }
+        let names = values.keys().cloned().collect();
+        self.handles.with(|state| state.secrets.extend(values));
+        Ok(names)
+    }
+
+    /// A key in clear, until it is rotated.
+    #[zbus(out_args("status"))]
+    async fn status(&self) -> Dict {
+        let (values, rotated) = self
+            .handles
+            .with(|state| (state.secrets.clone(), state.rotated));
+        let (state, opens_with) = match rotated {
+            true => ("sealed", "the host's key"),
+            false => ("clear", ""),
+        };
+        SecretsStatus {
+            key_state: state.into(),
+            key_id: "0123456789abcdef".into(),
+            key_file: "/home/alice/.aegis/secrets.key".into(),
+            sealer: "systemd-creds".into(),
+            opens_with: opens_with.into(),
+            obstacle: String::new(),
+            values: values.len().try_into().unwrap(),
+            unreadable: u32::from(values.contains_key("LOST")),
+        }
+        .to_dict()
+    }
+
+    #[zbus(out_args("rotated"))]
+    async fn rotate_key(&self, _options: Dict) -> Dict {
+        let names: Vec<String> = self.handles.with(|state| {
+            state.rotated = true;
+            state.secrets.keys().cloned().collect()
+        });
+        let (lost, kept): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name == "LOST");
+        RotatedKey {
+            key_id: "fedcba9876543210".into(),
+            values: kept.len().try_into().unwrap(),
+            unreadable: lost,
+        }
+        .to_dict()
     }
 }
 

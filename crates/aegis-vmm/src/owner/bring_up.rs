@@ -86,6 +86,8 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("the machine is on the disk and sealed, and its key cannot be had")]
+    NoSnapshotKey,
     #[error("the snapshot of the instance cannot be removed")]
     Snapshot(#[source] SnapshotError),
     #[error("cannot look at {}", path.display())]
@@ -126,6 +128,10 @@ impl From<StartError> for Fault {
             StartError::Boot(error) => guest::call_fault(&error),
             StartError::NoBaseImage(_) => Fault::from_error(Symbol::GuestFilesMissing, &error)
                 .with_hint("install the guest files again"),
+            StartError::NoSnapshotKey => Fault::from_error(Symbol::SecretKeyLost, &error).with_hint(
+                "bring the key of the host back (aegisctl secret status), or throw the machine \
+                 away: aegisctl instance stop NAME --grace 0",
+            ),
             StartError::Log { ref source, .. } | StartError::Resource { ref source, .. }
                 if source.kind() == io::ErrorKind::StorageFull =>
             {

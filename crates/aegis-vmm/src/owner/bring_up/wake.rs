@@ -32,6 +32,7 @@ use crate::hypervisor::{
     self, EndCause, Hypervisor, LaunchError, LoadError, Machine, MachineEnd, MachineError,
 };
 use crate::owner::up::{Parts, Up, blocking, stamp_of_disk, state_pipe};
+use crate::snapshot::format::FormatError;
 use crate::snapshot::stamp::{Difference, Stamp};
 use crate::snapshot::{Header, Place, SnapshotError, Stored};
 use crate::status::now_ns;
@@ -122,7 +123,14 @@ pub(super) async fn wake<H: Hypervisor>(
 ) -> Result<Up<H::Machine>, NotWoken> {
     let opening = place.clone();
     let opened = blocking(move || opening.open()).await;
-    let opened = opened.map_err(Unusable::Snapshot)?;
+    let opened = opened.map_err(|error| match error {
+        // The snapshot is as good as ever once there is a key again.
+        SnapshotError::Format {
+            source: FormatError::NoKey,
+            ..
+        } => NotWoken::Start(StartError::NoSnapshotKey),
+        error => Unusable::Snapshot(error).into(),
+    })?;
     let (stored, header) = opened.ok_or(NotWoken::Nothing)?;
     let held = around_async("vm.hold", resource("machine"), planned.hold()).await?;
     compare(&header, &held)?;
