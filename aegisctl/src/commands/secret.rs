@@ -35,7 +35,7 @@ impl Command {
             Self::Import(args) => import::execute(context, args).await,
             Self::List(args) => list::execute(context, args).await,
             Self::Delete(args) => delete::execute(context, args).await,
-            Self::Log(args) => log::execute(context, args),
+            Self::Log(args) => log::execute(context, &args),
             Self::Status(args) => status::execute(context, args).await,
             Self::RotateKey(args) => rotate_key::execute(context, args).await,
         }

@@ -49,19 +49,27 @@ impl Vault {
         self.settle_alone().await?;
         let rows = self.registry.all_secrets().await?;
         let key = self.keys.make_next().await?;
-        let outcome = self.reencrypt(rows, &key).await;
-        // Whatever the registry said, it knows which key is needed now.
-        let used = match (&outcome, self.used().await) {
-            (Err(_), _) | (_, Err(_)) => {
-                let settled = self.settle_alone().await;
-                let rotated = outcome?;
-                return settled.map(|()| rotated);
+        let rotated = match self.reencrypt(rows, &key).await {
+            Ok(rotated) => rotated,
+            Err(error) => {
+                // Whatever went wrong, the registry knows which key is needed now.
+                self.settle_alone().await?;
+                return Err(error);
             }
-            (Ok(_), Ok(used)) => used,
         };
+        if let Err(error) = self.finish().await {
+            // The values have the new key, so what is left is to be done once more.
+            tracing::warn!("{}, trying again", chain(&error));
+            self.settle_alone().await?;
+        }
+        Ok(rotated)
+    }
+
+    /// Puts the new key in its place, and removes those that no value needs.
+    async fn finish(&self) -> Result<(), SecretsError> {
+        let used = self.used().await?;
         self.keys.promote_next(&used).await?;
-        self.keys.drop_unused(&used).await?;
-        outcome
+        Ok(self.keys.drop_unused(&used).await?)
     }
 
     async fn reencrypt(

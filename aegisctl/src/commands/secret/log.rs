@@ -40,7 +40,7 @@ struct Use {
     caller: Option<u32>,
 }
 
-pub(super) fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
+pub(super) fn execute(context: &Context, args: &Args) -> Result<u8, Failure> {
     let since_us = args.since.map(|since| since.at_us(now_us()));
     let uses = read(context.mode, &args.name, since_us)?;
     context.ui.data(
