@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 /// A value that occurs nowhere by chance.
 const CANARY: &str = "zq7-canary-of-a-sealed-guest";
 /// Keeps the value in its memory, and shows that it is still the one that was started.
-const KEEPING: &str = "kept=$CANARY; while :; do
-    echo \"$kept $$\" | md5sum >/run/sum.new; mv /run/sum.new /run/sum; sleep 0.5
+const KEEPING: &str = "kept=\"$CANARY $(cat /proc/sys/kernel/random/uuid)\"; while :; do
+    echo \"$kept\" | md5sum >/run/sum.new; mv /run/sum.new /run/sum; sleep 0.5
 done";
 const FLAGS: &str = "--idle-pause never --idle-hibernate never";
 
