@@ -91,10 +91,14 @@ static int fetch(const char *host, int port)
     inet_pton(AF_INET, host, &address.sin_addr);
     setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(server, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (connect(server, (struct sockaddr *)&address, sizeof address))
+    if (connect(server, (struct sockaddr *)&address, sizeof address)) {
+        perror("connecting");
         return 1;
+    }
     while ((count = read(server, buffer, sizeof buffer)) > 0)
         total += count;
+    if (count < 0)
+        perror("reading");
     printf("%ld\n", total);
     return count < 0;
 }
