@@ -13,20 +13,23 @@ use crate::wait::wait_until;
 /// What is listed, each by a shell line that root runs and that prints one
 /// thing a line. The journal's files are left out: it alone may grow. Processes
 /// in `/enter` are the test's own, and systemd keeps its folders of transient units
-/// and of credentials once it has made one. Mounts are compared as such: their units come
-/// some time after them.
+/// and of credentials once it has made one, and the slice of its service that seals keys.
+/// Mounts are compared as such: their units come some time after them.
 const KINDS: [(&str, &str); 8] = [
     (
         "system unit",
         "systemctl list-units --all --no-legend --plain --full | cut -d' ' -f1 \
-         | grep -v '[.]mount$'",
+         | grep -v -e '[.]mount$' -e '^system-systemd.x2dcreds[.]slice$'",
     ),
     (
         "user unit",
         "runuser -u alice -- env XDG_RUNTIME_DIR=/run/user/1000 \
          systemctl --user list-units --all --no-legend --plain --full | cut -d' ' -f1",
     ),
-    ("cgroup", "find /sys/fs/cgroup -type d"),
+    (
+        "cgroup",
+        "find /sys/fs/cgroup -type d ! -name 'system-systemd?x2dcreds.slice'",
+    ),
     (
         "unix socket",
         "awk 'NR > 1 && $8 != \"\" { print $8 }' /proc/net/unix",

@@ -10,6 +10,7 @@
 pub mod agreement;
 pub mod bulk;
 pub mod cache;
+pub mod canary;
 pub mod compile;
 pub mod fault_walk;
 pub mod install;

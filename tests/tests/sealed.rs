@@ -1,5 +1,6 @@
 //! A guest that was given a secret: its machine is on the disk sealed, or not at all.
 
+use aegis_tests::canary::found;
 use aegis_tests::instance::{DEADLINE, Instance};
 use aegis_tests::machine::{Machine, Systemd, User};
 use aegis_tests::seat::{Seat, quote};
@@ -28,15 +29,14 @@ fn hibernate(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
     })
 }
 
-/// The file is a snapshot of the sealed form, and the value is nowhere beside it.
+/// The file is a snapshot of the sealed form, and the value is nowhere to be found.
 fn is_sealed(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
     let folder = instance.folder();
     let form = format!("od -A n -t u4 -j 12 -N 4 {folder}/snapshot");
     let form = seat.machine().run(User::Root, &form)?.success()?;
     ensure!(form.trim() == "1", "the snapshot's form is {form}");
-    let found = format!("grep --recursive --text --files-with-matches {CANARY} {folder}");
-    let found = seat.machine().run(User::Root, &found)?;
-    ensure!(found.code() == 1, "the value is in {}", found.text());
+    let found = found(seat, CANARY)?;
+    ensure!(found.is_empty(), "the value is in {found}");
     Ok(())
 }
 
@@ -57,7 +57,23 @@ fn hibernates_sealed(seat: Seat<'_>) -> Result<()> {
         seat.wait_for_aegisd()?;
         ensure!(sum(&instance)? == before, "another command runs");
     }
-    // A lost key is a cold boot that is told, with everything else as it was.
+    // Processes that hold the value die, and leave nothing behind.
+    for _ in 0..2 {
+        let qemu = instance.qemu_pid()?;
+        let owner = seat.main_pid(&instance.vm_unit())?;
+        for pid in [qemu, owner].into_iter().flatten() {
+            let limits = format!("grep 'Max core file size *0 *0' /proc/{pid}/limits");
+            seat.machine().run(User::Root, &limits)?.success()?;
+            seat.machine()
+                .run(User::Root, &format!("kill -ABRT {pid}; true"))?;
+        }
+        instance.wait_for_state("failed")?;
+        let found = found(seat, CANARY)?;
+        ensure!(found.is_empty(), "the value is in {found}");
+        instance.start_again()?;
+    }
+    let before = sum(&instance)?;
+    // A changed one is a cold boot that is told.
     hibernate(seat, &instance)?;
     let changed = format!(
         "printf X | dd of={}/snapshot bs=1 seek=200 conv=notrunc status=none",

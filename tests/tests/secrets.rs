@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aegis_tests::canary::found;
 use aegis_tests::instance::{DEADLINE, Instance};
 use aegis_tests::kit;
 use aegis_tests::machine::{Machine, Systemd, User};
@@ -53,26 +54,6 @@ fn forget(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
     let folder = format!("{}/{}", seat.kits(), instance.handle());
     let line = format!("rm -f {folder}/environment");
     seat.machine().run(User::Root, &line)?.success().map(drop)
-}
-
-/// Every place of the machine where a value is to be found: files, the journal,
-/// units and command lines; the daemon's own note is left out.
-fn found(seat: Seat<'_>, value: &str) -> Result<String> {
-    // A pattern that does not find itself.
-    let (first, rest) = value.split_at(1);
-    let pattern = format!("'[{first}]{rest}'");
-    let line = format!(
-        "cd /; grep -rlsa --exclude=environment --exclude=disk.img --exclude-dir=credentials \
-             {pattern} /home /var/lib/aegis /etc/aegis /run /tmp /var/log 2>/dev/null
-         journalctl --no-pager -o export | grep -a {pattern}
-         grep -lsa {pattern} /proc/[0-9]*/cmdline 2>/dev/null
-         systemctl show '*' --no-pager 2>/dev/null | grep {pattern}
-         true"
-    );
-    let system = seat.machine().run(User::Root, &line)?.text();
-    let shown = format!("show '*' --no-pager | grep {pattern}; true");
-    let user = seat.systemctl(&shown)?.text();
-    Ok(format!("{system}{user}"))
 }
 
 fn secrets_reach_their_users_and_nobody_else(machine: &Machine, seat: Seat<'_>) -> Result<()> {
