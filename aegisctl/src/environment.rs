@@ -5,6 +5,7 @@
 //! | `KEY=VALUE` | this value, for everybody to see |
 //! | `KEY=secret.NAME` | the secret NAME |
 //! | `KEY` | the secret KEY; where there is none, the value of this environment |
+//! | `*` | every secret, in the variable of its name |
 //!
 //! A value of this environment travels behind a descriptor, never in a message.
 
@@ -22,6 +23,9 @@ use crate::failure::Failure;
 
 /// How a value says that it is the name of a secret.
 const REFERENCE: &str = "secret.";
+
+/// How a text says that it is about all secrets.
+pub(crate) const ALL: &str = "*";
 
 /// The variables of a command, by where their values come from.
 #[derive(Debug, Default)]
@@ -45,25 +49,29 @@ impl Environment {
     /// Finds out what the texts of `--env` mean. aegisd is asked only where it is
     /// about secrets that may or may not be there.
     pub(crate) async fn resolve(context: &Context, texts: &[String]) -> Result<Self, Failure> {
-        let variables = texts.iter().map(|text| parse(text));
-        // The last one of a name counts.
-        let variables: BTreeMap<String, Variable> = variables.collect::<Result<_, _>>()?;
-        let known = match variables
-            .values()
-            .any(|variable| *variable == Variable::Found)
-        {
+        let asks = |text: &String| text == ALL || !text.contains('=');
+        let known = match texts.iter().any(asks) {
             true => names(context).await?,
             false => BTreeSet::new(),
         };
-        Self::choose(variables, &known, |name| std::env::var(name))
+        Self::choose(texts, &known, |name| std::env::var(name))
     }
 
     fn choose(
-        variables: BTreeMap<String, Variable>,
+        texts: &[String],
         known: &BTreeSet<String>,
         here: impl Fn(&str) -> Result<String, VarError>,
     ) -> Result<Self, Failure> {
         let mut environment = Self::default();
+        // The last one of a name counts.
+        let mut variables = BTreeMap::new();
+        for text in texts {
+            match text.as_str() {
+                ALL => variables.extend(all(known)),
+                text => variables.extend([parse(text)?]),
+            }
+        }
+        let mut missing = Vec::new();
         for (key, variable) in variables {
             let source = match variable {
                 Variable::Plain(value) => {
@@ -83,14 +91,20 @@ impl Environment {
                             environment.values.insert(key.clone(), value.into());
                             SecretSource::Own
                         }
-                        Err(VarError::NotPresent) => return Err(Failure::EnvMissing(key)),
+                        Err(VarError::NotPresent) => {
+                            missing.push(key);
+                            continue;
+                        }
                         Err(VarError::NotUnicode(_)) => return Err(Failure::EnvEncoding(key)),
                     },
                 },
             };
             environment.secrets.insert(key, source);
         }
-        Ok(environment)
+        match missing.is_empty() {
+            true => Ok(environment),
+            false => Err(Failure::EnvMissing(missing)),
+        }
     }
 
     /// Says which values were taken from this environment; `fate` says what becomes
@@ -161,6 +175,12 @@ pub(crate) fn passed(bytes: Zeroizing<Vec<u8>>) -> Result<PipeReader, Failure> {
     Ok(reader)
 }
 
+/// Every secret, as the value of the variable of its name.
+fn all(known: &BTreeSet<String>) -> impl Iterator<Item = (String, Variable)> {
+    let named = |name: &String| Some((name.clone(), Variable::Named(name.parse().ok()?)));
+    known.iter().filter_map(named)
+}
+
 fn parse(text: &str) -> Result<(String, Variable), Failure> {
     let Some((key, value)) = text.split_once('=') else {
         return Ok((text.to_owned(), Variable::Found));
@@ -181,12 +201,9 @@ mod tests {
         known: &[&str],
         here: &[(&str, &str)],
     ) -> Result<Environment, Failure> {
-        let variables = texts
-            .iter()
-            .map(|text| parse(text))
-            .collect::<Result<_, _>>()?;
+        let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
         let known = known.iter().map(|&name| name.to_owned()).collect();
-        Environment::choose(variables, &known, |name| {
+        Environment::choose(&texts, &known, |name| {
             let found = here.iter().find(|(key, _)| *key == name);
             found
                 .map(|(_, value)| (*value).to_owned())
@@ -222,6 +239,29 @@ mod tests {
         assert!(found.plain.is_empty() && found.secrets.contains_key("A"));
         let found = choose(&["A", "A=1"], &["A"], &[]).unwrap();
         assert!(found.secrets.is_empty() && found.plain.contains_key("A"));
+    }
+
+    #[test]
+    fn a_star_is_every_secret() {
+        let texts = ["B=secret.other", "*", "A=plain"];
+        let found = choose(&texts, &["A", "B", "c"], &[]).unwrap();
+        let secrets: Vec<_> = found.secrets.into_iter().collect();
+        let expected = ["B", "c"].map(|name| (name.to_owned(), named(name)));
+        assert_eq!(secrets, expected);
+        assert_eq!(found.plain["A"], "plain");
+        assert!(choose(&["*"], &[], &[]).unwrap().secrets.is_empty());
+    }
+
+    #[test]
+    fn all_that_are_missing_are_named_at_once() {
+        let failure = choose(&["A", "B", "C", "D=d"], &["B"], &[]).unwrap_err();
+        assert_eq!(
+            failure.message(),
+            "there are no secrets A and C, and no variables of these names in this environment"
+        );
+        let hint = failure.hint().unwrap();
+        assert!(hint.contains("aegisctl secret set A"), "{hint}");
+        assert!(hint.contains("aegisctl secret set C"), "{hint}");
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub(crate) enum Failure {
     },
     #[error("systemd ended the job for {unit} as '{result}'")]
     UnitJob { unit: String, result: String },
-    #[error("there is no secret {0}, and no variable {0} in this environment")]
-    EnvMissing(String),
+    #[error("{}", no_values(.0))]
+    EnvMissing(Vec<String>),
     #[error("the value of the variable {0} is not UTF-8")]
     EnvEncoding(String),
     #[error("cannot read the file of variables {path}")]
@@ -184,6 +184,21 @@ impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, have, asked } = self;
         write!(f, "{name}: have {have}, asked {asked}")
+    }
+}
+
+/// What is said of variables without a value.
+fn no_values(names: &[String]) -> String {
+    match names {
+        [name] => format!("there is no secret {name}, and no variable {name} in this environment"),
+        names => {
+            let last = names.len().saturating_sub(1);
+            format!(
+                "there are no secrets {} and {}, and no variables of these names in this environment",
+                names[..last].join(", "),
+                names[last..].join("")
+            )
+        }
     }
 }
 
@@ -354,9 +369,17 @@ impl Failure {
             Self::UnitJob { unit, .. } => Some(format!(
                 "journalctl -u {unit} says why (--user in user mode)"
             )),
-            Self::EnvMissing(name) => Some(format!(
-                "keep it: aegisctl secret set {name}; or export it here"
-            )),
+            Self::EnvMissing(names) => {
+                let it = if names.len() == 1 { "it" } else { "them" };
+                let sets = names
+                    .iter()
+                    .map(|name| format!("aegisctl secret set {name}"));
+                let sets: Vec<String> = sets.collect();
+                Some(format!(
+                    "keep {it}: {}; or export {it} here",
+                    sets.join(", ")
+                ))
+            }
             Self::EnvLine { source, .. } | Self::PruneStopped { source, .. } => source.hint(),
             Self::NothingToChange => {
                 Some("give at least one setting: aegisctl instance update --help".to_owned())

@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::Context;
 use crate::client::Client;
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::failure::Failure;
 use crate::images;
 use crate::session::{DetachKeys, Terminal, USUAL_DETACH_KEYS, Wiring};
@@ -30,9 +30,12 @@ pub(crate) use volume::parse_volumes;
 /// What the command in the guest starts with.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ProcessFlags {
-    /// Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment
-    #[arg(short, long, value_name = "KEY[=VALUE|=secret.NAME]")]
+    /// Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment. '*' sets one for every secret
+    #[arg(short, long, value_name = "KEY[=VALUE|=secret.NAME]|*")]
     env: Vec<String>,
+    /// Set a variable of this name to the secret KEY, or with '*' one for every secret
+    #[arg(long, value_name = "KEY|*")]
+    secret: Vec<String>,
     /// Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
@@ -244,6 +247,10 @@ impl ProcessFlags {
             let variables = file.variables()?.into_iter();
             texts.extend(variables.map(|(_, text)| text.to_owned()));
         }
+        texts.extend(self.secret.iter().map(|name| match name.as_str() {
+            environment::ALL => name.clone(),
+            name => format!("{name}=secret.{name}"),
+        }));
         texts.extend(self.env.iter().cloned());
         Environment::resolve(context, &texts).await
     }

@@ -72,6 +72,16 @@ pub struct Engine {
     unusable: Option<Fault>,
 }
 
+/// An instance as it is wanted, before anything of it is written.
+struct Draft<'a> {
+    record: Record,
+    numbered: Numbered<'a>,
+    /// Variables that its kit needs and that have no value.
+    required: Vec<String>,
+    /// Those that its kit's config names and that have none.
+    mentioned: Vec<String>,
+}
+
 impl Engine {
     /// Finds out how things are and starts to take care of them.
     ///
@@ -244,18 +254,29 @@ impl Engine {
         let _kits = self.shared.kit_folders.read().await;
         let _images = self.shared.images.keep().await;
         let _volumes = self.shared.volumes_stay.read().await;
-        let (mut record, numbered) = self.record_for(name, request).await?;
+        let Draft {
+            mut record,
+            numbered,
+            required,
+            mentioned,
+        } = self.draft(name, request).await?;
         // In user mode everybody's home is aegisd's own.
         let mode = self.shared.host.layout.mode;
         record.creator = caller.uid.filter(|_| mode == Mode::System);
         files::check(&self.shared.host, &record)?;
         // Before anything is started: all secrets are there, encrypted, readable.
-        let prepared = self.shared.vault.prepare(&record, values).await?;
+        let prepared = self.shared.vault.prepare(&record, values, required).await?;
         let own = prepared.own.clone();
         self.shared.registry.insert(record.clone(), own).await?;
         drop(prepared);
         let handle = record.handle.clone();
-        let notes = self.notes(&record).await;
+        let mut notes = self.notes(&record).await;
+        if !mentioned.is_empty() {
+            let names = mentioned.join(", ");
+            notes.push(format!(
+                "its kit's config names variables without a value: {names}"
+            ));
+        }
         let (instance, job) = Instance::create(&self.shared, record, options.start, notes);
         drop(numbered);
         if options.foreground_owner {
@@ -290,11 +311,7 @@ impl Engine {
         .await
     }
 
-    async fn record_for(
-        &self,
-        name: &str,
-        request: SpecRequest,
-    ) -> Result<(Record, Numbered<'_>), InstanceError> {
+    async fn draft(&self, name: &str, request: SpecRequest) -> Result<Draft<'_>, InstanceError> {
         let handle = match name {
             "" => self.generated(if request.ephemeral { "run" } else { "vm" })?,
             name => name.parse::<Handle>()?,
@@ -318,8 +335,27 @@ impl Engine {
         let wanted = Wanted::of(std::mem::take(&mut spec.ports), &ports);
         let (ports, numbered) = self.shared.number(wanted).await?;
         spec.ports = ports;
-        let record = Record::new(handle, spec, crate::instance::now_us());
-        Ok((record, numbered))
+        let lacks =
+            |name: &String| !spec.env.contains_key(name) && !spec.secrets.contains_key(name);
+        let manifest = kit.as_ref().and_then(|kit| kit.usable().ok());
+        let (mut required, mut mentioned) = (Vec::new(), Vec::new());
+        if let Some((manifest, _)) = manifest {
+            required.extend(
+                manifest
+                    .required_secrets
+                    .iter()
+                    .filter(|name| lacks(name))
+                    .cloned(),
+            );
+            let names = manifest.variables().into_iter().map(str::to_owned);
+            mentioned.extend(names.filter(lacks));
+        }
+        Ok(Draft {
+            record: Record::new(handle, spec, crate::instance::now_us()),
+            numbered,
+            required,
+            mentioned,
+        })
     }
 
     /// A name nobody has: the standard library's hash keys are random.

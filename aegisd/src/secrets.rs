@@ -24,6 +24,7 @@
 //! | [`seal`] | the format of the ciphertext |
 //! | [`passed`] | values that a client passes by descriptor |
 //! | [`audit`] | the record of every use |
+//! | [`wanting`] | what is missing, all at once |
 
 pub mod audit;
 pub mod key;
@@ -36,8 +37,9 @@ pub mod status;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod wanting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aegis_core::fault::{Fault, Symbol};
@@ -54,6 +56,7 @@ use seal::SealError;
 use sealer::creds::SystemdCreds;
 use sealer::{Sealer, SealerError};
 use store::{KeyError, KeyStore};
+use wanting::Wanting;
 
 /// Why a secret cannot be kept or had.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,8 @@ pub enum SecretsError {
     #[error("the rotation of the key ended early")]
     Ended,
     #[error(transparent)]
+    Wanting(#[from] Wanting),
+    #[error(transparent)]
     Passed(#[from] passed::PassedError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -113,6 +118,7 @@ impl SecretsError {
                     "make the instance anew with --env {name}: aegisctl instance delete {handle}"
                 ),
             }),
+            Self::Wanting(wanting) => wanting.fault(),
             Self::Newer(name) => fault(Symbol::SecretsFailed).with_hint(format!(
                 "use the newer version, or set it again: aegisctl secret set {name}"
             )),
@@ -247,16 +253,33 @@ impl Vault {
     }
 
     /// Checks that a new instance can have all its secrets, and encrypts the values
-    /// that are to be its own.
+    /// that are to be its own. `variables` are those that it needs and does not have.
     ///
     /// # Errors
-    /// One is missing, not acceptable, or cannot be encrypted or decrypted.
+    /// Something is missing, not acceptable, or cannot be encrypted or decrypted.
     pub async fn prepare(
         &self,
         record: &Record,
         passed: SecretEnv,
+        variables: Vec<String>,
     ) -> Result<Prepared, SecretsError> {
         let turn = self.settled().await?;
+        let mut wanting = Wanting {
+            variables,
+            ..Wanting::default()
+        };
+        let named: BTreeSet<&SecretName> = named(&record.spec.secrets).collect();
+        for name in named {
+            let name = name.to_string();
+            match self.registry.secret(Owner::Everybody, name).await {
+                Ok(_) => {}
+                Err(RegistryError::NoSecret(name)) => wanting.secrets.push(name),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !wanting.is_empty() {
+            return Err(wanting.into());
+        }
         self.env(None, &record.spec.secrets, &passed).await?;
         let is_own =
             |variable: &String| record.spec.secrets.get(variable) == Some(&SecretSource::Own);
@@ -373,6 +396,14 @@ impl Vault {
     }
 }
 
+/// The secrets that variables name.
+fn named(sources: &BTreeMap<String, SecretSource>) -> impl Iterator<Item = &SecretName> {
+    sources.values().filter_map(|source| match source {
+        SecretSource::Named(name) => Some(name),
+        SecretSource::Own => None,
+    })
+}
+
 impl<'a> Ring<'a> {
     fn new(keys: &'a KeyStore) -> Self {
         Self {
@@ -450,6 +481,7 @@ mod tests {
             .prepare(
                 &record(),
                 [("OWN".to_owned(), "o".to_owned().into())].into(),
+                Vec::new(),
             )
             .await
             .unwrap();

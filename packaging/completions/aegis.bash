@@ -394,7 +394,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__exec)
-            opts="-e -w -u -t -i -n -q -h --env --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -405,6 +405,10 @@ _aegis() {
                     return 0
                     ;;
                 -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -698,7 +702,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__exec)
-            opts="-e -w -u -t -i -n -q -h --env --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -709,6 +713,10 @@ _aegis() {
                     return 0
                     ;;
                 -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -976,7 +984,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__start)
-            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1091,6 +1099,10 @@ _aegis() {
                     return 0
                     ;;
                 -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1564,7 +1576,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__run)
-            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1631,6 +1643,10 @@ _aegis() {
                     return 0
                     ;;
                 -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

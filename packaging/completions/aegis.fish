@@ -65,7 +65,8 @@ complete -c aegis -n "__fish_aegis_using_subcommand run" -s l -l label -d 'Note 
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; by default one CPU more than the guest has' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l tasks-max -d 'Most processes and threads on this host' -r
-complete -c aegis -n "__fish_aegis_using_subcommand run" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment. \'*\' sets one for every secret' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l secret -d 'Set a variable of this name to the secret KEY, or with \'*\' one for every secret' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegis -n "__fish_aegis_using_subcommand run" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -s u -l user -d 'Run as this user of the guest' -r
@@ -145,7 +146,8 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_su
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory-max -d 'Most memory of this host for the VM, QEMU included; by default the guest\'s and room for QEMU' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l cpu-quota -d 'Most CPU time of this host, in per cent of one CPU; by default one CPU more than the guest has' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l tasks-max -d 'Most processes and threads on this host' -r
-complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment. \'*\' sets one for every secret' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l secret -d 'Set a variable of this name to the secret KEY, or with \'*\' one for every secret' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s u -l user -d 'Run as this user of the guest' -r
@@ -291,7 +293,8 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_su
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from exec" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from exec" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment. \'*\' sets one for every secret' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from exec" -l secret -d 'Set a variable of this name to the secret KEY, or with \'*\' one for every secret' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from exec" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from exec" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from exec" -s u -l user -d 'Run as this user of the guest' -r
@@ -373,7 +376,8 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_su
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from events" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from events" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from events" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c aegis -n "__fish_aegis_using_subcommand exec" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment' -r
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -s e -l env -d 'Set a variable in the guest: to VALUE, to the secret NAME, or without either to the secret KEY; where that is none, to the value of this environment. \'*\' sets one for every secret' -r
+complete -c aegis -n "__fish_aegis_using_subcommand exec" -l secret -d 'Set a variable of this name to the secret KEY, or with \'*\' one for every secret' -r
 complete -c aegis -n "__fish_aegis_using_subcommand exec" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegis -n "__fish_aegis_using_subcommand exec" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand exec" -s u -l user -d 'Run as this user of the guest' -r

@@ -47,6 +47,8 @@ pub struct Manifest {
     pub description: String,
     /// Free text for people and programs that drive the kit.
     pub usage: String,
+    /// Variables that every instance must have a value for, as a rule a secret.
+    pub required_secrets: Vec<String>,
     /// Files below the workspace.
     pub config: Vec<ConfigFile>,
     pub instance_daemons: Vec<DaemonEntry>,

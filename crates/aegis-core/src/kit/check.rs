@@ -25,6 +25,10 @@ impl Manifest {
         for (index, file) in self.config.iter().enumerate() {
             check_path(&format!("config[{index}].path"), &file.path)?;
         }
+        for (index, name) in self.required_secrets.iter().enumerate() {
+            let key = format!("required_secrets[{index}]");
+            spec::validate_env_name(name).map_err(|source| ManifestError::Spec { key, source })?;
+        }
         let (mut names, mut configs) = (Vec::new(), Vec::new());
         for (index, daemon) in self.instance_daemons.iter().enumerate() {
             daemon.check(index)?;

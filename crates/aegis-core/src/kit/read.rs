@@ -161,12 +161,12 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_warnings_at_every_level() {
-        let text = r#"{"required_secrets":["X"],"config":[{"path":"a","example":1}],
+        let text = r#"{"needs":["X"],"config":[{"path":"a","example":1}],
             "instance_daemons":[{"binary":"b","frob":{},"config":{"path":"c","lable":""}}],
             "image":{"tag":"x"},"defaults":{"capabilities":{"anything":1},"cpu":1}}"#;
         let warnings = Manifest::parse(text).unwrap().warnings;
         let keys = [
-            "required_secrets",
+            "needs",
             "config[0].example",
             "instance_daemons[0].frob",
             "instance_daemons[0].config.lable",
