@@ -219,6 +219,17 @@ impl<'a> Seat<'a> {
         Ok(())
     }
 
+    /// Keeps a secret.
+    ///
+    /// # Errors
+    /// The client refuses it.
+    pub fn set_secret(&self, name: &str, value: &str) -> Result<()> {
+        let line = format!("aegisctl secret set {name}");
+        let machine = self.machine();
+        let set = machine.run_with_input(self.user(), &line, value.as_bytes())?;
+        set.success().map(drop)
+    }
+
     /// Waits until aegisd answers; calling it starts it if it does not run.
     ///
     /// # Errors

@@ -15,13 +15,6 @@ const KEEPING: &str = "kept=\"$CANARY $(cat /proc/sys/kernel/random/uuid)\"; whi
 done";
 const FLAGS: &str = "--idle-pause never --idle-hibernate never";
 
-fn set(seat: Seat<'_>, name: &str) -> Result<()> {
-    let line = format!("aegisctl secret set {name}");
-    let machine = seat.machine();
-    let set = machine.run_with_input(seat.user(), &line, CANARY.as_bytes())?;
-    set.success().map(drop)
-}
-
 fn hibernate(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
     instance.act("hibernate")?;
     wait_until(DEADLINE, "its processes to be gone", || {
@@ -45,7 +38,7 @@ fn sum(instance: &Instance<'_>) -> Result<String> {
 }
 
 fn hibernates_sealed(seat: Seat<'_>) -> Result<()> {
-    set(seat, "CANARY")?;
+    seat.set_secret("CANARY", CANARY)?;
     let flags = format!("{FLAGS} --env CANARY -d -- sh -c {}", quote(KEEPING));
     let instance = Instance::start(seat, "sealed", &flags)?;
     let before = sum(&instance)?;
@@ -110,7 +103,7 @@ fn a_guest_with_a_secret_hibernates_sealed_in_system_mode() -> Result<()> {
 fn a_guest_that_an_exec_gave_a_secret_is_paused_and_then_sealed() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::alice(&machine);
-    set(seat, "LATE")?;
+    seat.set_secret("LATE", CANARY)?;
     let instance = Instance::start(seat, "late", &format!("{FLAGS} -d -- sleep 1000"))?;
     let said = instance.exec_with("--env LATE", "sh -c 'echo $LATE'")?;
     ensure!(said.success()?.trim() == CANARY);

@@ -16,14 +16,6 @@ const NAMED: &str = "zq7-named-hunter2-named";
 const OWN: &str = "zq7-own-correct-horse-own";
 const NEWER: &str = "zq7-newer-tr0ub4dor-newer";
 
-fn set(seat: Seat<'_>, name: &str, value: &str) -> Result<()> {
-    let line = format!("aegisctl secret set {name}");
-    let set = seat
-        .machine()
-        .run_with_input(seat.user(), &line, value.as_bytes())?;
-    set.success().map(drop)
-}
-
 /// A variable as the daemon wrote it down.
 fn of_daemon(seat: Seat<'_>, instance: &Instance<'_>, variable: &str) -> Result<Option<String>> {
     let folder = format!("{}/{}", seat.kits(), instance.handle());
@@ -66,7 +58,7 @@ fn secrets_reach_their_users_and_nobody_else(machine: &Machine, seat: Seat<'_>) 
     seat.run(&format!(
         "busctl {bus} monitor --json=short >/tmp/bus.log 2>&1 & echo $! >/tmp/bus.pid; sleep 1"
     ))?;
-    set(seat, "API_KEY", NAMED)?;
+    seat.set_secret("API_KEY", NAMED)?;
     let instance = Instance::expected(seat, "keeper")?;
     let started = seat.run(&format!(
         "OWN={OWN} aegisctl instance start --name keeper --kit secret \
@@ -146,7 +138,7 @@ fn starts_need_no_aegisd(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> 
 }
 
 fn a_new_value_counts_from_the_next_start(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
-    set(seat, "API_KEY", NEWER)?;
+    seat.set_secret("API_KEY", NEWER)?;
     assert_eq!(
         of_daemon(seat, instance, "API_KEY")?.as_deref(),
         Some(NAMED)
@@ -186,7 +178,7 @@ fn a_secret_in_use_stays(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> 
         let log = seat.journal(&unit, "cat")?;
         Ok(log.contains("there is no secret 'API_KEY'").then_some(()))
     })?;
-    set(seat, "API_KEY", NAMED)?;
+    seat.set_secret("API_KEY", NAMED)?;
     wait_for_daemon(seat, instance, "API_KEY", NAMED)
 }
 

@@ -16,14 +16,6 @@ const SECOND: &str = "zq8-second-correct-horse";
 /// The key of the host that systemd-creds seals with.
 const HOST_KEY: &str = "/var/lib/systemd/credential.secret";
 
-fn set(seat: Seat<'_>, name: &str, value: &str) -> Result<()> {
-    let line = format!("aegisctl secret set {name}");
-    let set = seat
-        .machine()
-        .run_with_input(seat.user(), &line, value.as_bytes())?;
-    set.success().map(drop)
-}
-
 fn json(seat: Seat<'_>, arguments: &str) -> Result<Value> {
     let text = seat.aegis_ok(&format!("{arguments} --json"))?;
     serde_json::from_str(&text).with_context(|| text.clone())
@@ -84,7 +76,7 @@ fn restart(seat: Seat<'_>) -> Result<()> {
 fn the_host_seals_the_key(seat: Seat<'_>) -> Result<()> {
     assert_eq!(status(seat, "key_state")?, "missing");
     assert_eq!(status(seat, "sealer")?, "systemd-creds");
-    set(seat, "FIRST", FIRST)?;
+    seat.set_secret("FIRST", FIRST)?;
     assert_eq!(status(seat, "key_state")?, "sealed");
     assert_eq!(status(seat, "opens_with")?, "the host's key");
     assert_eq!(status(seat, "values")?, "1");
@@ -109,7 +101,7 @@ fn a_key_in_clear_goes_on_and_the_next_is_sealed(seat: Seat<'_>) -> Result<()> {
         format!("umask 077; head -c 40 /dev/urandom >{file}"),
     );
     seat.machine().run(user, &line)?.success()?;
-    set(seat, "FIRST", FIRST)?;
+    seat.set_secret("FIRST", FIRST)?;
     assert_eq!(status(seat, "key_state")?, "clear");
     let (state, words) = checked(seat)?;
     assert_eq!(state, "warn");
@@ -128,7 +120,7 @@ fn a_key_in_clear_goes_on_and_the_next_is_sealed(seat: Seat<'_>) -> Result<()> {
 }
 
 fn a_host_that_lost_its_key_is_told_and_loses_nothing_more(seat: Seat<'_>) -> Result<()> {
-    set(seat, "SECOND", SECOND)?;
+    seat.set_secret("SECOND", SECOND)?;
     root(
         seat,
         &format!("mv {HOST_KEY} {HOST_KEY}.away && systemd-creds setup"),
@@ -144,7 +136,7 @@ fn a_host_that_lost_its_key_is_told_and_loses_nothing_more(seat: Seat<'_>) -> Re
     assert!(said.contains("aegisctl secret set FIRST"), "{said}");
     // Nothing was touched until a value is set.
     assert_eq!(keys(seat)?, ["secrets.key"]);
-    set(seat, "FIRST", FIRST)?;
+    seat.set_secret("FIRST", FIRST)?;
     assert_eq!(readable(seat)?, names(["FIRST"]));
     assert_eq!(keys(seat)?.len(), 2);
     let rotated = json(seat, "secret rotate-key")?;
@@ -156,7 +148,7 @@ fn a_host_that_lost_its_key_is_told_and_loses_nothing_more(seat: Seat<'_>) -> Re
     )?;
     restart(seat)?;
     assert_eq!(readable(seat)?, names(["SECOND"]));
-    set(seat, "FIRST", FIRST)?;
+    seat.set_secret("FIRST", FIRST)?;
     let rotated = json(seat, "secret rotate-key")?;
     assert_eq!(rotated["values"], 2);
     assert_eq!(keys(seat)?, ["secrets.key"]);
@@ -192,8 +184,8 @@ fn every_use_is_recorded(seat: Seat<'_>) -> Result<()> {
     seat.systemctl("set-environment AEGIS_LOG=error")?
         .success()?;
     restart(seat)?;
-    set(seat, "FIRST", FIRST)?;
-    set(seat, "OTHER", SECOND)?;
+    seat.set_secret("FIRST", FIRST)?;
+    seat.set_secret("OTHER", SECOND)?;
     let instance = Instance::start(seat, "used", "--env V=secret.FIRST")?;
     assert_eq!(instance.exec_ok("echo $V")?, FIRST);
     let exec = instance.exec_with("--env W=secret.FIRST", "sh -c 'echo $W'")?;
@@ -247,7 +239,7 @@ fn sealed(seat: Seat<'_>) -> Result<()> {
 fn in_clear(seat: Seat<'_>) -> Result<()> {
     let (state, words) = checked(seat)?;
     assert_eq!(state, "warn", "{words}");
-    set(seat, "FIRST", FIRST)?;
+    seat.set_secret("FIRST", FIRST)?;
     assert_eq!(status(seat, "key_state")?, "clear");
     assert_eq!(status(seat, "sealer")?, "");
     assert_ne!(status(seat, "obstacle")?, "");
