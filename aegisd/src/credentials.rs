@@ -9,8 +9,11 @@
 //! The executor's address names unit and credential (systemd.exec(5),
 //! `LoadCredential=`). Anybody who may connect could use such an address, so the
 //! peer's user counts: root in system mode, where the executor runs as root; this
-//! user in user mode, where it proves no more than that (SECURITY.md). The units
-//! themselves never reach the socket: their sandbox hides it.
+//! user in user mode, which every program of the user is. There the kernel has to tell
+//! too that the peer is in the unit's control group and runs the manager's own program,
+//! so that who asks has to have the manager start a unit of that name. That this can be
+//! done all the same is in SECURITY.md. The units themselves never reach the socket:
+//! their sandbox hides it.
 //!
 //! A secret that cannot be had is told to the unit, which shows it. A request that
 //! is no executor's is refused by closing.
@@ -30,6 +33,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::engine::Engine;
+use crate::peer;
 use crate::secrets::audit::User;
 use crate::supervisor::UnitId;
 
@@ -49,6 +53,10 @@ enum Refusal {
     User(u32),
     #[error("the address of who asks is not that of a unit's start")]
     Address,
+    #[error("a process of {place} asks for {unit}")]
+    Place { unit: String, place: String },
+    #[error("a program asks for {0} that is not the service manager's")]
+    Program(String),
     #[error("the credential '{name}' of {unit} is asked for, which there is not")]
     Unknown { unit: String, name: String },
     #[error("cannot answer {unit}")]
@@ -154,10 +162,28 @@ fn asking_unit(stream: &UnixStream) -> Result<UnitId, Refusal> {
     let known = UnitId::parse(unit).filter(|unit| {
         name == credential::NAME && matches!(unit.kind, UnitKind::Vm | UnitKind::Daemon(_))
     });
-    known.ok_or_else(|| Refusal::Unknown {
+    let known = known.ok_or_else(|| Refusal::Unknown {
         unit: unit.to_owned(),
         name: name.to_owned(),
-    })
+    })?;
+    // Root needs no such proof, and gives none: its executor may be anywhere.
+    if peer.uid() != 0 {
+        check_place(stream, &known)?;
+    }
+    Ok(known)
+}
+
+/// Checks that the manager's own program asks, in the control group of the unit.
+fn check_place(stream: &UnixStream, unit: &UnitId) -> Result<(), Refusal> {
+    let place = peer::unit(stream).map_err(Refusal::Peer)?;
+    let unit = unit.name();
+    if place != unit {
+        return Err(Refusal::Place { unit, place });
+    }
+    match peer::is_service_manager(stream).map_err(Refusal::Peer)? {
+        true => Ok(()),
+        false => Err(Refusal::Program(unit)),
+    }
 }
 
 /// Unit and credential of `RANDOM/unit/UNIT/NAME`.

@@ -74,6 +74,7 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "supervisor",
         "homes",
         "host",
+        "peer",
         "ports",
         "sockets",
     ],

@@ -226,39 +226,81 @@ fn secrets_of_the_system_on_systemd_252() -> Result<()> {
     secrets_reach_their_users_and_nobody_else(&machine, Seat::root(&machine))
 }
 
+/// A program that asks on the credential socket from an address of its choice.
+fn ask(seat: Seat<'_>, address: &str) -> String {
+    format!(
+        "python3 -c 'import socket
+s = socket.socket(socket.AF_UNIX)
+s.settimeout({})
+s.bind({address})
+s.connect(\"{}/credentials.sock\")
+print(s.recv(99))'",
+        Duration::from_secs(20).as_secs(),
+        seat.runtime()
+    )
+}
+
+/// The address of the manager's own for a VM that there is not.
+const FORGED: &str = "b\"\\0abc/unit/aegis-vm-none.service/aegis\"";
+
 /// Who is not the service manager gets nothing, whatever address it calls from.
 #[test]
 fn the_credential_socket_knows_who_asks() -> Result<()> {
     let machine = Machine::shared(Systemd::V257)?;
     let seat = Seat::root(&machine);
     seat.aegis_ok("up")?;
-    let ask = |address: &str| {
-        format!(
-            "python3 -c 'import socket
-s = socket.socket(socket.AF_UNIX)
-s.settimeout({})
-s.bind({address})
-s.connect(\"/run/aegis/credentials.sock\")
-print(s.recv(99))'",
-            Duration::from_secs(20).as_secs()
-        )
-    };
-    let forged = "b\"\\0abc/unit/aegis-vm-none.service/aegis\"";
     // The executor of the system manager is root, and so is this.
-    let answered = machine.run(User::Root, &ask(forged))?.success()?;
+    let answered = machine.run(User::Root, &ask(seat, FORGED))?.success()?;
     assert!(answered.contains("there is no instance"), "{answered}");
     for odd in [
         "b\"\\0abc/unit/aegis-vm-none.service/other\"",
         "b\"\\0abc\"",
     ] {
-        let refused = machine.run(User::Root, &ask(odd))?.success()?;
+        let refused = machine.run(User::Root, &ask(seat, odd))?.success()?;
         assert_eq!(refused.trim(), "b''", "{odd}");
     }
-    let alice = machine.run(User::Alice, &ask(forged))?;
+    let alice = machine.run(User::Alice, &ask(seat, FORGED))?;
     assert!(
         alice.error_text().contains("Permission"),
         "{}",
         alice.error_text()
     );
     Ok(())
+}
+
+/// In user mode every program has the user's rights: there the manager's own has to ask,
+/// in the control group of the unit.
+fn a_program_of_the_user_cannot_pose_as_the_manager(seat: Seat<'_>) -> Result<()> {
+    seat.aegis_ok("up")?;
+    let refused = seat.run(&ask(seat, FORGED))?.success()?;
+    assert_eq!(refused.trim(), "b''");
+    let in_unit = "systemd-run --user --quiet --collect --pipe --wait --unit=aegis-vm-none";
+    let refused = seat.run(&format!("{in_unit} {}", ask(seat, FORGED)))?;
+    assert_eq!(refused.success()?.trim(), "b''");
+    // What is left to it, as SECURITY.md says: to have the manager ask.
+    let credential = format!(
+        "{in_unit} -p LoadCredential=aegis:{}/credentials.sock \
+         sh -c 'cat \"$CREDENTIALS_DIRECTORY\"/aegis'",
+        seat.runtime()
+    );
+    let answered = seat.run(&credential)?.success()?;
+    assert!(answered.contains("there is no instance"), "{answered}");
+    let log = seat.run("journalctl --user --quiet --output=cat --unit=aegisd.service")?;
+    let log = log.text();
+    for reason in ["a process of ", "that is not the service manager's"] {
+        assert!(log.contains(reason), "{reason} is missing in {log}");
+    }
+    Ok(())
+}
+
+#[test]
+fn no_program_poses_as_the_manager_on_257() -> Result<()> {
+    let machine = Machine::shared(Systemd::V257)?;
+    a_program_of_the_user_cannot_pose_as_the_manager(Seat::alice(&machine))
+}
+
+#[test]
+fn no_program_poses_as_the_manager_on_systemd_252() -> Result<()> {
+    let machine = Machine::shared(Systemd::V252)?;
+    a_program_of_the_user_cannot_pose_as_the_manager(Seat::alice(&machine))
 }

@@ -135,6 +135,21 @@ pub(super) fn pending(record: &Record, of_vm: u64) -> Vec<String> {
     names.into_iter().cloned().collect()
 }
 
+/// The record as it was before a change of which some may have been carried out: `now`
+/// says how far that came. What it asked the manager for is due again, since the manager
+/// may have done it.
+fn taken_back(before: Record, wanted: &Record, now: &Record) -> Record {
+    let has = now.unit_volumes();
+    let volumes_before = (has != before.spec.volumes).then(|| has.to_vec());
+    Record {
+        limits_due: wanted.limits_due,
+        units_due: wanted.units_due.clone(),
+        made_in: now.made_in,
+        volumes_before,
+        ..before
+    }
+}
+
 /// A disk's file system is never made smaller: what lies at its end would be lost.
 fn grow(disk_mib: &mut Option<u32>, mib: u32) -> Result<(), SpecError> {
     let before = disk_mib.unwrap_or(DEFAULT_DISK_MIB);
@@ -223,7 +238,7 @@ impl Work {
             after.spec.volumes.iter().filter(|volume| !had(volume)),
         )?;
         report.says("writing the settings down");
-        self.intend(|record| *record = after).await?;
+        self.intend(|record| *record = after.clone()).await?;
         drop(numbered);
         let Err(failure) = self.carry_out(before.made_in).await else {
             return Ok(Outcome::Changed);
@@ -231,18 +246,9 @@ impl Work {
         report.says("taking the change back");
         let made_in = before.made_in;
         let mut errors = vec![failure];
-        // What the manager was asked for may have happened: it is told anew.
-        let back = |record: &mut Record| {
-            *record = Record {
-                limits_due: record.limits_due,
-                units_due: std::mem::take(&mut record.units_due),
-                volumes_before: record.volumes_before.take(),
-                made_in: record.made_in,
-                ..before
-            };
-        };
+        let back = |record: &mut Record| *record = taken_back(before, &after, record);
         errors.extend(self.intend(back).await.err());
-        errors.extend(self.write_files().await.err());
+        errors.extend(self.limit().await.err());
         errors.extend(self.remake().await.err());
         errors.extend(self.arrange_ports().await.err());
         errors.extend(self.note_made_as(made_in).await.err());
@@ -457,6 +463,31 @@ mod tests {
         assert_eq!(pending(&second, second.revision()), ["volumes"]);
         assert!(has_volumes(&second, &["/data".to_owned()]).is_ok());
         assert!(has_volumes(&second, &["/b".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn what_was_carried_out_of_a_change_is_due_again_when_it_is_taken_back() {
+        let request = UpdateRequest {
+            cpu_quota: Some(50),
+            volumes: vec!["/a:/data".parse().unwrap()],
+            ..UpdateRequest::default()
+        };
+        let before = record();
+        let wanted = apply(&before, request).unwrap();
+        let untouched = taken_back(before.clone(), &wanted, &wanted);
+        assert_eq!(untouched.spec, before.spec);
+        assert!(untouched.limits_due && untouched.units_due.contains("volumes"));
+        assert!(untouched.volumes_before.is_none());
+        let carried_out = Record {
+            limits_due: false,
+            units_due: BTreeSet::new(),
+            volumes_before: None,
+            ..wanted.clone()
+        };
+        let undone = taken_back(before.clone(), &wanted, &carried_out);
+        assert_eq!(undone.spec, before.spec);
+        assert!(undone.limits_due && undone.units_due.contains("volumes"));
+        assert_eq!(undone.unit_volumes(), wanted.spec.volumes);
     }
 
     #[test]

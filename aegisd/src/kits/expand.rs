@@ -68,6 +68,7 @@ pub fn expand(
     };
     spec.env.extend(request.env);
     spec.secrets = request.secrets;
+    spec.delivery = request.delivery.unwrap_or(spec.delivery);
     spec.restart = request.restart.unwrap_or_default();
     spec.idle.pause = request.idle_pause.unwrap_or(spec.idle.pause);
     spec.idle.hibernate = request.idle_hibernate.unwrap_or(spec.idle.hibernate);
@@ -146,6 +147,7 @@ fn of_kit(kit: &Kit, handle: &Handle, host: &Host) -> Result<InstanceSpec, Expan
         image: manifest.image.base.clone(),
         command: defaults.command.clone(),
         env: defaults.env.clone(),
+        delivery: defaults.delivery,
         workdir: defaults.workdir.clone(),
         user: defaults.user.clone(),
         memory_mib: defaults.memory_mb.unwrap_or(DEFAULT_MEMORY_MIB),

@@ -7,7 +7,7 @@ use aegis_core::limits::ResourceLimits;
 use aegis_core::network::{AllowedHost, Network};
 use aegis_core::port::PortRequest;
 use aegis_core::restart::RestartPolicy;
-use aegis_core::secret::SecretSource;
+use aegis_core::secret::{Delivery, SecretSource};
 use aegis_core::spec::{Accel, Workspace};
 use aegis_core::volume::Volume;
 use serde::{Deserialize, Serialize};
@@ -187,6 +187,8 @@ pub struct SpecRequest {
     /// Variables whose values are secrets; those of the instance's own travel by the
     /// descriptor [`crate::secrets::VALUES`].
     pub secrets: BTreeMap<String, SecretSource>,
+    /// How the guest gets secret values.
+    pub delivery: Option<Delivery>,
     pub workdir: Option<String>,
     pub user: Option<String>,
     /// Guest memory in MiB.
@@ -230,6 +232,8 @@ impl SpecRequest {
             put(&mut dict, "env", self.env.clone());
         }
         put_sources(&mut dict, &self.secrets);
+        let delivery = self.delivery.map(|delivery| delivery.to_string());
+        put_some(&mut dict, "delivery", delivery);
         put_some(&mut dict, "workdir", self.workdir.as_deref());
         put_some(&mut dict, "user", self.user.as_deref());
         put_some(&mut dict, "memory", self.memory_mib);
@@ -299,6 +303,7 @@ impl SpecRequest {
             idle_hibernate: reader.parse("idle-hibernate")?,
             env: reader.take("env")?.unwrap_or_default(),
             secrets: take_sources(&mut reader)?,
+            delivery: reader.parse("delivery")?,
             workdir: reader.take("workdir")?,
             user: reader.take("user")?,
             memory_mib: reader.take("memory")?,
@@ -396,6 +401,7 @@ mod tests {
             user: Some("1000:1000".into()),
             memory_mib: Some(512),
             cpus: Some(2),
+            delivery: Some(Delivery::Guest),
             accel: Some(Accel::Tcg),
             workspace: Some(Workspace::Path("/data".into())),
             volumes: vec![

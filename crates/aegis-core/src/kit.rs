@@ -27,6 +27,7 @@ use crate::daemon::{
     DEFAULT_TASKS, DaemonLimits, Ready, Reload, Restart,
 };
 use crate::port::PortRequest;
+use crate::secret::Delivery;
 
 pub use check::{Refused, SandboxPath, is_kit_name, relative_inside, sandbox_path};
 pub use read::ManifestError;
@@ -154,6 +155,8 @@ pub struct Defaults {
     /// The fields of the instance's capability token: an object.
     pub capabilities: Value,
     pub env: BTreeMap<String, String>,
+    /// How the guest gets secret values.
+    pub delivery: Delivery,
     pub memory_mb: Option<u32>,
     pub vcpus: Option<u32>,
     /// A name, or an absolute path.

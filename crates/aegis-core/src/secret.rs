@@ -47,6 +47,26 @@ pub enum SecretSource {
     Own,
 }
 
+/// How secret values reach what an instance's guest does with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Delivery {
+    /// The guest has them, in the variables of its command.
+    #[default]
+    Guest,
+}
+
+/// Why a way of delivery is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// The name is kept for values that stay on the host, which puts them into what the
+    /// guest sends. Taken for `guest` it would hand a guest what it must not have.
+    #[error("'proxy' cannot deliver secrets yet; 'guest' does, and lets the guest have the values")]
+    Proxy,
+    #[error("'{0}' is no way to deliver secrets; known are guest and, not to be had yet, proxy")]
+    Unknown(String),
+}
+
 /// Why a secret is refused. Never holds the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
@@ -62,6 +82,40 @@ pub enum SecretError {
     Encoding,
     #[error("the value holds a NUL, which no environment variable can")]
     Nul,
+}
+
+impl FromStr for Delivery {
+    type Err = DeliveryError;
+
+    fn from_str(text: &str) -> Result<Self, DeliveryError> {
+        match text {
+            "guest" => Ok(Self::Guest),
+            "proxy" => Err(DeliveryError::Proxy),
+            other => Err(DeliveryError::Unknown(other.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for Delivery {
+    type Error = DeliveryError;
+
+    fn try_from(text: String) -> Result<Self, DeliveryError> {
+        text.parse()
+    }
+}
+
+impl From<Delivery> for String {
+    fn from(delivery: Delivery) -> Self {
+        delivery.to_string()
+    }
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Guest => f.write_str("guest"),
+        }
+    }
 }
 
 impl SecretText {
@@ -176,6 +230,16 @@ mod tests {
         assert_eq!(read(b"a\0b"), Err(SecretError::Nul));
         assert_eq!(read(b"\xff"), Err(SecretError::Encoding));
         assert_eq!(read(&vec![b'a'; MAX_VALUE + 1]), Err(SecretError::TooLong));
+    }
+
+    #[test]
+    fn a_way_of_delivery_that_is_not_there_is_refused_by_name() {
+        assert_eq!("guest".parse(), Ok(Delivery::Guest));
+        assert_eq!("proxy".parse::<Delivery>(), Err(DeliveryError::Proxy));
+        let stored = serde_json::from_str::<Delivery>(r#""proxy""#).unwrap_err();
+        assert!(stored.to_string().contains("'proxy'"), "{stored}");
+        let other = "host".parse::<Delivery>().unwrap_err();
+        assert!(other.to_string().contains("'host'"), "{other}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::limits::{LimitError, ResourceLimits};
 use crate::network::{self, AllowedHost, Network, NetworkError};
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
-use crate::secret::SecretSource;
+use crate::secret::{Delivery, SecretSource};
 use crate::volume::{self, Volume, VolumeError};
 
 pub(crate) use program::MAX_PATH;
@@ -79,6 +79,9 @@ pub struct InstanceSpec {
     /// Variables whose values are secrets. They win over `env`; the values are not here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretSource>,
+    /// How it gets those values.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// Where the command starts; `None` means the image's choice, else `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
@@ -151,6 +154,7 @@ impl Default for InstanceSpec {
             restart: RestartPolicy::No,
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            delivery: Delivery::Guest,
             workdir: None,
             user: None,
             memory_mib: DEFAULT_MEMORY_MIB,

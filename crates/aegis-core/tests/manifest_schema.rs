@@ -222,6 +222,8 @@ fn both_refuse_the_same() {
             json!({"defaults": {"capabilities": {"allowed_images": "*"}}}),
         ),
         (true, json!({"defaults": {"capabilities": {"later": 1}}})),
+        (true, json!({"defaults": {"delivery": "guest"}})),
+        (false, json!({"defaults": {"delivery": "proxy"}})),
         (false, json!({"defaults": {"memory_mb": 63}})),
         (false, json!({"defaults": {"vcpus": 65}})),
         (false, json!({"defaults": {"workspace": ".x"}})),
