@@ -10,10 +10,9 @@
 //! `LoadCredential=`). Anybody who may connect could use such an address, so the
 //! peer's user counts: root in system mode, where the executor runs as root; this
 //! user in user mode, which every program of the user is. There the kernel has to tell
-//! too that the peer is in the unit's control group and runs the manager's own program,
-//! so that who asks has to have the manager start a unit of that name. That this can be
-//! done all the same is in SECURITY.md. The units themselves never reach the socket:
-//! their sandbox hides it.
+//! too that the peer is in the unit's control group, where the manager puts what it
+//! starts. What that is worth is in SECURITY.md. The units themselves never reach the
+//! socket: their sandbox hides it.
 //!
 //! A secret that cannot be had is told to the unit, which shows it. A request that
 //! is no executor's is refused by closing.
@@ -55,8 +54,6 @@ enum Refusal {
     Address,
     #[error("a process of {place} asks for {unit}")]
     Place { unit: String, place: String },
-    #[error("a program asks for {0} that is not the service manager's")]
-    Program(String),
     #[error("the credential '{name}' of {unit} is asked for, which there is not")]
     Unknown { unit: String, name: String },
     #[error("cannot answer {unit}")]
@@ -173,16 +170,13 @@ fn asking_unit(stream: &UnixStream) -> Result<UnitId, Refusal> {
     Ok(known)
 }
 
-/// Checks that the manager's own program asks, in the control group of the unit.
+/// Checks that who asks is in the control group of the unit.
 fn check_place(stream: &UnixStream, unit: &UnitId) -> Result<(), Refusal> {
     let place = peer::unit(stream).map_err(Refusal::Peer)?;
     let unit = unit.name();
-    if place != unit {
-        return Err(Refusal::Place { unit, place });
-    }
-    match peer::is_service_manager(stream).map_err(Refusal::Peer)? {
+    match place == unit {
         true => Ok(()),
-        false => Err(Refusal::Program(unit)),
+        false => Err(Refusal::Place { unit, place }),
     }
 }
 

@@ -268,28 +268,23 @@ fn the_credential_socket_knows_who_asks() -> Result<()> {
     Ok(())
 }
 
-/// In user mode every program has the user's rights: there the manager's own has to ask,
-/// in the control group of the unit.
+/// In user mode every program has the user's rights: there the peer has to be in the
+/// control group of the unit.
 fn a_program_of_the_user_cannot_pose_as_the_manager(seat: Seat<'_>) -> Result<()> {
     seat.aegis_ok("up")?;
     let refused = seat.run(&ask(seat, FORGED))?.success()?;
     assert_eq!(refused.trim(), "b''");
-    let in_unit = "systemd-run --user --quiet --collect --pipe --wait --unit=aegis-vm-none";
-    let refused = seat.run(&format!("{in_unit} {}", ask(seat, FORGED)))?;
-    assert_eq!(refused.success()?.trim(), "b''");
     // What is left to it, as SECURITY.md says: to have the manager ask.
     let credential = format!(
-        "{in_unit} -p LoadCredential=aegis:{}/credentials.sock \
-         sh -c 'cat \"$CREDENTIALS_DIRECTORY\"/aegis'",
+        "systemd-run --user --quiet --collect --pipe --wait --unit=aegis-vm-none \
+         -p LoadCredential=aegis:{}/credentials.sock sh -c 'cat \"$CREDENTIALS_DIRECTORY\"/aegis'",
         seat.runtime()
     );
     let answered = seat.run(&credential)?.success()?;
     assert!(answered.contains("there is no instance"), "{answered}");
     let log = seat.run("journalctl --user --quiet --output=cat --unit=aegisd.service")?;
-    let log = log.text();
-    for reason in ["a process of ", "that is not the service manager's"] {
-        assert!(log.contains(reason), "{reason} is missing in {log}");
-    }
+    let reason = "asks for aegis-vm-none.service";
+    assert!(log.text().contains(reason), "{}", log.text());
     Ok(())
 }
 
