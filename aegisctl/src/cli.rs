@@ -108,6 +108,12 @@ fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> 
         std::env::var("AEGIS_MODE").ok(),
         nix::unistd::geteuid().as_raw(),
     )?;
+    // Values of secrets pass through this memory: no core file, whatever the shell allows.
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_dumpable(false).map_err(|error| Failure::Io {
+        what: "forbid memory dumps",
+        source: error.into(),
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
