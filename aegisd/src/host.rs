@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aegis_core::layout::{Layout, LayoutError, Mode, Surroundings};
-use aegis_core::tools::{SYSTEMD_CREDS, Tool};
+use aegis_core::tools::{SECURITY, SYSTEMD_CREDS, Tool};
 
 /// The user that VM and daemon units run as in system mode (sysusers.d).
 const UNIT_USER: &str = "aegis";
@@ -51,6 +51,8 @@ pub struct Host {
     pub unit_owner: Option<Owner>,
     /// systemd-creds(1), which seals the key of secrets, where it is installed.
     pub creds: Option<PathBuf>,
+    /// security(1), which reaches the keychain that keeps it, on macOS.
+    pub keychain: Option<PathBuf>,
 }
 
 impl Host {
@@ -103,6 +105,7 @@ impl Host {
             layout,
             unit_owner,
             creds: installed(SYSTEMD_CREDS),
+            keychain: installed(SECURITY).filter(|_| cfg!(target_os = "macos")),
         })
     }
 

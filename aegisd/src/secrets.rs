@@ -53,8 +53,7 @@ use crate::registry::{KeptSecret, Owner, Record, Registry, RegistryError};
 
 use key::{Key, KeyId};
 use seal::SealError;
-use sealer::creds::SystemdCreds;
-use sealer::{Sealer, SealerError};
+use sealer::SealerError;
 use store::{KeyError, KeyStore};
 use wanting::Wanting;
 
@@ -187,10 +186,7 @@ impl Vault {
 
     /// The secrets of a host, whose key is sealed by the best it has.
     pub fn of(host: &Host, registry: Registry) -> Self {
-        let sealer = host.creds.clone().map(|program| {
-            let sealer = SystemdCreds::new(program, host.layout.mode);
-            Box::new(sealer) as Box<dyn Sealer>
-        });
+        let sealer = sealer::of(host);
         Self::new(registry, KeyStore::new(host.layout.secrets_key(), sealer))
     }
 

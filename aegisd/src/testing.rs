@@ -28,6 +28,7 @@ pub(crate) fn host(root: &Path) -> Host {
         program_dirs: Vec::new(),
         unit_owner: None,
         creds: None,
+        keychain: None,
     };
     crate::instance::files::prepare(&host).unwrap();
     host

@@ -3,12 +3,15 @@
 //! | sealer | what the key opens with | where |
 //! |---|---|---|
 //! | [`creds`] | a key of the host or its TPM2 | Linux, by systemd-creds(1) |
+//! | [`keychain`] | the user's keychain | macOS, by security(1) |
 //!
 //! A sealer may give out all there is to keep, as systemd-creds does, or keep the key
 //! itself and give out no more than where it is, as a keychain does: what it gave is
 //! kept until [`Sealer::forget`], and no two keys have one id.
 
 pub mod creds;
+pub mod keychain;
+mod program;
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +19,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::creds::SystemdCreds;
+use self::keychain::Keychain;
 use super::key::{Key, KeyBytes, KeyId};
+use crate::host::Host;
 
 /// Why a sealer did not seal or unseal. Cheap to clone, since one key opens many values.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -71,6 +77,16 @@ pub trait Sealer: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// It cannot; the file stays.
     async fn forget(&self, id: KeyId, sealed: &str) -> Result<(), SealerError>;
+}
+
+/// The best sealer that a host has.
+pub fn of(host: &Host) -> Option<Box<dyn Sealer>> {
+    if let Some(program) = host.keychain.clone() {
+        let home = host.home.clone().map(PathBuf::into_os_string);
+        return Some(Box::new(Keychain::new(program, home)));
+    }
+    let program = host.creds.clone()?;
+    Some(Box::new(SystemdCreds::new(program, host.layout.mode)))
 }
 
 /// Seals a key and proves that it opens.

@@ -63,6 +63,7 @@ impl World {
             guest_dir: self.root.path().join("guest"),
             unit_owner: None,
             creds: None,
+            keychain: None,
         }
     }
 

@@ -31,6 +31,13 @@ pub const SYSTEMD_CREDS: Tool = Tool {
     places: &["/usr/bin/systemd-creds", "/bin/systemd-creds"],
 };
 
+/// Reaches the keychain of macOS, which it is a part of.
+pub const SECURITY: Tool = Tool {
+    name: "security",
+    package: "macOS",
+    places: &["/usr/bin/security"],
+};
+
 /// Carries the guests' connections with an ordinary user's rights.
 pub const PASST: Tool = Tool {
     name: "passt",

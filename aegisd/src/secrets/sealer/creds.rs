@@ -8,24 +8,17 @@
 //! is bound to, so that one is not taken for another.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
-use std::sync::Arc;
-use std::time::Duration;
 
 use aegis_core::layout::Mode;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
+use super::program::ask;
 use super::{Sealer, SealerError};
-use crate::effects;
 use crate::secrets::key::{KEY_LENGTH, Key, KeyBytes, KeyId};
 
-/// How long the program may take. A TPM2 takes seconds where others use it too.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// Most bytes of a sealed key, which has about 300, with a TPM2 about 1,500.
 const MOST_SEALED: usize = 64 * 1024;
-/// Most of what the program says that is passed on.
-const MOST_WORDS: usize = 300;
 
 /// How sealed texts begin, by what opens them: whole characters of the base64 of
 /// `CRED_AES256_GCM_BY_*` in systemd's creds-util.h.
@@ -67,33 +60,15 @@ impl SystemdCreds {
         input: &[u8],
         most: usize,
     ) -> Result<Zeroizing<Vec<u8>>, SealerError> {
-        let mut command = Command::new(&self.program);
-        // Nothing of ours leads it to other keys.
-        command.env_clear().arg(verb).args(options);
-        if self.mode == Mode::User {
-            command.arg("--user");
-        }
-        command.arg(format!("--name=aegis-key-{id}"));
+        let name = format!("--name=aegis-key-{id}");
+        let user = (self.mode == Mode::User).then_some("--user");
+        let mut arguments = vec![verb];
+        arguments.extend(options.iter().copied().chain(user));
         // From stdin to stdout.
-        command.args(["-", "-"]);
-        // One byte more than there may be, so that too much is seen.
-        let fed = effects::feed(command, input, most + 1);
-        let fed = tokio::time::timeout(DEADLINE, fed).await;
-        let fed = fed.map_err(|_| SealerError::Slow(self.program.clone()))?;
-        let fed = fed.map_err(|source| SealerError::Run {
-            program: self.program.clone(),
-            source: Arc::new(source),
-        })?;
-        if !fed.status.success() {
-            return Err(SealerError::Refused {
-                program: self.program.clone(),
-                words: words(&fed.stderr, fed.status),
-            });
-        }
-        match fed.stdout.len() > most {
-            true => Err(self.odd()),
-            false => Ok(fed.stdout),
-        }
+        arguments.extend([name.as_str(), "-", "-"]);
+        ask(&self.program, &arguments, &[], input, most)
+            .await?
+            .given()
     }
 
     fn odd(&self) -> SealerError {
@@ -142,17 +117,6 @@ impl Sealer for SystemdCreds {
     /// It keeps nothing.
     async fn forget(&self, _id: KeyId, _sealed: &str) -> Result<(), SealerError> {
         Ok(())
-    }
-}
-
-/// What a program said last, or how it ended. None of it comes from what it was given:
-/// it says no more than what is wrong.
-fn words(stderr: &[u8], status: ExitStatus) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let last = text.lines().rfind(|line| !line.trim().is_empty());
-    match last {
-        Some(line) => line.trim().chars().take(MOST_WORDS).collect(),
-        None => status.to_string(),
     }
 }
 
