@@ -124,8 +124,8 @@ async fn env_for(engine: &Engine, unit: &UnitId) -> Result<Credential, Fault> {
         .map_err(|error| error.fault())?;
     let record = instance.record();
     let vault = &engine.shared().vault;
-    let env = vault.env_of(&record).await;
-    let env = env.map_err(|error| error.fault())?;
+    let given = vault.give(&record).await;
+    let (env, versions) = given.map_err(|error| error.fault())?;
     let snapshot_key = match unit.kind {
         UnitKind::Vm => vault.snapshot_key(&unit.handle).await,
         _ => Ok(None),
@@ -138,6 +138,7 @@ async fn env_for(engine: &Engine, unit: &UnitId) -> Result<Credential, Fault> {
         caller: None,
     }
     .is_given(&record.spec.secrets);
+    instance.note_given(unit, versions).await;
     Ok(Credential {
         env,
         snapshot_key,

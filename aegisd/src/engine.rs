@@ -6,6 +6,7 @@
 
 mod images;
 mod prune;
+mod secrets;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -23,7 +23,9 @@
 //! | `update` | changing the settings of one that exists |
 //! | `difference` | what of a request is other than the instance is |
 //! | `owner_calls` | what goes straight to the owner of its VM |
+//! | `running` | the operation that an actor has under way |
 //! | `sleep` | leases, hibernation, waking |
+//! | `stale` | secrets that are other ones than its units were given |
 //! | `start` | starting a VM and waiting for its guest |
 //! | `disk` | what the actor finds on the disk and clears from it |
 //! | `files` | the instance's files |
@@ -51,8 +53,10 @@ mod owner_calls;
 pub(crate) mod plans;
 pub(crate) mod ports;
 mod reach;
+mod running;
 pub(crate) mod shares;
 mod sleep;
+mod stale;
 mod start;
 mod update;
 mod view;
@@ -208,6 +212,10 @@ pub enum Operation {
     LetSleep {
         reason: Option<String>,
     },
+    /// Start anew who has older values of these secrets, or of any, than there are now.
+    Refresh {
+        secrets: Vec<String>,
+    },
     /// Change settings, all or none.
     Update(Box<UpdateRequest>),
     Enable,
@@ -235,6 +243,7 @@ impl Operation {
             Self::Wake | Self::KeepAwake { .. } => Kind::Wake,
             Self::Hibernate => Kind::Hibernate,
             Self::LetSleep { .. } => Kind::LetSleep,
+            Self::Refresh { .. } => Kind::Refresh,
             Self::Update(_) => Kind::Update,
             Self::Prune { .. } => Kind::Prune,
             Self::Enable => Kind::Enable,
@@ -261,6 +270,8 @@ struct News {
     stopped: Vec<(UnitId, u64)>,
     /// A file in the daemons' config folder may be other than before.
     config: bool,
+    /// Secrets may be other than before, or who has which version.
+    secrets: bool,
 }
 
 impl Notice {

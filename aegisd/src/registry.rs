@@ -11,10 +11,12 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`given`] | which versions of secrets units were given |
 //! | [`record`] | one instance as it is wanted |
 //! | [`secrets`] | secrets, as ciphertext |
 //! | `store` | the tables: migrations, reading, writing |
 
+pub mod given;
 pub mod record;
 pub mod secrets;
 mod store;
@@ -27,6 +29,7 @@ use aegis_core::handle::Handle;
 use aegis_core::secret::SecretName;
 use tokio::sync::{mpsc, oneshot};
 
+pub use given::{Given, SecretId, Versions};
 pub use record::{Intent, Record};
 pub use secrets::{KeptSecret, Owner, Reencrypted};
 use store::Store;
@@ -277,6 +280,38 @@ impl Registry {
     /// The records cannot be read.
     pub async fn secret_users(&self, name: SecretName) -> Result<Vec<String>, RegistryError> {
         self.call(move |store| store.secret_users(&name)).await
+    }
+
+    /// Notes what a run of a unit is given, whose machine is found by itself: one `on_disk`
+    /// goes on with what it has.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn note_given(
+        &self,
+        instance: Handle,
+        given: Given,
+        on_disk: bool,
+    ) -> Result<(), RegistryError> {
+        self.call(move |store| store.note_given(&instance, &given, on_disk))
+            .await
+    }
+
+    /// Notes that a unit's run has booted although a machine was on the disk.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn note_booted(&self, unit: String) -> Result<(), RegistryError> {
+        self.call(move |store| store.note_booted(&unit)).await
+    }
+
+    /// What the units of an instance were given, and the versions of now of everything
+    /// that it could be given.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn given(&self, instance: Handle) -> Result<(Vec<Given>, Versions), RegistryError> {
+        self.call(move |store| store.given(&instance)).await
     }
 
     async fn call<T: Send + 'static>(

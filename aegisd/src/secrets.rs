@@ -24,9 +24,11 @@
 //! | [`seal`] | the format of the ciphertext |
 //! | [`passed`] | values that a client passes by descriptor |
 //! | [`audit`] | the record of every use |
+//! | `dates` | which value is another than before |
 //! | [`wanting`] | what is missing, all at once |
 
 pub mod audit;
+mod dates;
 pub mod key;
 pub mod passed;
 pub mod rotation;
@@ -49,7 +51,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::host::Host;
 use crate::instance::now_us;
-use crate::registry::{KeptSecret, Owner, Record, Registry, RegistryError};
+use crate::registry::{KeptSecret, Owner, Record, Registry, RegistryError, SecretId, Versions};
 
 use key::{Key, KeyId};
 use seal::SealError;
@@ -198,7 +200,7 @@ impl Vault {
         self.set_all([(name, value)].into(), true).await
     }
 
-    /// Keeps values under their names, all or none; unless they replace those of their
+    /// Keeps values under their names, all or none; one that is as it was keeps its date. Unless they replace those of their
     /// names, none of the names may be in use.
     ///
     /// # Errors
@@ -210,8 +212,10 @@ impl Vault {
     ) -> Result<(), SecretsError> {
         let _turn = self.settled().await?;
         let values = values.into_iter();
-        let values = values.map(|(name, value)| (name.into(), value));
-        let kept = self.seal(&Owner::Everybody, values.collect()).await?;
+        let values: SecretEnv = values.map(|(name, value)| (name.into(), value)).collect();
+        let dates = self.dates_of_same(&values).await?;
+        let mut kept = self.seal(&Owner::Everybody, values).await?;
+        dates::restore(&mut kept, &dates);
         let set = self.registry.set_secrets(Owner::Everybody, kept, replace);
         Ok(set.await?)
     }
@@ -292,10 +296,17 @@ impl Vault {
     /// # Errors
     /// The first that is missing or cannot be decrypted.
     pub async fn env_of(&self, record: &Record) -> Result<SecretEnv, SecretsError> {
+        self.give(record).await.map(|(env, _)| env)
+    }
+
+    /// The same with their versions.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn give(&self, record: &Record) -> Result<(SecretEnv, Versions), SecretsError> {
         let _turn = self.turn.read().await;
-        let none = SecretEnv::new();
-        self.env(Some(&record.handle), &record.spec.secrets, &none)
-            .await
+        let (handle, none) = (Some(&record.handle), SecretEnv::new());
+        self.env(handle, &record.spec.secrets, &none).await
     }
 
     /// The values of variables for one command, `passed` among them.
@@ -308,7 +319,7 @@ impl Vault {
         passed: &SecretEnv,
     ) -> Result<SecretEnv, SecretsError> {
         let _turn = self.turn.read().await;
-        self.env(None, sources, passed).await
+        self.env(None, sources, passed).await.map(|(env, _)| env)
     }
 
     /// Without a handle an own value is one that is passed.
@@ -317,8 +328,8 @@ impl Vault {
         handle: Option<&Handle>,
         sources: &BTreeMap<String, SecretSource>,
         passed: &SecretEnv,
-    ) -> Result<SecretEnv, SecretsError> {
-        let mut env = SecretEnv::new();
+    ) -> Result<(SecretEnv, Versions), SecretsError> {
+        let (mut env, mut versions) = (SecretEnv::new(), Versions::new());
         let mut ring = Ring::new(&self.keys);
         for (variable, source) in sources {
             let (owner, name) = match (source, handle) {
@@ -337,7 +348,9 @@ impl Vault {
                     continue;
                 }
             };
-            let kept = self.registry.secret(owner.clone(), name).await?;
+            let kept = self.registry.secret(owner.clone(), name.clone()).await?;
+            let own = owner != Owner::Everybody;
+            versions.insert(SecretId { own, name }, kept.updated_at);
             let opened = ring.open(&owner.key(), &kept).await?;
             let value = opened.map_err(|source| SecretsError::Open {
                 name: kept.name,
@@ -355,7 +368,7 @@ impl Vault {
             .sum();
         match length > MAX_ALL {
             true => Err(SecretsError::TooMuch),
-            false => Ok(env),
+            false => Ok((env, versions)),
         }
     }
 

@@ -44,6 +44,7 @@ pub(crate) fn unit_state(unit: UnitId, active: Active) -> UnitState {
         restarts: 0,
         next_restart: None,
         main_pid: None,
+        run: String::new(),
         last_end: None,
         started: 0,
         since: 0,

@@ -8,7 +8,8 @@ use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::instance::{
     AttachOptions, DaemonEntry, DeleteOptions, ExecOptions, GuestProcess, InstanceView, LastExit,
-    LetSleepOptions, NextSleep, StopOptions, UnitUsage, UpdateRequest, Usage, limits_to_dict,
+    LetSleepOptions, NextSleep, RefreshOptions, StaleSecret, StopOptions, UnitUsage, UpdateRequest,
+    Usage, limits_to_dict,
 };
 use aegis_bus::manager::SpecRequest;
 use aegis_bus::names::job_path;
@@ -167,6 +168,12 @@ impl InstanceObject {
     async fn let_sleep(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
         let LetSleepOptions { reason } = LetSleepOptions::from_dict(options).map_err(refused)?;
         self.ask(Operation::LetSleep { reason }).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn refresh(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+        let RefreshOptions { secrets } = RefreshOptions::from_dict(options).map_err(refused)?;
+        self.ask(Operation::Refresh { secrets }).await
     }
 
     #[zbus(out_args("stdin", "stdout", "stderr", "control"))]
@@ -384,6 +391,12 @@ impl InstanceObject {
     #[zbus(property)]
     fn pending(&self) -> Vec<String> {
         self.looks.get().pending.clone()
+    }
+
+    #[zbus(property)]
+    fn stale(&self) -> Vec<Dict> {
+        let looks = self.looks.get();
+        looks.stale.iter().map(StaleSecret::to_dict).collect()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

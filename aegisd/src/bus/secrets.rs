@@ -6,7 +6,8 @@ use std::sync::Arc;
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::secrets::{
-    DeleteSecretOptions, ImportSecretsOptions, RotatedKey, SecretEntry, SecretsStatus, take_values,
+    DeleteSecretOptions, ImportSecretsOptions, RotatedKey, SecretEntry, SecretsStatus, StaleUser,
+    take_values,
 };
 use aegis_core::secret::{SecretEnv, SecretName, SecretText};
 use zbus::OwnedFd;
@@ -38,8 +39,8 @@ impl SecretsObject {
         let name = parse(&name)?;
         let value = passed::value(value.into()).await;
         let value = value.map_err(|error| secrets_failed(error.into()))?;
-        let vault = &self.engine.shared().vault;
-        vault.set(name, value).await.map_err(secrets_failed)
+        let set = self.engine.set_secrets([(name, value)].into(), true).await;
+        set.map_err(failed)
     }
 
     #[zbus(out_args("secrets"))]
@@ -56,11 +57,8 @@ impl SecretsObject {
     async fn delete(&self, name: String, options: Dict) -> Result<Vec<String>, BusFault> {
         let DeleteSecretOptions { force } =
             DeleteSecretOptions::from_dict(options).map_err(refused)?;
-        let vault = &self.engine.shared().vault;
-        vault
-            .delete(parse(&name)?, force)
-            .await
-            .map_err(secrets_failed)
+        let deleted = self.engine.delete_secret(parse(&name)?, force).await;
+        deleted.map_err(failed)
     }
 
     #[zbus(out_args("names"))]
@@ -74,9 +72,14 @@ impl SecretsObject {
             .map(|(name, value)| Ok((parse(&name)?, value)));
         let named = named.collect::<Result<BTreeMap<_, _>, BusFault>>()?;
         let names = named.keys().map(ToString::to_string).collect();
-        let vault = &self.engine.shared().vault;
-        let set = vault.set_all(named, replace).await;
-        set.map(|()| names).map_err(secrets_failed)
+        let set = self.engine.set_secrets(named, replace).await;
+        set.map(|()| names).map_err(failed)
+    }
+
+    #[zbus(out_args("users"))]
+    async fn stale(&self, names: Vec<String>) -> Result<Vec<Dict>, BusFault> {
+        let users = self.engine.stale(&names).await.map_err(failed)?;
+        Ok(users.iter().map(StaleUser::to_dict).collect())
     }
 
     #[zbus(out_args("status"))]

@@ -24,6 +24,8 @@ use super::config::{self, Configs};
 use super::disk::{read_exit, reads, remove_unfinished};
 use super::health::healthy_in;
 use super::own_stops::OwnStops;
+use super::running::Running;
+use super::stale::Notes;
 use super::view::{Sources, phase, view};
 use super::work::{Conclusion, Work};
 use super::{InstanceError, MAILBOX, Mail, Request, Shared, now_us};
@@ -44,44 +46,6 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 const RECONNECT: Duration = Duration::from_secs(1);
 /// A timer that is as good as none.
 const FAR: Duration = Duration::from_secs(24 * 3600);
-
-/// An operation, in a task of its own. As a part of the actor's it would stand still
-/// whenever the actor waits for something else, and with it the lock on the bus
-/// connection that it may hold while it sends: every actor would wait for ever.
-/// Dropped, it is given up.
-struct Running(JoinHandle<Conclusion>);
-
-impl Running {
-    /// Begins once the operation that was given up before it is at rest.
-    fn begin(
-        given_up: Option<Self>,
-        work: impl Future<Output = Conclusion> + Send + 'static,
-    ) -> Self {
-        Self(tokio::spawn(async move {
-            if let Some(mut before) = given_up {
-                before.0.abort();
-                // How it ended concerns nobody any more.
-                drop((&mut before.0).await);
-            }
-            work.await
-        }))
-    }
-
-    async fn conclusion(&mut self) -> Conclusion {
-        match (&mut self.0).await {
-            Ok(conclusion) => conclusion,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // Only the end of the runtime gives up what is awaited here.
-            Err(_) => std::future::pending().await,
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// The operation under way.
 struct Current {
@@ -133,6 +97,8 @@ pub(super) struct Actor {
     changed_configs: BTreeMap<String, Reload>,
     /// Those of them that are being given theirs.
     configuring: BTreeMap<String, Reload>,
+    /// Which versions of secrets its units have.
+    secrets: Notes,
     /// What each daemon may read.
     reads: BTreeMap<String, Vec<String>>,
     /// What its user should know about it.
@@ -174,6 +140,7 @@ impl Actor {
             configs: Configs::default(),
             changed_configs: BTreeMap::new(),
             configuring: BTreeMap::new(),
+            secrets: Notes::default(),
             reads: BTreeMap::new(),
             notes,
             current: None,
@@ -226,7 +193,7 @@ impl Actor {
                 },
                 () = self.mail.notice.arrived.notified() => Box::pin(self.hear_news()).await,
                 // Shown at the top of the loop.
-                Ok(()) = status.changed() => {}
+                Ok(()) = status.changed() => Box::pin(self.settle_secrets()).await,
                 () = tokio::time::sleep_until(timer) => Box::pin(self.note_health()).await,
             }
         }
@@ -237,6 +204,7 @@ impl Actor {
         self.configs = config::remembered(&self.work).await;
         self.compare_config().await;
         self.reads = reads(&self.work).await;
+        self.read_secrets().await;
         self.follow_vm().await;
     }
 
@@ -389,6 +357,21 @@ impl Actor {
         if news.config {
             self.compare_config().await;
         }
+        if news.secrets {
+            self.read_secrets().await;
+        }
+    }
+
+    async fn read_secrets(&mut self) {
+        let record = self.work.record.borrow().clone();
+        self.secrets = Notes::read(&self.work.shared, &record).await;
+        self.settle_secrets().await;
+    }
+
+    async fn settle_secrets(&mut self) {
+        let (vm, seen) = (self.work.vm(), self.status.borrow().clone());
+        let registry = &self.work.shared.registry;
+        self.secrets.settle(registry, &vm, seen.as_ref()).await;
     }
 
     /// Asks the service manager how things are.
@@ -575,6 +558,7 @@ impl Actor {
             kit_installed: kit.is_none_or(|kit| shared.catalog.has(&kit.name)),
             notes: &self.notes,
             reads: &self.reads,
+            secrets: &self.secrets,
             last_exit: self.last_exit.as_ref(),
             saved: self.saved,
             trouble: self.trouble.as_ref().map(|trouble| &trouble.fault),

@@ -11,6 +11,8 @@ pub(super) enum Kind {
     Hibernate,
     /// Let it sleep before a lease has ended.
     LetSleep,
+    /// Bring new values of secrets to who has older ones.
+    Refresh,
     Update,
     Prune,
     Stop,
@@ -46,6 +48,7 @@ impl Kind {
             Self::Wake => "wake",
             Self::Hibernate => "hibernate",
             Self::LetSleep => "let sleep",
+            Self::Refresh => "refresh",
             Self::Update => "update",
             Self::Prune => "prune",
             Self::Stop | Self::Rest => "stop",
@@ -61,10 +64,12 @@ impl Kind {
 /// Only what waits for a guest may be overtaken, and only by what ends the VM:
 /// everything else ends soon by itself.
 pub(super) fn admit(under_way: Option<Kind>, asked: Kind) -> Admission {
-    use Kind::{Create, Delete, Disable, Rest, Restart, Start, Stop, Wake};
+    use Kind::{Create, Delete, Disable, Refresh, Rest, Restart, Start, Stop, Wake};
     match (under_way, asked) {
         (None, _) => Admission::Begin,
-        (Some(Start | Restart | Wake), Stop | Disable | Delete | Rest) => Admission::Overtake,
+        (Some(Start | Restart | Refresh | Wake), Stop | Disable | Delete | Rest) => {
+            Admission::Overtake
+        }
         // Half of an instance can be deleted but not stopped or disabled.
         (Some(Create), Delete) => Admission::Overtake,
         (Some(_), _) => Admission::Wait,

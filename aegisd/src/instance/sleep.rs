@@ -50,7 +50,7 @@ impl Work {
         Ok(Outcome::Changed)
     }
 
-    async fn lease(&self, leases: Vec<Lease>) -> Result<(), InstanceError> {
+    pub(super) async fn lease(&self, leases: Vec<Lease>) -> Result<(), InstanceError> {
         self.intend(|record| {
             record.leases = leases;
             // Reconciliation brings them to the owner where we cannot.

@@ -13,6 +13,7 @@ use aegis_core::state::{InstanceState, UnitPhase};
 use aegis_core::units;
 
 use super::config::Configs;
+use super::stale::Notes;
 use super::{plans, sleep, update};
 use crate::registry::{Intent, Record};
 use crate::supervisor::UnitId;
@@ -40,6 +41,8 @@ pub(super) struct Sources<'a> {
     pub(super) notes: &'a [String],
     /// What each daemon may read, by name.
     pub(super) reads: &'a BTreeMap<String, Vec<String>>,
+    /// Which versions of secrets its units have.
+    pub(super) secrets: &'a Notes,
     /// In microseconds since 1970.
     pub(super) now: u64,
 }
@@ -131,6 +134,9 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         pending: vm
             .map(|vm| update::pending(record, vm.revision))
             .unwrap_or_default(),
+        stale: sources
+            .secrets
+            .stale(record, sources.units, vm, sources.saved),
         ephemeral: spec.ephemeral,
         created_at_us: record.created_at,
         state_since_us: since.unwrap_or(record.intent_since),
@@ -402,6 +408,7 @@ mod tests {
             kit_installed: true,
             notes: &[],
             reads: &BTreeMap::new(),
+            secrets: &Notes::default(),
             now: 1_000,
         })
     }

@@ -71,6 +71,7 @@ impl Work {
                 self.keep_awake(&reason, time, &report).await.into()
             }
             Operation::LetSleep { reason } => self.let_sleep(reason.as_deref()).await.into(),
+            Operation::Refresh { secrets } => self.refresh(&secrets, &report).await.into(),
             Operation::Update(request) => self.update(*request, &report).await.into(),
             Operation::Prune { asleep } => self.prune(asleep, &report).await,
             Operation::Enable => self.enable(&report).await.into(),
@@ -188,7 +189,7 @@ impl Work {
         Ok(Outcome::Changed)
     }
 
-    async fn start(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
+    pub(super) async fn start(&self, report: &Reporter) -> Result<Outcome, InstanceError> {
         let completed = self.enable(report).await?;
         self.intend(|record| record.stopped_at = None).await?;
         Ok(self.start_marked(report).await?.or(completed))
@@ -258,7 +259,7 @@ impl Work {
         Ok(outcome)
     }
 
-    async fn stop(
+    pub(super) async fn stop(
         &self,
         grace_secs: Option<u32>,
         report: &Reporter,

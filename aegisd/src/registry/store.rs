@@ -10,11 +10,11 @@ use rusqlite::{Connection, Row, ffi, params};
 
 use super::record::{Intent, Record};
 use super::secrets::{self, KeptSecret, Owner};
-use super::{OpenError, RegistryError};
+use super::{OpenError, RegistryError, given};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 8;
+pub const SCHEMA_VERSION: u32 = 9;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -74,6 +74,20 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
     "
     -- aegis-core's Leases, as a JSON array.
     ALTER TABLE instance ADD COLUMN leases TEXT NOT NULL DEFAULT '[]';
+",
+    "
+    CREATE TABLE given (
+        -- The unit's name.
+        unit            TEXT PRIMARY KEY,
+        -- The folded handle.
+        instance        TEXT NOT NULL,
+        -- Which run of the unit, as the service manager calls it.
+        run             TEXT NOT NULL,
+        -- Secrets and their versions as a JSON array, never a value.
+        secrets         TEXT NOT NULL,
+        -- Those of the machine that was on the disk, likewise.
+        machine         TEXT
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 
@@ -208,6 +222,7 @@ impl Store {
         let removed = step("registry.remove", || {
             let both = self.connection.transaction()?;
             both.execute("DELETE FROM secret WHERE owner = ?1", [&folded])?;
+            given::forget(&both, &folded)?;
             both.execute("DELETE FROM instance WHERE folded = ?1", [&folded])?;
             both.commit()
         });

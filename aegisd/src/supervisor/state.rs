@@ -89,6 +89,9 @@ pub struct UnitState {
     /// When the manager will start it again, in microseconds since 1970; set only while it waits.
     pub next_restart: Option<u64>,
     pub main_pid: Option<u32>,
+    /// Which run of the unit this is or was, in the manager's own words; empty where it
+    /// has none, or never ran.
+    pub run: String,
     /// How the main process last ended; `None` while none has.
     pub last_end: Option<ProcessEnd>,
     /// When its main process was last started, in microseconds since 1970; 0 if never.

@@ -138,6 +138,7 @@ impl FakeSupervisor {
             restarts: 0,
             next_restart: None,
             main_pid: runs.then_some(before.unwrap_or(pid)),
+            run: before.unwrap_or(pid).to_string(),
             last_end: None,
             started: 1,
             since: 1,

@@ -12,12 +12,14 @@ use crate::secrets::{put_sources, take_sources};
 mod daemon;
 pub mod filter;
 mod process;
+mod stale;
 mod update;
 mod usage;
 mod view;
 
 pub use daemon::{ConfigEntry, DaemonEntry, DaemonState};
 pub use process::GuestProcess;
+pub use stale::{RefreshOptions, StaleSecret};
 pub use update::UpdateRequest;
 pub use usage::{UnitUsage, Usage};
 pub use view::{InstanceView, LastExit, NextSleep, limits_to_dict};
@@ -87,6 +89,12 @@ pub trait Instance {
 
     /// Ends leases before their time. `options` is a [`LetSleepOptions`].
     fn let_sleep(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
+
+    /// Brings the secrets of now to who has older ones: starts its daemons and its VM
+    /// anew, and removes a machine on the disk, so that the next use boots. Answers
+    /// `unchanged` by its job where nobody has older ones. `options` is a
+    /// [`RefreshOptions`].
+    fn refresh(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Runs a command in the guest, which is started if need be. `options` is an
     /// [`ExecOptions`]. The descriptors are stdin (write), stdout (read), stderr
@@ -207,6 +215,10 @@ pub trait Instance {
     /// Settings that were changed and apply when the VM starts next.
     #[zbus(property)]
     fn pending(&self) -> zbus::Result<Vec<String>>;
+
+    /// Secrets of which somebody has an older value than there is now ([`StaleSecret`]).
+    #[zbus(property)]
+    fn stale(&self) -> zbus::Result<Vec<Dict>>;
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn ephemeral(&self) -> zbus::Result<bool>;

@@ -3,6 +3,8 @@
 //! A value is never in a message, which whoever may watch the bus can read: it
 //! travels behind a descriptor, a pipe or a file in memory.
 
+mod stale;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,6 +12,8 @@ use aegis_core::secret::{SecretName, SecretSource};
 use zbus::Fd;
 
 use crate::dict::{Dict, DictError, DictReader, put, put_descriptor, take_descriptor};
+
+pub use stale::StaleUser;
 
 /// The key of `CreateInstance`'s spec and of `Exec`'s options whose descriptor
 /// leads to a JSON object of variables and the caller's values for them.
@@ -37,6 +41,10 @@ pub trait Secrets {
     /// Keeps what the descriptor leads to, a JSON object of names and values; all or
     /// none. `options` is an [`ImportSecretsOptions`]. Answers with the names.
     fn import(&self, values: Fd<'_>, options: &Dict) -> zbus::Result<Vec<String>>;
+
+    /// The instances of which somebody has an older value of these secrets than there
+    /// is now, or of any where none is named ([`StaleUser`]).
+    fn stale(&self, names: &[&str]) -> zbus::Result<Vec<Dict>>;
 
     /// How secrets are kept: a [`SecretsStatus`].
     fn status(&self) -> zbus::Result<Dict>;

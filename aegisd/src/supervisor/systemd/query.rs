@@ -96,6 +96,7 @@ fn read(unit: UnitId, general: &Properties, specific: &Properties) -> UnitState 
         main_pid: u32::try_from(number(specific, "MainPID"))
             .ok()
             .filter(|&pid| pid != 0),
+        run: invocation(general),
         last_end: process_end(
             signed(specific, "ExecMainCode"),
             signed(specific, "ExecMainStatus"),
@@ -108,6 +109,15 @@ fn read(unit: UnitId, general: &Properties, specific: &Properties) -> UnitState 
         sub,
         status,
     }
+}
+
+/// `InvocationID`, in hexadecimal as systemd writes it elsewhere.
+fn invocation(general: &Properties) -> String {
+    let id = general.get("InvocationID");
+    let id = id.and_then(|id| id.try_clone().ok());
+    let id = id.and_then(|id| Vec::<u8>::try_from(id).ok());
+    let bytes = id.unwrap_or_default();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn limits(specific: &Properties) -> Limits {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aegis_core::limits::ResourceLimits;
 
 use crate::dict::{Dict, DictError, DictReader, put, put_some};
-use crate::instance::DaemonEntry;
+use crate::instance::{DaemonEntry, StaleSecret};
 
 /// Every property of an instance, read at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +57,8 @@ pub struct InstanceView {
     pub limits: ResourceLimits,
     /// Settings that apply when the VM starts next.
     pub pending: Vec<String>,
+    /// Secrets of which somebody has an older value than there is now.
+    pub stale: Vec<StaleSecret>,
     pub ephemeral: bool,
     /// In microseconds since 1970.
     pub created_at_us: u64,
@@ -95,6 +97,7 @@ impl InstanceView {
         let daemons: Vec<Dict> = reader.take("Daemons")?.unwrap_or_default();
         let limits: Dict = reader.take("Limits")?.unwrap_or_default();
         let last_exit: Dict = reader.take("LastExit")?.unwrap_or_default();
+        let stale: Vec<Dict> = reader.take("Stale")?.unwrap_or_default();
         let sleeps: Dict = reader.take("Sleeps")?.unwrap_or_default();
         Ok(Self {
             handle: reader.require("Handle")?,
@@ -128,6 +131,10 @@ impl InstanceView {
             labels: reader.take("Labels")?.unwrap_or_default(),
             limits: limits_from(limits)?,
             pending: reader.take("Pending")?.unwrap_or_default(),
+            stale: stale
+                .into_iter()
+                .map(StaleSecret::from_dict)
+                .collect::<Result<_, _>>()?,
             ephemeral: reader.take("Ephemeral")?.unwrap_or_default(),
             created_at_us: reader.take("CreatedAt")?.unwrap_or_default(),
             state_since_us: reader.take("StateSince")?.unwrap_or_default(),
