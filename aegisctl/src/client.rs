@@ -14,7 +14,7 @@ use aegis_bus::job::JobProxy;
 use aegis_bus::kit::KitView;
 use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
-use aegis_bus::secrets::{SecretEntry, SecretsProxy, SecretsStatus};
+use aegis_bus::secrets::{SecretEntry, SecretsProxy, SecretsStatus, StaleUser};
 use aegis_bus::volumes::{VolumeEntry, VolumesProxy};
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
@@ -113,6 +113,16 @@ impl Client {
         let listed = listed.map_err(Failure::call("list the secrets"))?;
         let entries = listed.into_iter().map(SecretEntry::from_dict);
         Ok(entries.collect::<Result<_, _>>()?)
+    }
+
+    /// The instances of which somebody has an older value of these secrets.
+    pub(crate) async fn stale(&self, names: &[String]) -> Result<Vec<StaleUser>, Failure> {
+        let secrets = self.secrets_proxy().await?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let users = read(async || secrets.stale(&names).await).await;
+        let users = users.map_err(Failure::call("ask who has an older value"))?;
+        let users = users.into_iter().map(StaleUser::from_dict);
+        Ok(users.collect::<Result<_, _>>()?)
     }
 
     /// How secrets are kept.

@@ -93,6 +93,9 @@ pub(crate) enum Failure {
         #[source]
         source: Box<Failure>,
     },
+    /// Of a secret that is set.
+    #[error("the value is kept, but not in use everywhere: {}", messages(.0))]
+    NotApplied(Vec<Failure>),
     #[error("'{0}' is not a signal")]
     Signal(String),
     #[error("{what} did not happen within {seconds} s")]
@@ -200,6 +203,12 @@ fn no_values(names: &[String]) -> String {
             )
         }
     }
+}
+
+/// Several failures in one line.
+fn messages(all: &[Failure]) -> String {
+    let words: Vec<String> = all.iter().map(Failure::message).collect();
+    words.join("; ")
 }
 
 impl Failure {
@@ -322,6 +331,7 @@ impl Failure {
             },
             Self::Cancelled { .. } | Self::NotConfirmed => "Cancelled",
             Self::PruneStopped { source, .. } => source.symbol(),
+            Self::NotApplied(all) => all.first().map_or("Internal", Self::symbol),
             Self::WaitedInVain { .. } => "Timeout",
             Self::NoDaemon { .. } => "NotFound",
             Self::Journal(_) | Self::Journalctl(_) => "JournalUnavailable",
@@ -381,6 +391,7 @@ impl Failure {
                 ))
             }
             Self::EnvLine { source, .. } | Self::PruneStopped { source, .. } => source.hint(),
+            Self::NotApplied(all) => all.iter().find_map(Self::hint),
             Self::NothingToChange => {
                 Some("give at least one setting: aegisctl instance update --help".to_owned())
             }

@@ -1,6 +1,6 @@
 //! `instance`: commands about one instance, and the list of all.
 
-use aegis_bus::instance::InstanceView;
+use aegis_bus::instance::{InstanceView, StaleSecret};
 use aegis_bus::job::JobState;
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -112,6 +112,18 @@ fn outcome_of(state: JobState) -> &'static str {
 }
 
 /// An instance for programs, as docs/schemas/instance.json describes it. Times are in microseconds since 1970.
+/// A secret of which somebody has an older value, for programs.
+pub(super) fn stale_to_json(stale: &StaleSecret) -> Value {
+    json!({
+        "name": stale.name,
+        "own": stale.own,
+        "daemons": stale.daemons,
+        "guest": stale.guest,
+        "set_at_us": stale.set_at_us,
+        "removed": stale.set_at_us == 0,
+    })
+}
+
 pub(super) fn to_json(view: &InstanceView) -> Value {
     let daemon = |daemon: &aegis_bus::instance::DaemonEntry| {
         json!({
@@ -185,6 +197,7 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
             "tasks_max": view.limits.tasks_max,
         },
         "pending": view.pending,
+        "stale": view.stale.iter().map(stale_to_json).collect::<Vec<_>>(),
         "ephemeral": view.ephemeral,
         "created_at_us": view.created_at_us,
         "unit": view.unit,

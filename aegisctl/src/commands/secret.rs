@@ -5,6 +5,7 @@ use clap::Subcommand;
 use crate::cli::Context;
 use crate::failure::Failure;
 
+mod apply;
 mod delete;
 mod import;
 mod list;

@@ -37,7 +37,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 46] = [
+const DOCUMENTS: [(&str, &str); 47] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -77,6 +77,10 @@ const DOCUMENTS: [(&str, &str); 46] = [
     ("wait new", "wait.json"),
     ("instance delete new", "outcome.json"),
     ("secret set KEY --from-file /proc/version", "secret.json"),
+    (
+        "secret set STALE --apply --from-file /proc/version",
+        "secret.json",
+    ),
     ("secret list", "secret-list.json"),
     ("secret status", "secret-status.json"),
     ("secret rotate-key", "secret-rotated.json"),

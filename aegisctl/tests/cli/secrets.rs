@@ -224,3 +224,53 @@ fn uses_are_read_from_the_journal() {
     let failed = bench.run(&["secret", "log", "KEY"]);
     assert!(failed.stderr.contains("no permission"), "{failed:?}");
 }
+
+#[test]
+fn who_has_an_older_value_is_told_or_started_anew_after_it_is_listed() {
+    let bench = Bench::new();
+    let refreshed = || {
+        let calls = bench.fake.calls().into_iter();
+        calls
+            .filter(|call| call.starts_with("refresh"))
+            .collect::<Vec<_>>()
+    };
+    bench
+        .run_with(&["secret", "set", "STALE"], b"hunter2")
+        .expect(
+            0,
+            "Secret set: STALE\n",
+            "note: stale until the next start in web (gateway, guest); \
+             at once: aegisctl secret set STALE --apply\n",
+        );
+    assert!(refreshed().is_empty());
+    bench
+        .run_with(&["secret", "set", "STALE", "--apply"], b"hunter3")
+        .expect(
+            0,
+            "Secret set: STALE\n",
+            "starting anew what has an older value:\n  web: gateway, guest\n\
+             note: in use by web\n",
+        );
+    assert_eq!(refreshed(), ["refresh web STALE"]);
+    bench
+        .run_with(&["secret", "set", "NEW", "--apply"], b"v")
+        .expect(0, "Secret set: NEW\n", "note: nobody has an older value\n");
+}
+
+#[test]
+fn one_that_cannot_be_started_anew_does_not_keep_the_others_from_it() {
+    let bench = Bench::new();
+    let made = bench.run(&["instance", "start", "--name", "flawed"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let text = b"STALE=hunter2\nA=a\n";
+    bench
+        .run_with(&["secret", "import", "-", "--apply"], text)
+        .expect(
+            1,
+            "A\nSTALE\n",
+            "starting anew what has an older value:\n  flawed: gateway, guest\n  \
+             web: gateway, guest\nnote: in use by web\n\
+             error: the value is kept, but not in use everywhere: cannot start 'flawed' anew: \
+             the guest does not answer (GuestTimeout)\n",
+        );
+}

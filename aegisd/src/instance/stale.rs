@@ -296,12 +296,20 @@ impl Work {
         }
         if stale.iter().any(|one| one.guest) {
             let renewed = match user.hibernated {
-                true => self.forget_machine().await.map(drop),
+                true => self.put_down(report).await,
                 false => self.reboot(report).await,
             };
             errors.extend(renewed.err());
         }
         InstanceError::all(errors).map(|()| Outcome::Changed)
+    }
+
+    /// Ends a machine on the disk in order, so that the next use boots. To nobody else
+    /// it was stopped.
+    async fn put_down(&self, report: &Reporter) -> Result<(), InstanceError> {
+        let stopped_at = self.record.borrow().stopped_at;
+        self.stop(None, report).await?;
+        self.intend(|record| record.stopped_at = stopped_at).await
     }
 
     /// Starts the VM anew. What keeps it awake stays.

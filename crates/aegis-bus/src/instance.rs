@@ -91,7 +91,7 @@ pub trait Instance {
     fn let_sleep(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Brings the secrets of now to who has older ones: starts its daemons and its VM
-    /// anew, and removes a machine on the disk, so that the next use boots. Answers
+    /// anew, and stops a hibernated machine in order, so that the next use boots. Answers
     /// `unchanged` by its job where nobody has older ones. `options` is a
     /// [`RefreshOptions`].
     fn refresh(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;

@@ -1,6 +1,6 @@
 //! `instance info`: everything about one instance, a line per fact.
 
-use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit};
+use aegis_bus::instance::{DaemonEntry, DaemonState, InstanceView, LastExit, StaleSecret};
 use aegis_core::limits::ResourceLimits;
 use serde_json::json;
 
@@ -42,6 +42,7 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     lines.detail(&labelled("booted, not restored: ", &view.not_restored));
     let pending = labelled("when the VM starts next: ", &view.pending.join(", "));
     lines.detail(&pending);
+    add_stale(&mut lines, &view.stale);
     lines.add("Enabled", if view.enabled { "yes" } else { "no" });
     lines.add(
         "Image",
@@ -106,6 +107,28 @@ fn render(ui: Ui, view: &InstanceView) -> String {
         lines.detail(&moment(exit.at_us));
     }
     lines.text()
+}
+
+/// Secrets of which somebody has an older value than there is now.
+fn add_stale(lines: &mut Lines, stale: &[StaleSecret]) {
+    let mut words = stale.iter().map(stale_words);
+    lines.add("Stale", &words.next().unwrap_or_default());
+    for words in words {
+        lines.detail(&words);
+    }
+}
+
+/// `KEY in gateway, guest (set 2 minutes ago)`.
+fn stale_words(stale: &StaleSecret) -> String {
+    let guest = stale.guest.then_some("guest");
+    let holders = stale.daemons.iter().map(String::as_str).chain(guest);
+    let holders = holders.collect::<Vec<_>>().join(", ");
+    let own = if stale.own { " (its own)" } else { "" };
+    let since = match stale.set_at_us {
+        0 => "removed".to_owned(),
+        at => format!("set {}", age(at)),
+    };
+    format!("{}{own} in {holders} ({since})", stale.name)
 }
 
 fn add_sleep(lines: &mut Lines, view: &InstanceView) {
@@ -310,6 +333,25 @@ Last exit:   killed by signal 9 (the guest ran out of memory)
         view.stopped_by_hand = [("aegis-vm-my-agent.socket".to_owned(), 0)].into();
         let text = render(Ui::new(false, false), &view);
         let shown = "Stopped:     aegis-vm-my-agent.socket, by systemctl\n             while aegisd did not run\n";
+        assert!(text.contains(shown), "{text}");
+    }
+
+    #[test]
+    fn who_has_an_older_secret_is_shown() {
+        let mut view = view();
+        let mut stale = StaleSecret {
+            name: "KEY".into(),
+            daemons: vec!["gateway".into()],
+            guest: true,
+            ..StaleSecret::default()
+        };
+        view.stale.push(stale.clone());
+        stale.own = true;
+        stale.daemons.clear();
+        stale.set_at_us = 1;
+        view.stale.push(stale);
+        let text = render(Ui::new(false, false), &view);
+        let shown = "Stale:       KEY in gateway, guest (removed)\n             KEY (its own) in guest (set ";
         assert!(text.contains(shown), "{text}");
     }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 use zbus::Fd;
 use zeroize::Zeroizing;
 
+use super::apply;
 use crate::cli::Context;
 use crate::environment::{self, passed};
 use crate::exit_code;
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// Set those too that are there already; instances have the new value from their next start on
     #[arg(long)]
     replace: bool,
+    /// List the daemons and guests that have an older value, and start them anew
+    #[arg(long)]
+    apply: bool,
 }
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
@@ -45,16 +49,20 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         };
         let secrets = client.secrets_proxy().await?;
         let imported = secrets.import(Fd::from(&passed), &options.to_dict()).await;
-        imported.map_err(Failure::call("import the secrets"))
+        let names = imported.map_err(Failure::call("import the secrets"))?;
+        Ok::<_, Failure>((client, names))
     };
-    let names = progress.during(import).await?;
+    let (client, names) = progress.during(import).await?;
+    let outcome = apply::apply(context, &client, &names, args.apply).await?;
     context.ui.data(
-        || json!({"outcome": "imported", "names": names}),
+        || outcome.add_to(json!({"outcome": "imported", "names": names})),
         || names.iter().map(|name| format!("{name}\n")).collect(),
     )?;
     if names.is_empty() {
         context.ui.note("note: the file has no variables");
     }
+    outcome.tell(context.ui, "import it again with --replace --apply");
+    outcome.into_result()?;
     Ok(exit_code::OK)
 }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use zbus::Fd;
 use zeroize::Zeroizing;
 
+use super::apply;
 use crate::cli::Context;
 use crate::environment::passed;
 use crate::exit_code;
@@ -19,8 +20,9 @@ use crate::typed;
 /// Keep a value under a name
 ///
 /// The value is asked for on a terminal, else read from stdin. One newline at its
-/// end is not part of it. Instances that use it have the new value from their next
-/// start on.
+/// end is not part of it. Daemons that use it have the new value from their next start
+/// on, and so has the guest; with --apply what runs with another value is listed and
+/// started anew.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The secret's name, e.g. OPENAI_API_KEY
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// Read the value from this file; - is stdin
     #[arg(long, value_name = "FILE")]
     from_file: Option<PathBuf>,
+    /// List the daemons and guests that have an older value, and start them anew
+    #[arg(long)]
+    apply: bool,
 }
 
 pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure> {
@@ -49,23 +54,28 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
             .set(name, Fd::from(&passed), &Dict::new())
             .await
             .map_err(Failure::call(format!("keep the secret '{name}'")))?;
-        client.secrets().await
+        let secrets = client.secrets().await?;
+        Ok::<_, Failure>((client, secrets))
     };
-    let secrets = progress.during(set).await?;
+    let (client, secrets) = progress.during(set).await?;
     let used_by = secrets
         .into_iter()
         .find(|secret| secret.name == name)
         .map(|secret| secret.used_by)
         .unwrap_or_default();
+    let names = [name.to_owned()];
+    let outcome = apply::apply(context, &client, &names, args.apply).await?;
     context.ui.data(
-        || json!({"outcome": "set", "name": name, "used_by": used_by}),
+        || outcome.add_to(json!({"outcome": "set", "name": name, "used_by": used_by})),
         || format!("Secret set: {name}\n"),
     )?;
-    if !used_by.is_empty() {
+    outcome.tell(context.ui, &format!("aegisctl secret set {name} --apply"));
+    if !used_by.is_empty() && !outcome.is_stale() && !args.apply {
         let users = used_by.join(", ");
         context
             .ui
             .note(&format!("note: used from the next start on by {users}"));
     }
+    outcome.into_result()?;
     Ok(exit_code::OK)
 }

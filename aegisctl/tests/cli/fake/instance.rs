@@ -13,7 +13,7 @@ use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
 use aegis_bus::instance::{
     DaemonEntry, DaemonState, DeleteOptions, ExecOptions, GuestProcess, LastExit, LetSleepOptions,
-    StopOptions, UnitUsage, UpdateRequest, Usage, limits_to_dict,
+    RefreshOptions, StaleSecret, StopOptions, UnitUsage, UpdateRequest, Usage, limits_to_dict,
 };
 use aegis_bus::job::JobState;
 use aegis_bus::manager::SpecRequest;
@@ -240,6 +240,21 @@ impl Instance {
     }
 
     #[zbus(out_args("job"))]
+    async fn refresh(
+        &self,
+        options: Dict,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let RefreshOptions { secrets } = RefreshOptions::from_dict(options).map_err(Fault::from)?;
+        let call = format!("refresh {} {}", self.handle, secrets.join(" "));
+        self.handles.with(|state| state.calls.push(call));
+        if self.handle.as_str() == "flawed" {
+            return Err(Fault::new(Symbol::GuestTimeout, "the guest does not answer").into());
+        }
+        Ok(job(connection, &self.handles, JobState::Done).await)
+    }
+
+    #[zbus(out_args("job"))]
     async fn keep_awake(
         &self,
         reason: String,
@@ -450,6 +465,18 @@ impl Instance {
             cpu_quota: Some(200),
             tasks_max: Some(512),
         })
+    }
+
+    #[zbus(property)]
+    fn stale(&self) -> Vec<Dict> {
+        let stale = StaleSecret {
+            name: "STALE".to_owned(),
+            own: false,
+            daemons: vec!["gateway".to_owned()],
+            guest: true,
+            set_at_us: 0,
+        };
+        vec![stale.to_dict()]
     }
 
     #[zbus(property)]

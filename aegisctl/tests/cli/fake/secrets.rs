@@ -6,8 +6,10 @@ use std::io::Read;
 
 use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
+use aegis_bus::instance::StaleSecret;
 use aegis_bus::secrets::{
-    DeleteSecretOptions, ImportSecretsOptions, RotatedKey, SecretEntry, SecretsStatus, take_values,
+    DeleteSecretOptions, ImportSecretsOptions, RotatedKey, SecretEntry, SecretsStatus, StaleUser,
+    take_values,
 };
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::secret::SecretSource;
@@ -76,6 +78,34 @@ impl Secrets {
         let names = values.keys().cloned().collect();
         self.handles.with(|state| state.secrets.extend(values));
         Ok(names)
+    }
+
+    /// Every instance has an older value of `STALE`.
+    #[zbus(out_args("users"))]
+    async fn stale(&self, names: Vec<String>) -> Vec<Dict> {
+        let stale: Vec<StaleSecret> = names
+            .into_iter()
+            .filter(|name| name == "STALE")
+            .map(|name| StaleSecret {
+                name,
+                daemons: vec!["gateway".to_owned()],
+                guest: true,
+                ..StaleSecret::default()
+            })
+            .collect();
+        let handles = self
+            .handles
+            .with(|state| state.instances.keys().cloned().collect::<Vec<_>>());
+        let user = |instance| StaleUser {
+            instance,
+            secrets: stale.clone(),
+            ..StaleUser::default()
+        };
+        let users = handles.into_iter().map(user);
+        users
+            .filter(|user| !user.secrets.is_empty())
+            .map(|user| user.to_dict())
+            .collect()
     }
 
     /// A key in clear, until it is rotated.
