@@ -95,3 +95,35 @@ pub fn make_at_rest_of<'a>(seat: Seat<'a>, handle: &str, spec: &str) -> Result<I
     })?;
     Ok(instance)
 }
+
+/// A variable of the daemon of the kit `secret`, as it wrote it down.
+///
+/// # Errors
+/// The machine does not answer.
+pub fn given(seat: Seat<'_>, instance: &Instance<'_>, variable: &str) -> Result<Option<String>> {
+    let folder = format!("{}/{}", seat.kits(), instance.handle());
+    let line = format!("cat {folder}/environment 2>/dev/null");
+    let text = seat.machine().run(User::Root, &line)?.text();
+    let value = |line: &str| {
+        line.strip_prefix(variable)?
+            .strip_prefix('=')
+            .map(str::to_owned)
+    };
+    Ok(text.lines().find_map(value))
+}
+
+/// Waits until that has a value.
+///
+/// # Errors
+/// It has not in time.
+pub fn wait_until_given(
+    seat: Seat<'_>,
+    instance: &Instance<'_>,
+    variable: &str,
+    value: &str,
+) -> Result<()> {
+    let what = format!("{variable} of the daemon");
+    wait_until(DEADLINE, &what, || {
+        Ok(given(seat, instance, variable)?.as_deref() == Some(value))
+    })
+}

@@ -8,38 +8,13 @@ use aegis_tests::instance::{DEADLINE, Instance};
 use aegis_tests::kit;
 use aegis_tests::machine::{Machine, Systemd, User};
 use aegis_tests::seat::Seat;
-use aegis_tests::wait::{wait_for, wait_until};
+use aegis_tests::wait::wait_for;
 use anyhow::{Context, Result};
 
 /// Values that occur nowhere by chance.
 const NAMED: &str = "zq7-named-hunter2-named";
 const OWN: &str = "zq7-own-correct-horse-own";
 const NEWER: &str = "zq7-newer-tr0ub4dor-newer";
-
-/// A variable as the daemon wrote it down.
-fn of_daemon(seat: Seat<'_>, instance: &Instance<'_>, variable: &str) -> Result<Option<String>> {
-    let folder = format!("{}/{}", seat.kits(), instance.handle());
-    let line = format!("cat {folder}/environment 2>/dev/null");
-    let text = seat.machine().run(User::Root, &line)?.text();
-    let value = |line: &str| {
-        line.strip_prefix(variable)?
-            .strip_prefix('=')
-            .map(str::to_owned)
-    };
-    Ok(text.lines().find_map(value))
-}
-
-fn wait_for_daemon(
-    seat: Seat<'_>,
-    instance: &Instance<'_>,
-    variable: &str,
-    value: &str,
-) -> Result<()> {
-    let what = format!("{variable} of the daemon");
-    wait_until(DEADLINE, &what, || {
-        Ok(of_daemon(seat, instance, variable)?.as_deref() == Some(value))
-    })
-}
 
 /// Forgets what the daemon wrote down, so that it is seen to do it again.
 fn forget(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
@@ -81,7 +56,7 @@ fn secrets_reach_their_users_and_nobody_else(machine: &Machine, seat: Seat<'_>) 
         let command =
             format!("tr '\\0' '\\n' </proc/$(pidof sleep)/environ | grep -c ^{variable}=");
         assert_eq!(instance.exec_ok(&command)?, "1", "{variable}");
-        wait_for_daemon(seat, &instance, variable, value)?;
+        kit::wait_until_given(seat, &instance, variable, value)?;
     }
     let exec = instance.exec_with("--env OTHER=secret.API_KEY", "sh -c 'echo $OTHER'")?;
     assert_eq!(exec.success()?.trim(), NAMED);
@@ -121,7 +96,7 @@ fn starts_need_no_aegisd(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> 
         assert_eq!(seat.active_state("aegisd.service")?, "inactive");
         seat.systemctl(&format!("kill --signal=KILL {unit}"))?
             .success()?;
-        wait_for_daemon(seat, instance, "API_KEY", NAMED)?;
+        kit::wait_until_given(seat, instance, "API_KEY", NAMED)?;
         seat.wait_for_aegisd()?;
     }
     // The same for a VM that a use of it wakes.
@@ -140,12 +115,12 @@ fn starts_need_no_aegisd(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> 
 fn a_new_value_counts_from_the_next_start(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {
     seat.set_secret("API_KEY", NEWER)?;
     assert_eq!(
-        of_daemon(seat, instance, "API_KEY")?.as_deref(),
+        kit::given(seat, instance, "API_KEY")?.as_deref(),
         Some(NAMED)
     );
     let unit = instance.daemon_unit("keeper");
     seat.systemctl(&format!("restart {unit}"))?.success()?;
-    wait_for_daemon(seat, instance, "API_KEY", NEWER)?;
+    kit::wait_until_given(seat, instance, "API_KEY", NEWER)?;
     instance.act("stop")?;
     assert_eq!(instance.exec_ok("echo $API_KEY")?, NEWER);
     Ok(())
@@ -179,7 +154,7 @@ fn a_secret_in_use_stays(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> 
         Ok(log.contains("there is no secret 'API_KEY'").then_some(()))
     })?;
     seat.set_secret("API_KEY", NAMED)?;
-    wait_for_daemon(seat, instance, "API_KEY", NAMED)
+    kit::wait_until_given(seat, instance, "API_KEY", NAMED)
 }
 
 fn a_lost_key_is_said(seat: Seat<'_>, instance: &Instance<'_>) -> Result<()> {

@@ -14,5 +14,6 @@ mod interfaces;
 mod life;
 mod ports;
 mod recovery;
+mod stale;
 mod verbs;
 mod world;
