@@ -650,12 +650,14 @@ complete -c aegis -n "__fish_aegis_using_subcommand secret; and not __fish_seen_
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and not __fish_seen_subcommand_from set import list ls delete rm log status rotate-key" -f -a "status" -d 'Show how secrets are kept: what seals their key, and whether it opens'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and not __fish_seen_subcommand_from set import list ls delete rm log status rotate-key" -f -a "rotate-key" -d 'Encrypt every value with a new key, which the host seals if it can'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from set" -l from-file -d 'Read the value from this file; - is stdin' -r -F
+complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from set" -l apply -d 'List the daemons and guests that have an older value, and start them anew'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from set" -l user
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from set" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from set" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from set" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from import" -l replace -d 'Set those too that are there already; instances have the new value from their next start on'
+complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from import" -l apply -d 'List the daemons and guests that have an older value, and start them anew'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from import" -l user
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from import" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from import" -l json -d 'Print data, and errors, as JSON'

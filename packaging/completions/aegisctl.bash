@@ -1726,7 +1726,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__import)
-            opts="-q -h --replace --user --system --json --quiet --help"
+            opts="-q -h --replace --apply --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1786,7 +1786,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__set)
-            opts="-q -h --from-file --user --system --json --quiet --help"
+            opts="-q -h --from-file --apply --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
