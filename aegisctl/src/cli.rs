@@ -246,6 +246,7 @@ mod tests {
             "aegisctl volume inspect cache other",
             "aegisctl volume rm cache other",
             "aegisctl volume prune --dry-run --force",
+            "aegisctl import --from /home/a/.aegis --skip a --rename b=c --dry-run --json",
             "aegisctl kit list --json",
             "aegisctl kit info agent",
             "aegisctl kit validate ./agent --name agent",

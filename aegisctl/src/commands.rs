@@ -14,6 +14,7 @@ mod events;
 mod everyday;
 mod exec;
 mod image;
+mod import;
 mod instance;
 mod kill;
 mod kit;
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Kit(kit::Command),
     #[command(subcommand)]
     Secret(secret::Command),
+    Import(import::Args),
     Status(status::Args),
     Doctor(doctor::Args),
     Up(up::Args),
@@ -77,6 +79,7 @@ impl Command {
             Self::Volume(command) => command.execute(context).await,
             Self::Kit(command) => command.execute(context).await,
             Self::Secret(command) => command.execute(context).await,
+            Self::Import(args) => import::execute(context, args).await,
             Self::Status(args) => status::execute(context, args).await,
             Self::Doctor(args) => doctor::execute(context, args).await,
             Self::Up(args) => up::execute(context, args).await,

@@ -15,6 +15,7 @@ use aegis_image::change::ChangeError;
 use serde_json::{Value, json};
 
 use crate::exit_code;
+use crate::original::OriginalError;
 use crate::ui::TemplateError;
 
 /// Why a command failed.
@@ -167,6 +168,22 @@ pub(crate) enum Failure {
     /// What another module found, in its words: of a kit, an image, a login.
     #[error(transparent)]
     Said(Fault),
+    #[error("cannot import from {folder}")]
+    Original {
+        folder: PathBuf,
+        #[source]
+        source: OriginalError,
+    },
+    /// All that stands in the way of an import, in words.
+    #[error("nothing was imported: {}", .0.join("; "))]
+    ImportRefused(Vec<String>),
+    #[error("the import stopped; {}", steps(.done, .left))]
+    ImportStopped {
+        done: Vec<String>,
+        left: Vec<String>,
+        #[source]
+        source: Box<Failure>,
+    },
     /// The command in the guest could not be run or its VM ended.
     #[error("cannot run the command")]
     Exec(#[source] Fault),
@@ -209,6 +226,15 @@ fn no_values(names: &[String]) -> String {
 fn messages(all: &[Failure]) -> String {
     let words: Vec<String> = all.iter().map(Failure::message).collect();
     words.join("; ")
+}
+
+/// Which steps were taken and which were not.
+fn steps(done: &[String], left: &[String]) -> String {
+    let words = |steps: &[String]| match steps {
+        [] => "nothing".to_owned(),
+        steps => steps.join(", "),
+    };
+    format!("done: {}; not done: {}", words(done), words(left))
 }
 
 impl Failure {
@@ -330,8 +356,12 @@ impl Failure {
                 CallError::Bus(_) => "BusFailed",
             },
             Self::Cancelled { .. } | Self::NotConfirmed => "Cancelled",
-            Self::PruneStopped { source, .. } => source.symbol(),
+            Self::PruneStopped { source, .. } | Self::ImportStopped { source, .. } => {
+                source.symbol()
+            }
             Self::NotApplied(all) => all.first().map_or("Internal", Self::symbol),
+            Self::Original { source, .. } => source.symbol(),
+            Self::ImportRefused(_) => "ImportRefused",
             Self::WaitedInVain { .. } => "Timeout",
             Self::NoDaemon { .. } => "NotFound",
             Self::Journal(_) | Self::Journalctl(_) => "JournalUnavailable",
@@ -392,6 +422,12 @@ impl Failure {
             }
             Self::EnvLine { source, .. } | Self::PruneStopped { source, .. } => source.hint(),
             Self::NotApplied(all) => all.iter().find_map(Self::hint),
+            Self::Original { source, .. } => source.hint(),
+            Self::ImportStopped { source, .. } => {
+                let again = "call it again once that is mended: what is done is left as it is";
+                let hint = source.hint().map(|hint| hint + "\n");
+                Some(hint.unwrap_or_default() + again)
+            }
             Self::NothingToChange => {
                 Some("give at least one setting: aegisctl instance update --help".to_owned())
             }
@@ -453,6 +489,14 @@ impl Failure {
         if let Self::Differs { differences, .. } = self {
             let row = |d: &Difference| json!({"name": d.name, "have": d.have, "asked": d.asked});
             value["differences"] = differences.iter().map(row).collect();
+        }
+        match self {
+            Self::ImportRefused(problems) => value["problems"] = json!(problems),
+            Self::ImportStopped { done, left, .. } => {
+                value["done"] = json!(done);
+                value["left"] = json!(left);
+            }
+            _ => {}
         }
         value
     }

@@ -22,6 +22,7 @@ mod job;
 mod journalctl;
 mod listing;
 mod moment;
+mod original;
 mod session;
 mod systemd;
 mod typed;

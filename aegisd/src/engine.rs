@@ -36,7 +36,7 @@ use crate::kits::Catalog;
 use crate::kits::expand::{ExpandError, expand};
 use crate::kits::install::{self, InstallError};
 use crate::kits::watcher::{self, Changed};
-use crate::registry::{Loaded, Record, Registry, RegistryError};
+use crate::registry::{Intent, Loaded, Record, Registry, RegistryError};
 use crate::secrets::Vault;
 use crate::supervisor::state::{Change, UnitState};
 use crate::supervisor::{Supervisor, SupervisorError, UnitId};
@@ -249,7 +249,8 @@ impl Engine {
         caller: Caller,
     ) -> Result<(Handle, JobId), InstanceError> {
         self.usable()?;
-        if request.ephemeral && !options.start {
+        let starts = options.start && !options.disabled;
+        if request.ephemeral && !starts {
             return Err(InstanceError::EphemeralStart);
         }
         let _kits = self.shared.kit_folders.read().await;
@@ -263,6 +264,9 @@ impl Engine {
         } = self.draft(name, request).await?;
         // In user mode everybody's home is aegisd's own.
         let mode = self.shared.host.layout.mode;
+        if options.disabled {
+            record.intent = Intent::Disabled;
+        }
         record.creator = caller.uid.filter(|_| mode == Mode::System);
         files::check(&self.shared.host, &record)?;
         // Before anything is started: all secrets are there, encrypted, readable.
@@ -278,7 +282,7 @@ impl Engine {
                 "its kit's config names variables without a value: {names}"
             ));
         }
-        let (instance, job) = Instance::create(&self.shared, record, options.start, notes);
+        let (instance, job) = Instance::create(&self.shared, record, starts, notes);
         drop(numbered);
         if options.foreground_owner {
             instance.set_owner(caller.bus_name);

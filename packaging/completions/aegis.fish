@@ -48,6 +48,7 @@ complete -c aegis -n "__fish_aegis_needs_command" -f -a "logout" -d 'Forget the 
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "volume" -d 'Keep folders that instances share and that outlive them'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "kit" -d 'Show, check, install and remove kits'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "secret" -d 'Keep values that instances use and nobody sees'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "import" -d 'Take over the instances and secrets of the original AegisVM'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "doctor" -d 'Check whether this host has what AegisVM needs'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "up" -d 'Start aegisd, now and at every login (in system mode: at boot)'
@@ -701,6 +702,18 @@ complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subc
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l from -d 'The folder of the original, usually ~/.aegis' -r -F
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l skip -d 'Leave out this instance' -r
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l rename -d 'Give an instance another name here' -r
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l dry-run -d 'Say what would be made, and make nothing'
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l replace-secrets -d 'Set secrets that are here already to the values they have there'
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l without-secrets -d 'Leave the values of secrets there; those that instances need must be here'
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand import" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand import" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegis -n "__fish_aegis_using_subcommand status" -l user
 complete -c aegis -n "__fish_aegis_using_subcommand status" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegis -n "__fish_aegis_using_subcommand status" -l json -d 'Print data, and errors, as JSON'

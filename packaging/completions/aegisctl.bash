@@ -40,6 +40,9 @@ _aegisctl() {
             aegisctl,image)
                 cmd="aegisctl__subcmd__image"
                 ;;
+            aegisctl,import)
+                cmd="aegisctl__subcmd__import"
+                ;;
             aegisctl,instance)
                 cmd="aegisctl__subcmd__instance"
                 ;;
@@ -272,7 +275,7 @@ _aegisctl() {
 
     case "${cmd}" in
         aegisctl)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret status doctor up down version"
+            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret import status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -558,6 +561,36 @@ _aegisctl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__import)
+            opts="-q -h --from --dry-run --skip --rename --replace-secrets --without-secrets --insecure-registry --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --skip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rename)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --insecure-registry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

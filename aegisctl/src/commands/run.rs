@@ -146,8 +146,8 @@ impl Machine {
         let removed = removed.await.map_err(Failure::call("watch aegisd"))?;
         let watch = JobWatch::start(&client).await?;
         let options = CreateOptions {
-            start: true,
             foreground_owner: true,
+            ..CreateOptions::default()
         };
         let created = client
             .manager()

@@ -12,6 +12,7 @@
 mod fake;
 mod harness;
 mod images;
+mod import;
 mod instances;
 mod logs;
 mod schema;

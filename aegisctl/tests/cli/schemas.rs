@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::harness::{Bench, Outcome};
+use crate::import::Old;
 use crate::schema::validate;
 
 fn folder() -> PathBuf {
@@ -114,6 +115,11 @@ fn every_document_is_as_its_schema_says() {
     logout.env("REGISTRY_AUTH_FILE", bench.dir.path().join("auth.json"));
     let logout = logout.output().unwrap();
     check("login.json", &String::from_utf8(logout.stdout).unwrap());
+    let old = Old::new(&bench);
+    check(
+        "imported.json",
+        &output(&bench, &["import", "--from", old.from()]),
+    );
     let failed = bench.run(&["--json", "instance", "stop", "nope"]);
     check("error.json", &failed.stderr);
 }
@@ -163,6 +169,7 @@ fn every_schema_is_held_to() {
             "events.json",
             "instance.json",
             "login.json",
+            "imported.json",
         ])
         .collect();
     let there: BTreeSet<String> = fs::read_dir(folder())

@@ -11,6 +11,10 @@ use aegis_core::volume::{Volume, VolumeSource};
 use super::InstanceError;
 use crate::host::Host;
 
+/// What of our home is there to be shown: workspaces, those that the original AegisVM
+/// made in the same home, and volumes.
+const KEPT_FOR_GUESTS: [&str; 3] = ["workspaces", "data/workspaces", "volumes"];
+
 /// The folder on the host that an instance's workspace is.
 pub(crate) fn workspace_path(host: &Host, workspace: &Workspace) -> PathBuf {
     match workspace {
@@ -84,7 +88,7 @@ fn check_foreign(host: &Host, path: &Path) -> Result<(), InstanceError> {
             false => Ok(()),
         };
     };
-    let is_kept_for_guests = ["workspaces", "volumes"]
+    let is_kept_for_guests = KEPT_FOR_GUESTS
         .iter()
         .any(|folder| inside.starts_with(folder) && inside != Path::new(folder));
     match is_kept_for_guests {
@@ -103,16 +107,30 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut host = host(root.path());
         let home = host.layout.home.clone();
-        for folder in ["workspaces/w", "volumes/v", "instances/x"] {
+        for folder in [
+            "workspaces/w",
+            "data/workspaces/w",
+            "volumes/v",
+            "instances/x",
+        ] {
             fs::create_dir_all(home.join(folder)).unwrap();
         }
         let link = root.path().join("link");
         std::os::unix::fs::symlink(&home, &link).unwrap();
         let may = |host: &Host, path: &Path| check_foreign(host, path).is_ok();
-        for own in ["", "instances", "instances/x", "workspaces", "volumes"] {
+        for own in [
+            "",
+            "instances",
+            "instances/x",
+            "workspaces",
+            "data",
+            "data/workspaces",
+            "volumes",
+        ] {
             assert!(!may(&host, &home.join(own)), "{own}");
         }
         assert!(!may(&host, &link) && !may(&host, &link.join("instances")));
+        assert!(may(&host, &home.join("data/workspaces/w")));
         assert!(may(&host, &home.join("workspaces/w")) && may(&host, &home.join("volumes/v")));
         assert!(may(&host, root.path()) && may(&host, Path::new("/etc/passwd")));
         host.layout.mode = Mode::System;

@@ -166,6 +166,9 @@ impl Work {
     async fn make(&self, start: bool, report: &Reporter) -> Result<Outcome, InstanceError> {
         report.says("writing the instance's files");
         self.write_defaults().await?;
+        if !self.record.borrow().is_enabled() {
+            return Ok(Outcome::Changed);
+        }
         report.says("opening its sockets");
         self.open().await?;
         self.arrange_ports().await?;
@@ -222,6 +225,10 @@ impl Work {
             })
             .await?;
             outcome = Outcome::Changed;
+        }
+        if before.intent == Intent::Disabled && before.made_in.is_none() {
+            // It was made as it is, and a crash may have come before its files.
+            self.write_defaults().await?;
         }
         let record = self.record.borrow().clone();
         // Being enabled is no reason to start the VM, nor is a start held up by one.

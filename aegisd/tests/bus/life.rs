@@ -73,6 +73,43 @@ async fn create_start_stop_disable_enable_delete() {
 }
 
 #[tokio::test]
+async fn an_instance_can_be_made_disabled() {
+    let world = World::new();
+    world.install_kit("k");
+    let client = world.start().await;
+    let spec = SpecRequest {
+        kit: Some("k".to_owned()),
+        ..plain()
+    };
+    let options = CreateOptions {
+        disabled: true,
+        ..CreateOptions::default()
+    };
+    let manager = client.manager().await;
+    let (spec, options) = (spec.to_dict(), options.to_dict());
+    let (_, job) = manager
+        .create_instance("web", &spec, &options)
+        .await
+        .unwrap();
+    assert_eq!(client.end_of(job).await.state, JobState::Done);
+    client
+        .wait_for("web", |view| view.state == "disabled")
+        .await;
+    assert_eq!(world.supervisor.names(), Vec::<String>::new());
+    let folder = world.host().layout.kits().join("web");
+    let config = folder.join("gateway.json");
+    assert!(config.exists(), "its files are there to be changed");
+
+    // As if aegisd had ended before it wrote them.
+    std::fs::remove_dir_all(folder).unwrap();
+    let job = client.instance("web").await.enable().await.unwrap();
+    assert_eq!(client.end_of(job).await.state, JobState::Done);
+    assert!(config.exists());
+    client.wait_for("web", |view| view.enabled).await;
+    assert_ne!(world.supervisor.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_client_follows_everything_by_signals() {
     let world = World::new();
     let client = world.start().await;

@@ -338,6 +338,8 @@ impl SpecRequest {
 pub struct CreateOptions {
     /// Start the VM at once. The job ends when the guest is ready.
     pub start: bool,
+    /// Leave it disabled: nothing of it is started, nothing listens.
+    pub disabled: bool,
     /// For an ephemeral instance: it is deleted when the caller leaves the bus
     /// before its exec began.
     pub foreground_owner: bool,
@@ -347,6 +349,7 @@ impl Default for CreateOptions {
     fn default() -> Self {
         Self {
             start: true,
+            disabled: false,
             foreground_owner: false,
         }
     }
@@ -357,6 +360,9 @@ impl CreateOptions {
     pub fn to_dict(self) -> Dict {
         let mut dict = Dict::new();
         put(&mut dict, "start", self.start);
+        if self.disabled {
+            put(&mut dict, "disabled", true);
+        }
         put(&mut dict, "foreground-owner", self.foreground_owner);
         dict
     }
@@ -369,6 +375,7 @@ impl CreateOptions {
         let mut reader = DictReader::new("option", dict);
         let options = Self {
             start: reader.take("start")?.unwrap_or(true),
+            disabled: reader.take("disabled")?.unwrap_or_default(),
             foreground_owner: reader.take("foreground-owner")?.unwrap_or_default(),
         };
         reader.finish()?;
@@ -458,6 +465,7 @@ mod tests {
             CreateOptions::default(),
             CreateOptions {
                 start: false,
+                disabled: true,
                 foreground_owner: true,
             },
         ] {

@@ -345,8 +345,9 @@ impl Instance {
     async fn compare(&self, spec: Dict) -> Result<Vec<(String, String, String)>, BusFault> {
         let asked = SpecRequest::from_dict(spec).map_err(Fault::from)?;
         let memory = |mib: u32| format!("{mib} MiB");
-        let other = asked.memory_mib.filter(|mib| *mib != 256);
-        let differs = other.map(|mib| ("memory".into(), memory(256), memory(mib)));
+        let have = self.record().spec.memory_mib.unwrap_or(256);
+        let other = asked.memory_mib.filter(|mib| *mib != have);
+        let differs = other.map(|mib| ("memory".into(), memory(have), memory(mib)));
         Ok(differs.into_iter().collect())
     }
 

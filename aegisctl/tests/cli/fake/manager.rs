@@ -62,7 +62,12 @@ impl Manager {
             state.calls.push(format!("create {handle}"));
             assert_eq!(options.foreground_owner, spec.ephemeral);
         });
-        let state = if broken { "failed" } else { "running" };
+        let state = match options {
+            _ if broken => "failed",
+            CreateOptions { disabled: true, .. } => "disabled",
+            CreateOptions { start: false, .. } => "stopped",
+            _ => "running",
+        };
         add(connection, &self.handles, &handle, spec, state).await;
         let job = if broken {
             let fault = Fault::new(Symbol::KernelMissing, "there is no kernel");
