@@ -11,7 +11,7 @@
 //! | capabilities | the same, without what the original signs them with |
 //! | disabled | disabled |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -338,6 +338,8 @@ fn validate(spec: &SpecRequest) -> Result<(), SpecError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::*;
