@@ -124,7 +124,7 @@ fn all_is_taken_over_once() {
         instance  inst-2                                to be imported, disabled\n";
     import(&bench, &old, &["--dry-run"]).expect(
         0,
-        &planned,
+        planned,
         &format!("{note}Nothing was changed: this is what an import would do.\n"),
     );
     assert!(bench.fake.calls().is_empty(), "{:?}", bench.fake.calls());
