@@ -297,6 +297,14 @@ impl Registry {
             .await
     }
 
+    /// Drops what a unit was given; where nothing is noted nothing is written.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn forget_given(&self, unit: String) -> Result<(), RegistryError> {
+        self.call(move |store| store.forget_given(&unit)).await
+    }
+
     /// Notes that a unit's run has booted although a machine was on the disk.
     ///
     /// # Errors

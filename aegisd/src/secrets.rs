@@ -200,8 +200,8 @@ impl Vault {
         self.set_all([(name, value)].into(), true).await
     }
 
-    /// Keeps values under their names, all or none; one that is as it was keeps its date. Unless they replace those of their
-    /// names, none of the names may be in use.
+    /// Keeps values under their names, all or none; one that is as it was keeps its date.
+    /// Unless they replace those of their names, none of the names may be in use.
     ///
     /// # Errors
     /// A name is in use, or a value is not acceptable or cannot be encrypted or written.

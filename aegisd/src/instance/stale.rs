@@ -188,6 +188,12 @@ impl Instance {
     /// A start does not fail for want of a note: what is not noted is not known.
     pub async fn note_given(&self, unit: &UnitId, versions: Versions) {
         let noted = async {
+            let registry = &self.shared.registry;
+            if versions.is_empty() {
+                // Most instances: they wait for no manager and no disk.
+                registry.forget_given(unit.name()).await?;
+                return Ok(());
+            }
             let units = self.shared.supervisor.list(Some(&self.handle)).await?;
             let run = units.into_iter().find(|state| state.unit == *unit);
             let given = Given {
@@ -199,7 +205,6 @@ impl Instance {
             let path = self.shared.host.layout.instance(&self.handle).snapshot();
             let on_disk = unit.kind == UnitKind::Vm
                 && blocking(move || aegis_core::snapshot::counts(&path)).await;
-            let registry = &self.shared.registry;
             registry
                 .note_given(self.handle.clone(), given, on_disk)
                 .await?;

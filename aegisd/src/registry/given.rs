@@ -92,6 +92,15 @@ impl Store {
         })
     }
 
+    /// Drops what a unit was given; where nothing is noted nothing is written.
+    pub(super) fn forget_given(&mut self, unit: &str) -> Result<(), RegistryError> {
+        let statement = "DELETE FROM given WHERE unit = ?1";
+        around("registry.write", failed_write, || {
+            let written = self.connection.execute(statement, [unit]);
+            written.map(drop).map_err(sql("write"))
+        })
+    }
+
     /// Notes that a unit's run has booted although a machine was on the disk.
     pub(super) fn note_booted(&mut self, unit: &str) -> Result<(), RegistryError> {
         let statement = "UPDATE given SET machine = NULL WHERE unit = ?1";
@@ -257,6 +266,8 @@ mod tests {
         let (notes, _) = store.given(&web).unwrap();
         assert_eq!(notes[0].of_guest(), &versions(5));
         // Of a machine from before there were notes nothing is known.
+        store.forget_given(UNIT).unwrap();
+        assert!(store.given(&web).unwrap().0.is_empty());
         let db: Handle = "db".parse().unwrap();
         let given = given("aegis-vm-db.service", "a", 1);
         store.note_given(&db, &given, true).unwrap();

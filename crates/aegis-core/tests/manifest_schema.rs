@@ -114,6 +114,7 @@ fn matches(pattern: &str, text: &str) -> bool {
             let digits = guest.bytes().all(|byte| byte.is_ascii_digit());
             !host.is_empty() && !guest.is_empty() && digits
         }
+        "^[^=\\u0000]+$" => !text.is_empty() && !text.contains(['=', '\0']),
         "^(~/.|/)" => text.starts_with('/') || (text.starts_with("~/") && text.len() > 2),
         "^(?!\\.{1,2}$)[^/]+$" => {
             !text.is_empty() && !text.contains('/') && text != "." && text != ".."
