@@ -246,6 +246,7 @@ mod tests {
             "aegisctl volume inspect cache other",
             "aegisctl volume rm cache other",
             "aegisctl volume prune --dry-run --force",
+            "aegisctl tether read a --channel ui --session default --type user.message --tail 5",
             "aegisctl import --from /home/a/.aegis --skip a --rename b=c --dry-run --json",
             "aegisctl kit list --json",
             "aegisctl kit info agent",

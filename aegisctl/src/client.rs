@@ -26,6 +26,8 @@ use zbus::{Connection, OwnedObjectPath};
 use crate::failure::Failure;
 use crate::systemd::Systemd;
 
+mod messages;
+
 /// How long any call may take. The bus gives an aegisd that it starts two minutes to
 /// come, and one that runs answers at once but where somebody waits for a guest: for
 /// as long as an emulated one may boot, three minutes.

@@ -24,6 +24,7 @@ mod run;
 mod secret;
 mod stats;
 mod status;
+mod tether;
 mod top;
 mod up;
 mod version;
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Kit(kit::Command),
     #[command(subcommand)]
     Secret(secret::Command),
+    #[command(subcommand)]
+    Tether(tether::Command),
     Import(import::Args),
     Status(status::Args),
     Doctor(doctor::Args),
@@ -77,6 +80,7 @@ impl Command {
             Self::Login(args) => login::log_in(context, args).await,
             Self::Logout(args) => login::log_out(context, &args),
             Self::Volume(command) => command.execute(context).await,
+            Self::Tether(command) => command.execute(context).await,
             Self::Kit(command) => command.execute(context).await,
             Self::Secret(command) => command.execute(context).await,
             Self::Import(args) => import::execute(context, args).await,

@@ -3,7 +3,7 @@
 //!
 //! | module | what it serves |
 //! |---|---|
-//! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`], [`volumes`] | one interface each |
+//! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`], [`tether`], [`volumes`] | one interface each |
 //! | [`managed`] | all objects in one answer |
 //! | [`objects`] | the objects that come and go, and every signal |
 
@@ -15,6 +15,7 @@ mod managed;
 pub mod manager;
 pub mod objects;
 pub mod secrets;
+pub mod tether;
 pub mod volumes;
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub fn serve<'a>(connection: Builder<'a>, engine: &Arc<Engine>) -> Builder<'a> {
         .serve_at(ROOT_PATH, manager::ManagerObject::new(engine.clone()))
         .serve_at(ROOT_PATH, secrets::SecretsObject::new(engine.clone()))
         .serve_at(ROOT_PATH, volumes::VolumesObject::new(engine.clone()))
+        .serve_at(ROOT_PATH, tether::TetherObject::new(engine.clone()))
 }
 
 /// Publishes the objects that come and go on a connection made with [`serve`] and

@@ -5,6 +5,7 @@
 //! asks it, and so would any other.
 
 mod images;
+mod messages;
 mod prune;
 mod secrets;
 mod volumes;

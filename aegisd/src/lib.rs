@@ -56,6 +56,7 @@ pub mod images;
 pub mod instance;
 pub mod jobs;
 pub mod kits;
+pub mod messages;
 mod peer;
 pub mod ports;
 pub mod reconcile;

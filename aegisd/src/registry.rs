@@ -12,11 +12,13 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`given`] | which versions of secrets units were given |
+//! | [`messages`] | messages of instances |
 //! | [`record`] | one instance as it is wanted |
 //! | [`secrets`] | secrets, as ciphertext |
 //! | `store` | the tables: migrations, reading, writing |
 
 pub mod given;
+pub mod messages;
 pub mod record;
 pub mod secrets;
 mod store;
@@ -27,9 +29,11 @@ use std::thread;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use aegis_core::secret::SecretName;
+use aegis_core::tether::Frame;
 use tokio::sync::{mpsc, oneshot};
 
 pub use given::{Given, SecretId, Versions};
+pub use messages::MessageQuery;
 pub use record::{Intent, Record};
 pub use secrets::{KeptSecret, Owner, Reencrypted};
 use store::Store;
@@ -320,6 +324,34 @@ impl Registry {
     /// It cannot be read.
     pub async fn given(&self, instance: Handle) -> Result<(Vec<Given>, Versions), RegistryError> {
         self.call(move |store| store.given(&instance)).await
+    }
+
+    /// Adds messages under the numbers they have; those whose numbers there are stay as
+    /// they are. Of more than `most`, by count and by bytes, the oldest go. Returns how many came.
+    ///
+    /// # Errors
+    /// They cannot be written: none is there then.
+    pub async fn add_messages(
+        &self,
+        instance: Handle,
+        frames: Vec<(u64, Frame)>,
+        most: (usize, usize),
+    ) -> Result<usize, RegistryError> {
+        self.call(move |store| store.add_messages(&instance, &frames, most))
+            .await
+    }
+
+    /// Messages of an instance in the order of their numbers, as JSON texts.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn messages(
+        &self,
+        instance: Handle,
+        query: MessageQuery,
+    ) -> Result<Vec<String>, RegistryError> {
+        self.call(move |store| store.messages(&instance, &query))
+            .await
     }
 
     async fn call<T: Send + 'static>(

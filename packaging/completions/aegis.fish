@@ -48,6 +48,7 @@ complete -c aegis -n "__fish_aegis_needs_command" -f -a "logout" -d 'Forget the 
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "volume" -d 'Keep folders that instances share and that outlive them'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "kit" -d 'Show, check, install and remove kits'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "secret" -d 'Keep values that instances use and nobody sees'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "tether" -d 'Read what host and guest of an instance told each other'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "import" -d 'Take over the instances and secrets of the original AegisVM'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "doctor" -d 'Check whether this host has what AegisVM needs'
@@ -702,6 +703,21 @@ complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subc
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -f -a "read" -d 'Show the messages that are kept of an instance'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l channel -d 'Only of this channel, e.g. telegram' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l session -d 'Only of this session of a channel' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l type -d 'Only of this type, e.g. user.message' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l after -d 'Only those behind the message of this number' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l tail -d 'Only the last of them' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegis -n "__fish_aegis_using_subcommand import" -l from -d 'The folder of the original, usually ~/.aegis' -r -F
 complete -c aegis -n "__fish_aegis_using_subcommand import" -l skip -d 'Leave out this instance' -r
 complete -c aegis -n "__fish_aegis_using_subcommand import" -l rename -d 'Give an instance another name here' -r

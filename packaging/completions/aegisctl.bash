@@ -73,6 +73,9 @@ _aegisctl() {
             aegisctl,status)
                 cmd="aegisctl__subcmd__status"
                 ;;
+            aegisctl,tether)
+                cmd="aegisctl__subcmd__tether"
+                ;;
             aegisctl,top)
                 cmd="aegisctl__subcmd__top"
                 ;;
@@ -247,6 +250,9 @@ _aegisctl() {
             aegisctl__subcmd__secret,status)
                 cmd="aegisctl__subcmd__secret__subcmd__status"
                 ;;
+            aegisctl__subcmd__tether,read)
+                cmd="aegisctl__subcmd__tether__subcmd__read"
+                ;;
             aegisctl__subcmd__volume,create)
                 cmd="aegisctl__subcmd__volume__subcmd__create"
                 ;;
@@ -275,7 +281,7 @@ _aegisctl() {
 
     case "${cmd}" in
         aegisctl)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret import status doctor up down version"
+            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret tether import status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1887,6 +1893,54 @@ _aegisctl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__tether)
+            opts="-q -h --system --json --quiet --help read"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__tether__subcmd__read)
+            opts="-q -h --channel --session --type --after --tail --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --channel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --session)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --type)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --after)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -182,10 +182,17 @@ def make(folder, value, port):
         "INSERT INTO secrets (id, name, value) VALUES ('sec-1', 'IMPORTED_KEY', ?)",
         (seal(key, os.urandom(12), value.encode()),),
     )
-    for number in range(3):
-        database.execute(
-            "INSERT INTO tether_frames VALUES (?, ?, '{}')", (columns["id"], number)
+    for number in range(1, 4):
+        frame = dict(
+            v=1, type="user.message", ts="2026-02-25T06:13:20Z", seq=number,
+            session=dict(channel="ui", id="default"), msg_id=f"ui-{number}",
+            payload=dict(text=f"message {number}"),
         )
+        database.execute(
+            "INSERT INTO tether_frames VALUES (?, ?, ?)",
+            (columns["id"], number, json.dumps(frame)),
+        )
+    database.execute("INSERT INTO tether_frames VALUES ('inst-of-nobody', 1, '{}')")
     database.commit()
     assert os.path.getsize(f"{folder}/data/aegis.db-wal") > 0
     # Without closing the database, which would put the log into it.

@@ -64,6 +64,7 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "instance",
         "jobs",
         "kits",
+        "messages",
         "reconcile",
         "secrets",
         "vm",

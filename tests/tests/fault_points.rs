@@ -60,6 +60,7 @@ fn named_in_the_source() -> Result<BTreeSet<String>> {
     for file in [
         "aegisd/src/effects.rs",
         "aegisd/src/registry/given.rs",
+        "aegisd/src/registry/messages.rs",
         "aegisd/src/registry/secrets.rs",
         "aegisd/src/registry/store.rs",
         "aegisd/src/supervisor/systemd/manager.rs",

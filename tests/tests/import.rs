@@ -103,7 +103,9 @@ fn an_original_is_taken_over(seat: Seat<'_>, folder: &str) -> Result<()> {
 
     let done = old.imported("")?;
     assert_eq!(done["outcome"], "imported", "{done}");
-    assert_eq!(done["messages_left"], 3);
+    assert_eq!(done["instances"][0]["messages"], 3, "{done}");
+    assert_eq!(done["messages_left"], 1);
+    messages_are_kept(seat)?;
     let notes = done["notes"].to_string();
     for words in [
         "table tether_frames",
@@ -138,9 +140,25 @@ fn an_original_is_taken_over(seat: Seat<'_>, folder: &str) -> Result<()> {
     assert_eq!(again["instances"][0]["outcome"], "here");
     teller.wait_for_state("running")?;
     assert_eq!(old.files()?, before);
+    messages_are_kept(seat)?;
     teller.delete()?;
     other.delete()?;
     assert_eq!(old.files()?, before);
+    Ok(())
+}
+
+fn messages_are_kept(seat: Seat<'_>) -> Result<()> {
+    let read = |flags: &str| -> Result<Vec<String>> {
+        let read = seat.aegis_ok(&format!("--json tether read teller {flags}"))?;
+        let document: Value = serde_json::from_str(&read).context("messages")?;
+        let frames = document["frames"].as_array().context("frames")?;
+        let text = |frame: &Value| format!("{} {}", frame["seq"], frame["payload"]["text"]);
+        Ok(frames.iter().map(text).collect())
+    };
+    let all = ["1 \"message 1\"", "2 \"message 2\"", "3 \"message 3\""];
+    assert_eq!(read("")?, all);
+    assert_eq!(read("--channel ui --type user.message --tail 2")?, all[1..]);
+    assert_eq!(read("--session other")?, [] as [&str; 0]);
     Ok(())
 }
 

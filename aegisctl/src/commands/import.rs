@@ -1,8 +1,8 @@
 //! `import`: what the original AegisVM keeps becomes instances and secrets of ours.
 //!
 //! Everything is looked at before the first change: what is in the old folder (`original`)
-//! and what is here (`here`). Then come, in this order, images, secrets and instances
-//! (`steps`), so that each step finds what it needs and a second call finds what is done.
+//! and what is here (`here`). Then come, in this order, images, secrets, and instances with
+//! their messages (`steps`), so that each step finds what it needs and a second call finds what is done.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,8 @@ use crate::exit_code;
 use crate::failure::Failure;
 use crate::flags::RegistryFlags;
 use crate::original::{
-    Choice, Contents, OldInstance, Original, OriginalError, Plan, Problem, Secrets, Values, Wish,
+    Choice, Contents, Messages, OldInstance, Original, OriginalError, Plan, Problem, Secrets,
+    Values, Wish,
 };
 use here::Here;
 use report::Report;
@@ -87,14 +88,22 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         mut problems,
         contents,
     } = found;
-    let (steps, more) = Steps::plan(plan.wishes, values, &here, args.replace_secrets);
+    let (steps, more) = Steps::plan(
+        plan.wishes,
+        values,
+        &contents.messages,
+        &here,
+        args.replace_secrets,
+    );
     problems.extend(more);
     if !problems.is_empty() {
         let words = problems.iter().map(Problem::words);
         return Err(Failure::ImportRefused(words.collect()));
     }
     let mut notes = plan.notes;
-    notes.extend(left_behind(&original, &contents));
+    let taken = steps.instances.iter().map(|(wish, _)| &wish.old_id);
+    let left = left(&contents.messages, &taken.collect());
+    notes.extend(left_behind(&original, &contents, left));
     notes.extend(
         steps
             .made()
@@ -110,7 +119,7 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
         from: original.folder(),
         dry_run: args.dry_run,
         steps: &steps,
-        messages: contents.messages,
+        messages_left: left,
         notes: &notes,
     };
     report.print(context)?;
@@ -189,14 +198,20 @@ async fn config_folder(context: &Context, client: &Client) -> Result<PathBuf, Fa
     Ok(folder.unwrap_or_default())
 }
 
+/// How many messages are of instances that do not come over, or are none.
+fn left(messages: &Messages, taken: &BTreeSet<&String>) -> usize {
+    let of_others = messages.of.iter().filter(|(id, _)| !taken.contains(id));
+    let of_others: usize = of_others.map(|(_, frames)| frames.len()).sum();
+    of_others + messages.odd
+}
+
 /// What is not taken over, in words.
-fn left_behind(original: &Original, contents: &Contents) -> Vec<String> {
+fn left_behind(original: &Original, contents: &Contents, messages: usize) -> Vec<String> {
     let mut notes = Vec::new();
-    let (count, instances) = (contents.messages.messages, contents.messages.instances);
-    if count > 0 {
+    if messages > 0 {
         notes.push(format!(
-            "messages are not taken over: {count} of {instances} instance(s) stay in {}, table \
-             tether_frames, and can be read there",
+            "messages of other instances, and what cannot be read as one, are not taken over: \
+             {messages} stay in {}, table tether_frames",
             original.database().display()
         ));
     }

@@ -5,12 +5,13 @@
 //! left behind. So the files are copied to a folder of our own, in memory where there is
 //! one, and the copy is opened. It goes before anything else is done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use aegis_core::tether::Frame;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
@@ -44,12 +45,13 @@ pub(crate) struct Sealed {
     pub(crate) value: Vec<u8>,
 }
 
-/// How many messages there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The messages there are.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Messages {
-    pub(crate) messages: i64,
-    /// The instances they are of.
-    pub(crate) instances: i64,
+    /// By the id of their instance, in the order of their numbers, which they have.
+    pub(crate) of: BTreeMap<String, Vec<Frame>>,
+    /// How many cannot be read.
+    pub(crate) odd: usize,
 }
 
 /// Reads a database.
@@ -252,16 +254,26 @@ fn secrets(database: &Connection) -> rusqlite::Result<Vec<Sealed>> {
 }
 
 fn messages(database: &Connection) -> rusqlite::Result<Messages> {
+    let mut messages = Messages::default();
     if columns_of(database, "tether_frames")?.is_empty() {
-        return Ok(Messages::default());
+        return Ok(messages);
     }
-    let count = "SELECT count(*), count(DISTINCT instance_id) FROM tether_frames";
-    database.query_row(count, [], |row| {
-        Ok(Messages {
-            messages: row.get(0)?,
-            instances: row.get(1)?,
-        })
-    })
+    let statement = "SELECT instance_id, seq, frame FROM tether_frames ORDER BY instance_id, seq";
+    let mut statement = database.prepare(statement)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (instance, seq, text): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let seq = u64::try_from(seq).ok().filter(|seq| *seq > 0);
+        match (seq, Frame::parse(&text)) {
+            (Some(seq), Ok(mut frame)) => {
+                // The column counts.
+                frame.number(seq);
+                messages.of.entry(instance).or_default().push(frame);
+            }
+            _ => messages.odd += 1,
+        }
+    }
+    Ok(messages)
 }
 
 #[cfg(test)]
@@ -318,7 +330,8 @@ mod tests {
         held.execute_batch(
             "INSERT INTO instances (id, command) VALUES ('inst-2', '[]');
              CREATE TABLE tether_frames (instance_id TEXT, seq INTEGER, frame TEXT);
-             INSERT INTO tether_frames VALUES ('inst-1', 1, '{}'), ('inst-1', 2, '{}');
+             INSERT INTO tether_frames VALUES ('inst-1', 2, '{}'), ('inst-1', 1,
+                 '{\"v\":1,\"type\":\"t\",\"seq\":9,\"session\":{\"channel\":\"c\",\"id\":\"s\"}}');
              ALTER TABLE instances ADD COLUMN colour TEXT;",
         )
         .unwrap();
@@ -326,11 +339,9 @@ mod tests {
         assert_eq!(before.len(), 3);
         let contents = read(&path).unwrap();
         assert_eq!(contents.rows.len(), 2);
-        let messages = Messages {
-            messages: 2,
-            instances: 1,
-        };
-        assert_eq!(contents.messages, messages);
+        assert_eq!(contents.messages.odd, 1);
+        let frames = &contents.messages.of["inst-1"];
+        assert_eq!(frames.iter().map(Frame::seq).collect::<Vec<_>>(), [Some(1)]);
         assert_eq!(contents.unknown, ["colour"]);
         assert!(before == listing(dir.path()));
     }

@@ -50,6 +50,8 @@ pub(crate) struct Plan {
 pub(crate) struct Wish {
     /// What it is called there.
     pub(crate) old_name: String,
+    /// Its id there.
+    pub(crate) old_id: String,
     pub(crate) handle: Handle,
     pub(crate) spec: SpecRequest,
     pub(crate) enabled: bool,
@@ -132,6 +134,7 @@ impl Planner<'_> {
         }
         self.plan.wishes.push(Wish {
             old_name: old.name().to_owned(),
+            old_id: old.id.clone(),
             handle,
             spec,
             enabled: old.enabled,

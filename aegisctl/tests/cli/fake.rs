@@ -11,12 +11,14 @@ use std::thread;
 use aegis_bus::manager::SpecRequest;
 use aegis_bus::names;
 use aegis_core::handle::Handle;
+use aegis_core::tether::Frame;
 use zbus::Connection;
 use zbus::fdo::{ObjectManager, RequestNameFlags};
 
 use instance::Instance;
 use manager::Manager;
 use secrets::Secrets;
+use tether::Tether;
 use volumes::Volumes;
 
 mod guest;
@@ -26,6 +28,7 @@ mod job;
 mod manager;
 mod secrets;
 mod systemd;
+mod tether;
 mod volumes;
 
 pub(crate) use image::DIGITS;
@@ -49,6 +52,7 @@ struct State {
     /// Their key was rotated.
     rotated: bool,
     volumes: BTreeSet<String>,
+    messages: BTreeMap<String, Vec<Frame>>,
     flaked: bool,
     /// What `Stats` takes for the time.
     clock_us: u64,
@@ -77,6 +81,15 @@ impl Handles {
 
     pub(crate) fn secret(&self, name: &str) -> Option<String> {
         self.with(|state| state.secrets.get(name).cloned())
+    }
+
+    /// Gives an instance messages.
+    pub(crate) fn keep_messages(&self, instance: &str, texts: &[String]) {
+        let frames = texts.iter().map(|text| Frame::parse(text).unwrap());
+        self.with(|state| {
+            let kept = state.messages.entry(instance.to_owned());
+            kept.or_default().extend(frames);
+        });
     }
 
     /// The files `OpenLogs` opens.
@@ -135,11 +148,15 @@ async fn publish(address: &str, handles: &Handles) -> Connection {
     let volumes = Volumes {
         handles: handles.clone(),
     };
+    let tether = Tether {
+        handles: handles.clone(),
+    };
     let connection = zbus::connection::Builder::address(address)
         .serve_at(names::ROOT_PATH, ObjectManager)
         .serve_at(names::ROOT_PATH, manager)
         .serve_at(names::ROOT_PATH, secrets)
         .serve_at(names::ROOT_PATH, volumes)
+        .serve_at(names::ROOT_PATH, tether)
         .serve_at(names::image_path(image::DIGITS), image::Image)
         .build()
         .await

@@ -23,7 +23,10 @@ const TABLES: &str = "
         enabled INTEGER NOT NULL DEFAULT 1, kit TEXT NOT NULL DEFAULT '');
     CREATE TABLE secrets (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, value BLOB NOT NULL);
     CREATE TABLE tether_frames (instance_id TEXT, seq INTEGER, frame TEXT);
-    INSERT INTO tether_frames VALUES ('inst-1', 1, '{}'), ('inst-1', 2, '{}');";
+    INSERT INTO tether_frames VALUES
+        ('inst-1', 4, '{\"v\":1,\"type\":\"user.message\",\"session\":{\"channel\":\"ui\",\"id\":\"a\"}}'),
+        ('inst-1', 5, '{\"v\":1,\"type\":\"event.ack\",\"session\":{\"channel\":\"ui\",\"id\":\"a\"}}'),
+        ('inst-1', 6, '{}');";
 
 /// The folder of an original.
 pub(crate) struct Old {
@@ -112,8 +115,8 @@ fn all_is_taken_over_once() {
     usual(&old);
     let before = old.files();
     let note = format!(
-        "note: messages are not taken over: 2 of 1 instance(s) stay in {}/data/aegis.db, table \
-         tether_frames, and can be read there\n",
+        "note: messages of other instances, and what cannot be read as one, are not taken over: \
+         1 stay in {}/data/aegis.db, table tether_frames\n",
         old.from()
     );
     let planned = "\
@@ -121,6 +124,7 @@ fn all_is_taken_over_once() {
         image     docker.io/library/python:3.12-alpine  to be pulled\n\
         secret    API_KEY                               to be imported\n\
         instance  shop                                  to be imported\n\
+        messages  shop                                  2 to be imported\n\
         instance  inst-2                                to be imported, disabled\n";
     import(&bench, &old, &["--dry-run"]).expect(
         0,
@@ -145,9 +149,13 @@ fn all_is_taken_over_once() {
             "{listed:?}"
         );
     }
+    let read = bench.run(&["tether", "read", "shop"]).stdout;
+    let numbers = read.lines().skip(1).map(|line| &line[..1]);
+    assert_eq!(numbers.collect::<Vec<_>>(), ["4", "5"], "{read}");
     let again = import(&bench, &old, &[]);
     assert_eq!(again.code, Some(0), "{again:?}");
     assert_eq!(again.stdout.matches("already here").count(), 3, "{again:?}");
+    assert!(!again.stdout.contains("messages"), "{again:?}");
     assert!(
         again
             .stderr
@@ -247,8 +255,8 @@ fn what_was_done_before_a_failure_is_told() {
     stopped.expect(
         1,
         "",
-        "error: the import stopped; done: secret API_KEY, instance a; not done: instance broken, \
-         instance c: cannot make the instance 'broken': there is no kernel (KernelMissing)\n\
+        "error: the import stopped; done: secret API_KEY, instance a, messages of a; not done: \
+         instance broken, instance c: cannot make the instance 'broken': there is no kernel (KernelMissing)\n\
          hint: make kernel\n\
          hint: call it again once that is mended: what is done is left as it is\n",
     );

@@ -19,5 +19,6 @@ mod schema;
 mod schemas;
 mod secrets;
 mod sessions;
+mod tether;
 mod verbs;
 mod volumes;

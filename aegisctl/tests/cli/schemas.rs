@@ -38,7 +38,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 47] = [
+const DOCUMENTS: [(&str, &str); 48] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -93,6 +93,7 @@ const DOCUMENTS: [(&str, &str); 47] = [
     ("volume inspect cache", "volume-list.json"),
     ("volume remove cache", "volume-removed.json"),
     ("volume prune --force", "volume-removed.json"),
+    ("tether read web", "tether-read.json"),
     ("status", "status.json"),
     ("version", "version.json"),
 ];

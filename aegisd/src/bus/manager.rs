@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, fdo};
 
-use super::secrets::{passed_access, passed_values};
+use super::secrets::{passed_document, passed_values};
 use crate::checks;
 use crate::engine::{Caller, Engine};
 use crate::images::Given;
@@ -129,7 +129,7 @@ impl ManagerObject {
     async fn pull_image(&self, name: String, options: Dict) -> Result<OwnedObjectPath, BusFault> {
         let options = PullOptions::from_dict(options).map_err(refused)?;
         let access = match options.access {
-            Some(descriptor) => Some(passed_access(descriptor).await?),
+            Some(descriptor) => Some(passed_document(descriptor).await?),
             None => None,
         };
         let given = Given {

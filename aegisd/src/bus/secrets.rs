@@ -119,8 +119,8 @@ pub(super) async fn passed_values(dict: &mut Dict) -> Result<SecretEnv, BusFault
     }
 }
 
-/// How a caller gets at an image, which holds credentials.
-pub(super) async fn passed_access(
+/// A text that a caller passed: messages, or how to get at an image, with credentials.
+pub(super) async fn passed_document(
     descriptor: std::os::fd::OwnedFd,
 ) -> Result<SecretText, BusFault> {
     let text = passed::document(descriptor).await;

@@ -128,6 +128,8 @@ pub enum InstanceError {
     NoVolume(String),
     #[error(transparent)]
     Volume(#[from] crate::volumes::VolumeError),
+    #[error(transparent)]
+    Message(#[from] crate::messages::MessageError),
     #[error("the daemons' config folder cannot be {0}, which is a file")]
     ConfigFolder(PathBuf),
     #[error("the socket's path {0} is too long for a unix socket")]
@@ -235,6 +237,7 @@ impl InstanceError {
             Self::NoVolume(_) | Self::NoPort(_) => fault(Symbol::InvalidArgument)
                 .with_hint("'aegisctl instance info' shows what is where"),
             Self::Volume(error) => error.fault(),
+            Self::Message(error) => error.fault(),
             Self::ConfigFolder(_) => {
                 fault(Symbol::InvalidHandle).with_hint("choose another name, or move the file away")
             }

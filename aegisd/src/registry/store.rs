@@ -10,11 +10,11 @@ use rusqlite::{Connection, Row, ffi, params};
 
 use super::record::{Intent, Record};
 use super::secrets::{self, KeptSecret, Owner};
-use super::{OpenError, RegistryError, given};
+use super::{OpenError, RegistryError, given, messages};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 9;
+pub const SCHEMA_VERSION: u32 = 10;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -88,6 +88,20 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
         -- Those of the machine that was on the disk, likewise.
         machine         TEXT
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE message (
+        -- The folded handle.
+        instance        TEXT NOT NULL,
+        -- Among those of the instance, growing.
+        seq             INTEGER NOT NULL,
+        channel         TEXT NOT NULL,
+        session         TEXT NOT NULL,
+        type            TEXT NOT NULL,
+        -- aegis-core's Frame as JSON.
+        frame           TEXT NOT NULL,
+        PRIMARY KEY (instance, seq)
+    ) STRICT;
 ",
 ];
 
@@ -223,6 +237,7 @@ impl Store {
             let both = self.connection.transaction()?;
             both.execute("DELETE FROM secret WHERE owner = ?1", [&folded])?;
             given::forget(&both, &folded)?;
+            messages::forget(&both, &folded)?;
             both.execute("DELETE FROM instance WHERE folded = ?1", [&folded])?;
             both.commit()
         });

@@ -56,7 +56,8 @@ async fn the_interfaces_are_as_committed() {
     for (path, interface) in [
         (root.clone(), names::MANAGER),
         (root.clone(), names::SECRETS),
-        (root, names::VOLUMES),
+        (root.clone(), names::VOLUMES),
+        (root, names::TETHER),
         (instance, names::INSTANCE),
         (names::kit_path("k"), names::KIT),
         (names::image_path(image.digits()), names::IMAGE),

@@ -24,4 +24,5 @@ pub mod manager;
 pub mod names;
 pub mod prune;
 pub mod secrets;
+pub mod tether;
 pub mod volumes;

@@ -21,6 +21,8 @@ pub const IMAGE: &str = "org.aegisvm.Aegis1.Image";
 pub const SECRETS: &str = "org.aegisvm.Aegis1.Secrets";
 /// The Volumes interface.
 pub const VOLUMES: &str = "org.aegisvm.Aegis1.Volumes";
+/// The Tether interface.
+pub const TETHER: &str = "org.aegisvm.Aegis1.Tether";
 /// What every error name of ours begins with.
 pub const ERROR_PREFIX: &str = "org.aegisvm.Aegis1.Error.";
 

@@ -58,6 +58,7 @@ pub mod secret;
 pub mod snapshot;
 pub mod spec;
 pub mod state;
+pub mod tether;
 pub mod tools;
 pub mod units;
 pub mod vm_spec;

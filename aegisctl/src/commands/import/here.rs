@@ -8,8 +8,10 @@ use aegis_bus::image::ImageView;
 use aegis_bus::instance::InstanceView;
 use aegis_bus::kit::KitView;
 use aegis_bus::secrets::SecretEntry;
+use aegis_bus::tether::ReadOptions;
 use aegis_core::handle::Handle;
 use aegis_core::port::PortMapping;
+use aegis_core::tether::Frame;
 
 use crate::client::Client;
 use crate::failure::{Difference, Failure};
@@ -25,6 +27,8 @@ pub(super) struct Here {
     pub(super) instances: Vec<InstanceView>,
     /// Of wishes whose name is here: what is other than wished.
     pub(super) differences: BTreeMap<Handle, Vec<Difference>>,
+    /// The newest message of those that have any.
+    pub(super) newest: BTreeMap<Handle, Frame>,
     pub(super) secrets: Vec<SecretEntry>,
     pub(super) kits: Vec<KitView>,
     pub(super) images: Vec<ImageView>,
@@ -46,6 +50,9 @@ impl Here {
             if here.instance(&wish.handle).is_some() {
                 let differences = differences(client, wish).await?;
                 here.differences.insert(wish.handle.clone(), differences);
+                let newest = newest(client, &wish.handle).await?;
+                here.newest
+                    .extend(newest.map(|frame| (wish.handle.clone(), frame)));
             } else {
                 here.held.extend(wish.addresses().filter_map(held));
             }
@@ -176,6 +183,16 @@ async fn differences(client: &Client, wish: &Wish) -> Result<Vec<Difference>, Fa
     let found = found.map_err(Failure::call(what))?;
     let difference = |(name, have, asked)| Difference { name, have, asked };
     Ok(found.into_iter().map(difference).collect())
+}
+
+async fn newest(client: &Client, handle: &Handle) -> Result<Option<Frame>, Failure> {
+    let options = ReadOptions {
+        limit: Some(1),
+        newest: true,
+        ..ReadOptions::default()
+    };
+    let newest = client.some_messages(handle.as_str(), &options).await?;
+    Ok(newest.into_iter().next())
 }
 
 /// Why nobody can listen at an address now, if so.

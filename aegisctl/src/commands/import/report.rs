@@ -7,14 +7,13 @@ use serde_json::{Value, json};
 use super::steps::{Fate, Steps};
 use crate::cli::Context;
 use crate::failure::Failure;
-use crate::original::Messages;
 use crate::ui::{Table, Tone, clean};
 
 pub(super) struct Report<'a> {
     pub(super) from: &'a Path,
     pub(super) dry_run: bool,
     pub(super) steps: &'a Steps,
-    pub(super) messages: Messages,
+    pub(super) messages_left: usize,
     pub(super) notes: &'a [String],
 }
 
@@ -62,6 +61,11 @@ impl Report<'_> {
                 words.push_str(", disabled");
             }
             row("instance", wish.handle.as_str(), tone, words);
+            if let Some(frames) = self.steps.messages.get(&wish.handle) {
+                let word = self.word("imported", "to be imported");
+                let words = format!("{} {word}", frames.len());
+                row("messages", wish.handle.as_str(), Tone::Good, words);
+            }
         }
         table
     }
@@ -92,6 +96,7 @@ impl Report<'_> {
                 "original": wish.old_name,
                 "enabled": wish.enabled,
                 "outcome": word(*fate),
+                "messages": self.steps.messages.get(&wish.handle).map_or(0, Vec::len),
             })
         });
         json!({
@@ -100,7 +105,7 @@ impl Report<'_> {
             "images": self.steps.images,
             "secrets": secrets.collect::<Vec<_>>(),
             "instances": instances.collect::<Vec<_>>(),
-            "messages_left": self.messages.messages,
+            "messages_left": self.messages_left,
             "notes": self.notes,
         })
     }

@@ -1,10 +1,13 @@
-//! What an import does, in order: images, secrets, instances.
+//! What an import does, in order: images, secrets, instances with their messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aegis_bus::dict::Dict;
 use aegis_bus::manager::CreateOptions;
 use aegis_bus::secrets::ImportSecretsOptions;
+use aegis_core::handle::Handle;
 use aegis_core::secret::SecretEnv;
+use aegis_core::tether::Frame;
 use zbus::Fd;
 use zeroize::Zeroizing;
 
@@ -15,8 +18,11 @@ use crate::failure::Failure;
 use crate::flags::RegistryFlags;
 use crate::images;
 use crate::job::JobWatch;
-use crate::original::{Problem, Values, Wish};
+use crate::original::{Messages, Problem, Values, Wish};
 use crate::ui::Progress;
+
+/// Most bytes of messages that aegisd takes at once, if more than one is passed.
+const MAX_BATCH: usize = 2 << 20;
 
 /// What becomes of one thing of the original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,8 @@ pub(super) struct Steps {
     pub(super) images: BTreeSet<String>,
     pub(super) secrets: Vec<(String, Fate)>,
     pub(super) instances: Vec<(Wish, Fate)>,
+    /// Messages that are not here yet, by instance.
+    pub(super) messages: BTreeMap<Handle, Vec<Frame>>,
     values: SecretEnv,
 }
 
@@ -44,6 +52,7 @@ impl Steps {
     pub(super) fn plan(
         wishes: Vec<Wish>,
         values: Option<Values>,
+        messages: &Messages,
         here: &Here,
         replace: bool,
     ) -> (Self, Vec<Problem>) {
@@ -51,6 +60,7 @@ impl Steps {
             images: BTreeSet::new(),
             secrets: Vec::new(),
             instances: Vec::new(),
+            messages: BTreeMap::new(),
             values: SecretEnv::new(),
         };
         let secrets_come = values.is_some();
@@ -78,6 +88,12 @@ impl Steps {
                     Fate::Imported
                 }
             };
+            if let Some(frames) = messages.of.get(&wish.old_id) {
+                let rest = rest(frames, here.newest.get(&wish.handle));
+                if !rest.is_empty() {
+                    steps.messages.insert(wish.handle.clone(), rest.to_vec());
+                }
+            }
             steps.instances.push((wish, fate));
         }
         (steps, problems)
@@ -91,7 +107,7 @@ impl Steps {
 
     /// Whether everything is here already.
     pub(super) fn are_none(&self) -> bool {
-        self.values.is_empty() && self.made().next().is_none()
+        self.values.is_empty() && self.messages.is_empty() && self.made().next().is_none()
     }
 
     /// Takes them.
@@ -133,10 +149,17 @@ impl Steps {
             self.keep_secrets(client).await?;
             done.extend(self.values.keys().map(|name| secret_words(name)));
         }
-        for wish in self.made() {
-            progress.say(&format!("Making '{}'", wish.handle));
-            make(client, wish, progress).await?;
-            done.push(instance_words(wish));
+        for (wish, fate) in &self.instances {
+            if *fate == Fate::Imported {
+                progress.say(&format!("Making '{}'", wish.handle));
+                make(client, wish, progress).await?;
+                done.push(instance_words(wish));
+            }
+            if let Some(frames) = self.messages.get(&wish.handle) {
+                progress.say(&format!("Keeping the messages of '{}'", wish.handle));
+                keep_messages(client, &wish.handle, frames).await?;
+                done.push(messages_words(&wish.handle));
+            }
         }
         Ok(())
     }
@@ -146,7 +169,9 @@ impl Steps {
         let images = self.images.iter().map(|image| image_words(image));
         let secrets = self.values.keys().map(|name| secret_words(name));
         let instances = self.made().map(instance_words);
-        images.chain(secrets).chain(instances).collect()
+        let messages = self.messages.keys().map(messages_words);
+        let all = images.chain(secrets).chain(instances);
+        all.chain(messages).collect()
     }
 
     async fn keep_secrets(&self, client: &Client) -> Result<(), Failure> {
@@ -180,6 +205,39 @@ async fn make(client: &Client, wish: &Wish, progress: &Progress) -> Result<(), F
     watch.wait(&job, &what, progress).await.map(drop)
 }
 
+/// The messages that are not here yet. Nothing is, but for the first of them where an
+/// import ended half way: the newest here is one of them then.
+fn rest<'a>(frames: &'a [Frame], newest: Option<&Frame>) -> &'a [Frame] {
+    let Some(newest) = newest else {
+        return frames;
+    };
+    let at = frames.iter().position(|frame| frame == newest);
+    at.map_or(&[], |at| &frames[at + 1..])
+}
+
+async fn keep_messages(client: &Client, handle: &Handle, frames: &[Frame]) -> Result<(), Failure> {
+    let (tether, no_options) = (client.tether_proxy().await?, Dict::new());
+    let mut lines = Zeroizing::new(Vec::new());
+    let mut frames = frames.iter().map(Frame::to_text).peekable();
+    while let Some(text) = frames.next() {
+        lines.extend_from_slice(text.as_bytes());
+        lines.push(b'\n');
+        let fits = |next: &String| lines.len() + next.len() < MAX_BATCH;
+        if frames.peek().is_some_and(fits) {
+            continue;
+        }
+        let passed = passed(std::mem::take(&mut lines))?;
+        let kept = tether.import(handle.as_str(), Fd::from(&passed), &no_options);
+        kept.await
+            .map_err(Failure::call(format!("keep the messages of '{handle}'")))?;
+    }
+    Ok(())
+}
+
+fn messages_words(handle: &Handle) -> String {
+    format!("messages of {handle}")
+}
+
 fn image_words(name: &str) -> String {
     format!("image {name}")
 }
@@ -190,4 +248,24 @@ fn secret_words(name: &str) -> String {
 
 fn instance_words(wish: &Wish) -> String {
     format!("instance {}", wish.handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_go_on_behind_the_newest_that_is_here() {
+        let frame = |seq: u64, id: &str| {
+            let text = format!(
+                r#"{{"v":1,"type":"t","seq":{seq},"session":{{"channel":"a","id":"{id}"}}}}"#
+            );
+            Frame::parse(&text).unwrap()
+        };
+        let frames = [frame(1, "s"), frame(2, "s"), frame(5, "s")];
+        assert_eq!(rest(&frames, None), frames);
+        assert_eq!(rest(&frames, Some(&frame(2, "s"))), &frames[2..]);
+        assert!(rest(&frames, Some(&frame(5, "s"))).is_empty());
+        assert!(rest(&frames, Some(&frame(2, "other"))).is_empty());
+    }
 }
