@@ -21,12 +21,18 @@
 //! | [`exec`] | a command in the guest |
 //! | [`logs`] | the log of the instance's command |
 //! | [`files`] | the workspace and the daemons' config |
+//! | [`tether`] | messages |
+//! | [`guest`] | the API as programs in the guest have it |
+//! | [`llm`] | models that run on the host, for the guest |
 
 pub mod answer;
 pub mod doors;
 pub mod exec;
 pub mod files;
+pub mod guest;
 pub mod http;
+pub mod llm;
 pub mod logs;
 pub mod route;
 pub mod shape;
+pub mod tether;

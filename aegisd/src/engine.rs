@@ -37,6 +37,7 @@ use crate::kits::Catalog;
 use crate::kits::expand::{ExpandError, expand};
 use crate::kits::install::{self, InstallError};
 use crate::kits::watcher::{self, Changed};
+use crate::messages::Messages;
 use crate::registry::{Intent, Loaded, Record, Registry, RegistryError};
 use crate::secrets::Vault;
 use crate::supervisor::state::{Change, UnitState};
@@ -124,6 +125,7 @@ impl Engine {
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
                 vault: Vault::of(&host, registry.clone()),
+                messages: Messages::new(registry.clone()),
                 host,
                 supervisor,
                 facts,
@@ -146,6 +148,7 @@ impl Engine {
                 tracing::error!("{}, ignoring", error.fault());
             }
             engine.take_over(loaded, units).await;
+            engine.deliver_what_waits().await;
             engine.shared.sweep_kits().await;
         }
         tokio::spawn(follow_units(engine.clone(), changes));

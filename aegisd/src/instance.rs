@@ -81,6 +81,7 @@ use crate::images::Images;
 use crate::jobs::{Job, Jobs};
 use crate::kits::watcher::HomeConfig;
 use crate::kits::{Catalog, install};
+use crate::messages::Messages;
 use crate::registry::{Record, Registry};
 use crate::secrets::Vault;
 use crate::supervisor::state::{Change, Facts, UnitState};
@@ -101,6 +102,7 @@ pub struct Shared {
     pub facts: Facts,
     pub registry: Registry,
     pub vault: Vault,
+    pub messages: Messages,
     pub board: Arc<Board>,
     pub jobs: Jobs,
     pub catalog: Arc<Catalog>,

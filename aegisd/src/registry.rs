@@ -33,7 +33,7 @@ use aegis_core::tether::Frame;
 use tokio::sync::{mpsc, oneshot};
 
 pub use given::{Given, SecretId, Versions};
-pub use messages::MessageQuery;
+pub use messages::{Bounds, Kept, MessageQuery};
 pub use record::{Intent, Record};
 pub use secrets::{KeptSecret, Owner, Reencrypted};
 use store::Store;
@@ -79,6 +79,11 @@ pub enum RegistryError {
     /// The handle is taken, perhaps in another case or by an unreadable record.
     #[error("there is an instance '{0}' already")]
     Taken(String),
+    /// The instance that something was to be kept for was deleted meanwhile.
+    #[error("there is no instance '{0}'")]
+    NoInstance(Handle),
+    #[error("too many messages of '{0}' wait for its guest")]
+    TooManyMessages(Handle),
     #[error("there is no secret '{0}'")]
     NoSecret(String),
     #[error("there are secrets of these names already: {}", .0.join(", "))]
@@ -123,6 +128,10 @@ impl RegistryError {
             Self::Open { source, .. } if source.is_full() => {
                 fault(Symbol::NoSpace).with_hint("free some space on the disk of the registry")
             }
+            Self::NoInstance(_) => fault(Symbol::NotFound),
+            Self::TooManyMessages(name) => fault(Symbol::NoSpace).with_hint(format!(
+                "its program takes none: 'aegisctl instance info {name}' shows how it is"
+            )),
             Self::NoSecret(name) => fault(Symbol::SecretNotFound)
                 .with_hint(format!("set it: aegisctl secret set {name}")),
             Self::SecretsTaken(_) => fault(Symbol::AlreadyExists)
@@ -338,6 +347,75 @@ impl Registry {
         most: (usize, usize),
     ) -> Result<usize, RegistryError> {
         self.call(move |store| store.add_messages(&instance, &frames, most))
+            .await
+    }
+
+    /// Adds a message under the next number; one that its sender sent before stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// [`RegistryError::TooManyMessages`], [`RegistryError::NoInstance`].
+    pub async fn add_message(
+        &self,
+        instance: Handle,
+        frame: Frame,
+        bounds: Bounds,
+    ) -> Result<Kept, RegistryError> {
+        self.call(move |store| store.add_message(&instance, frame, bounds))
+            .await
+    }
+
+    /// Notes that the guest is done with a message, and keeps what tells so. `None` where
+    /// it did not wait any more.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn message_is_taken(
+        &self,
+        instance: Handle,
+        seq: u64,
+        told: Frame,
+    ) -> Result<Option<Kept>, RegistryError> {
+        self.call(move |store| store.message_is_taken(&instance, seq, told))
+            .await
+    }
+
+    /// The number of an instance's newest message; 0 where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn last_message(&self, instance: Handle) -> Result<u64, RegistryError> {
+        self.call(move |store| store.last_message(&instance)).await
+    }
+
+    /// The instances with messages that wait for their guest, by their folded handles.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn awaited(&self) -> Result<Vec<String>, RegistryError> {
+        self.call(Store::awaited).await
+    }
+
+    /// How far a channel of an instance is with its messages; 0 where it has not said so.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn watermark(&self, instance: Handle, channel: String) -> Result<u64, RegistryError> {
+        self.call(move |store| store.watermark(&instance, &channel))
+            .await
+    }
+
+    /// Notes how far a channel of an instance is.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoInstance`].
+    pub async fn set_watermark(
+        &self,
+        instance: Handle,
+        channel: String,
+        seq: u64,
+    ) -> Result<(), RegistryError> {
+        self.call(move |store| store.set_watermark(&instance, &channel, seq))
             .await
     }
 

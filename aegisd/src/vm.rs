@@ -41,6 +41,9 @@ pub enum VmError {
     /// The owner ended before it answered.
     #[error("the VM ended before it answered")]
     Ended,
+    /// A stream that came with an answer.
+    #[error("cannot use the connection to the guest")]
+    Stream(#[source] io::Error),
     /// An answer of another kind than the call's.
     #[error("the owner of the VM gave an answer that does not fit the call")]
     Misfit,
@@ -67,7 +70,9 @@ impl VmError {
             Self::Connect { .. } => Fault::from_error(Symbol::WrongState, self)
                 .with_hint("start the instance to open its sockets again"),
             Self::Ended => Fault::from_error(Symbol::VmEnded, self),
-            Self::Frames(_) | Self::Misfit => Fault::from_error(Symbol::Internal, self),
+            Self::Frames(_) | Self::Misfit | Self::Stream(_) => {
+                Fault::from_error(Symbol::Internal, self)
+            }
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Answers: JSON, bytes, errors, and streams of lines.
 
-use std::convert::Infallible;
 use std::io;
 
 use aegis_core::fault::{Fault, Symbol};
 use futures_util::stream;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Bytes, Frame};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::{Response, StatusCode};
 use rustix::io::Errno;
@@ -21,7 +20,7 @@ use crate::instance::InstanceError;
 const LINES: usize = 64;
 
 /// The body of every answer.
-pub type Body = BoxBody<Bytes, Infallible>;
+pub type Body = BoxBody<Bytes, io::Error>;
 
 /// A request that fails: a status and one sentence for people.
 #[derive(Debug, thiserror::Error)]
@@ -112,12 +111,17 @@ impl From<Astray> for ApiError {
 
 /// An answer in JSON.
 pub fn value(value: &Value) -> Response<Body> {
-    typed("application/json", Full::from(value.to_string()).boxed())
+    typed("application/json", whole(value.to_string()))
 }
 
 /// An answer of raw bytes.
 pub fn bytes(kind: &'static str, bytes: Vec<u8>) -> Response<Body> {
-    typed(kind, Full::from(bytes).boxed())
+    typed(kind, whole(bytes))
+}
+
+/// An answer that comes from elsewhere as it is. Where that breaks off, so does this.
+pub fn stream(body: Incoming) -> Response<Body> {
+    Response::new(body.map_err(io::Error::other).boxed())
 }
 
 /// An answer that is written line by line, for as long as there is a sender.
@@ -125,7 +129,7 @@ pub fn lines() -> (Lines, Response<Body>) {
     let (sender, receiver) = mpsc::channel::<Bytes>(LINES);
     let frames = stream::unfold(receiver, |mut receiver| async {
         let line = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(Frame::data(line)), receiver))
+        Some((Ok::<_, io::Error>(Frame::data(line)), receiver))
     });
     let response = typed(
         "application/x-ndjson",
@@ -143,7 +147,11 @@ pub struct Lines {
 impl Lines {
     /// Sends one line; `false` if nobody reads any more.
     pub async fn send(&self, value: &Value) -> bool {
-        let mut line = value.to_string();
+        self.send_text(value.to_string()).await
+    }
+
+    /// Sends a text that is one line already.
+    pub async fn send_text(&self, mut line: String) -> bool {
         line.push('\n');
         self.sender.send(line.into()).await.is_ok()
     }
@@ -152,6 +160,12 @@ impl Lines {
     pub async fn closed(&self) {
         self.sender.closed().await;
     }
+}
+
+fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed()
 }
 
 fn typed(kind: &'static str, body: Body) -> Response<Body> {

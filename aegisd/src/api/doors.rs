@@ -1,5 +1,5 @@
-//! Doors: processes that bring the listening socket of one instance
-//! ([`aegis_core::door`]).
+//! Doors: processes that bring the listening socket of one instance, and owners of VMs
+//! that bring connections of its guest ([`aegis_core::door`]).
 //!
 //! Whose door it is, the kernel says: the unit that the peer's process belongs to
 //! is the last part of its control group. In system mode no process of ours can
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::door::{Knock, MAX_KNOCK, REST};
+use aegis_core::door::{Knock, MAX_KNOCK, REST, WELCOME};
 use aegis_core::units::UnitKind;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::http;
+use super::{guest, http};
 use crate::engine::Engine;
 use crate::instance::Instance;
 use crate::peer;
@@ -80,22 +80,26 @@ pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
 
 async fn stand(mut stream: UnixStream, engine: &Arc<Engine>) -> Result<(), Refusal> {
     let unit = peer::unit(&stream).map_err(Refusal::Peer)?;
-    let unit = match UnitId::parse(&unit) {
-        Some(id) if id.kind == UnitKind::Door => id,
-        _ => return Err(Refusal::NoDoor(unit)),
+    let Some(unit) = UnitId::parse(&unit) else {
+        return Err(Refusal::NoDoor(unit));
     };
     let instance = engine.get(unit.handle.as_str());
     let instance = instance.map_err(|_| Refusal::NoInstance(unit.name()))?;
-    let (Knock::Api, socket) = match timeout(KNOCK_PATIENCE, knock(&stream)).await {
-        Ok(Ok(knock)) => knock,
-        ended => {
-            let late = Err(io::Error::from(io::ErrorKind::TimedOut));
-            let source = ended.unwrap_or(late).err();
-            return Err(Refusal::Knock {
-                unit: unit.name(),
-                source: source.unwrap_or_else(|| io::ErrorKind::InvalidData.into()),
-            });
+    let knocked = timeout(KNOCK_PATIENCE, knock(&stream)).await;
+    let knocked = knocked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let not_understood = |source| Refusal::Knock {
+        unit: unit.name(),
+        source,
+    };
+    let socket = match (&unit.kind, knocked.map_err(not_understood)?) {
+        (UnitKind::Door, (Knock::Api, Some(socket))) => socket,
+        (UnitKind::Vm, (Knock::Guest, None)) => {
+            let welcomed = stream.write_all(&[WELCOME]).await;
+            welcomed.map_err(not_understood)?;
+            guest::serve(stream, engine.clone(), instance).await;
+            return Ok(());
         }
+        _ => return Err(Refusal::NoDoor(unit.name())),
     };
     let path = engine.shared().host.layout.api_socket(instance.handle());
     let listening = sockopt::socket_acceptconn(&socket).unwrap_or(false);
@@ -109,10 +113,7 @@ async fn stand(mut stream: UnixStream, engine: &Arc<Engine>) -> Result<(), Refus
     let listener = listener
         .set_nonblocking(true)
         .and_then(|()| UnixListener::from_std(listener))
-        .map_err(|source| Refusal::Knock {
-            unit: unit.name(),
-            source,
-        })?;
+        .map_err(not_understood)?;
     if serve_door(&listener, &mut stream, engine, &instance).await {
         // The door looks for itself whether somebody came meanwhile.
         drop(listener);
@@ -169,8 +170,8 @@ async fn serve_door(
     }
 }
 
-/// Reads what a door says, and the socket that it brings.
-async fn knock(stream: &UnixStream) -> io::Result<(Knock, OwnedFd)> {
+/// Reads what a door says, and the socket that it brings, if it does.
+async fn knock(stream: &UnixStream) -> io::Result<(Knock, Option<OwnedFd>)> {
     let mut line = [0; MAX_KNOCK];
     let (length, mut passed) = stream
         .async_io(Interest::READABLE, || {
@@ -190,11 +191,12 @@ async fn knock(stream: &UnixStream) -> io::Result<(Knock, OwnedFd)> {
         })
         .await?;
     let knock = serde_json::from_slice(&line[..length])?;
-    match (passed.pop(), passed.is_empty()) {
-        (Some(socket), true) => Ok((knock, socket)),
-        _ => Err(io::Error::new(
+    let socket = passed.pop();
+    match passed.is_empty() {
+        true => Ok((knock, socket)),
+        false => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "it brings not one socket",
+            "it brings more than one socket",
         )),
     }
 }

@@ -16,18 +16,23 @@ use std::path::{Component, Path, PathBuf};
 
 use aegis_core::spec::Workspace;
 use hyper::body::Bytes;
+use hyper::header::CONTENT_TYPE;
+use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat, openat, renameat,
     statat, unlinkat,
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::answer::{ApiError, Body, bytes, value};
 use super::http::{Asked, MAX_FILE};
 use crate::host::Owner;
 use crate::instance::{blocking, files, shares};
 
+/// Where pictures lie in a workspace.
+const BLOBS: &str = ".aegis/blobs";
 /// Most entries of a listing.
 const MAX_ENTRIES: usize = 10_000;
 /// Permissions of what is written to a workspace: a user's ordinary file.
@@ -59,6 +64,34 @@ pub(super) async fn write(asked: &Asked, body: Bytes) -> Result<Response<Body>, 
     let written = blocking(move || write_file(&root, &path, &body, WORKSPACE_FILE, owner)).await;
     written.map_err(|error| ApiError::of_io("write the file", &error))?;
     Ok(value(&json!({"status": "ok"})))
+}
+
+/// A picture that messages name by its content.
+pub(super) async fn write_blob(
+    asked: &Asked,
+    head: &Parts,
+    body: Bytes,
+) -> Result<Response<Body>, ApiError> {
+    let kind = head.headers.get(CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let (ending, kind) = match kind {
+        "image/png" => ("png", kind),
+        "image/jpeg" => ("jpg", kind),
+        "image/gif" => ("gif", kind),
+        "image/webp" => ("webp", kind),
+        other => {
+            let message = format!("a blob is a png, jpeg, gif or webp image, not '{other}'");
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        }
+    };
+    let name = format!("{:x}.{ending}", Sha256::digest(&body));
+    let answer = json!({"blob": name, "media_type": kind, "size": body.len()});
+    let root = workspace(asked)?;
+    let owner = asked.engine.shared().host.unit_owner;
+    let path = Path::new(BLOBS).join(name);
+    let written = blocking(move || write_file(&root, &path, &body, WORKSPACE_FILE, owner)).await;
+    written.map_err(|error| ApiError::of_io("write the blob", &error))?;
+    Ok(value(&answer))
 }
 
 pub(super) async fn read_config(asked: &Asked) -> Result<Response<Body>, ApiError> {

@@ -17,16 +17,16 @@ use tokio::net::UnixStream;
 
 use super::answer::{ApiError, Body, value};
 use super::route::{Route, Target, query, target};
-use super::{exec, files, logs, shape};
+use super::{exec, files, logs, shape, tether};
 use crate::engine::Engine;
 use crate::instance::{Instance, Operation};
 use crate::jobs::Outcome;
 
 /// How long a client may take for the head of a request, and for its body.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest JSON body in bytes, as long as one call of the VM's owner may be.
-const MAX_JSON: usize = 1 << 20;
+pub(super) const MAX_JSON: usize = 1 << 20;
 /// Largest file that goes through the workspace routes, in bytes.
 pub(super) const MAX_FILE: usize = 10 << 20;
 
@@ -106,6 +106,12 @@ async fn answer(
         Route::WriteFile => files::write(&asked, body(sent, MAX_FILE).await?).await,
         Route::ReadConfig => files::read_config(&asked).await,
         Route::WriteConfig => files::write_config(&asked, body(sent, MAX_JSON).await?).await,
+        Route::Blob => files::write_blob(&asked, head, body(sent, MAX_FILE).await?).await,
+        Route::Send => tether::send(&asked, body(sent, MAX_JSON).await?).await,
+        Route::Stream => tether::stream(&asked).await,
+        Route::Poll => tether::poll(&asked).await,
+        Route::Watermark => tether::watermark(&asked).await,
+        Route::SetWatermark => tether::set_watermark(&asked, body(sent, MAX_JSON).await?).await,
     }
 }
 
@@ -119,6 +125,17 @@ impl Asked {
         let value = self.query.get(name).filter(|value| !value.is_empty());
         value.map(String::as_str).ok_or_else(|| {
             ApiError::new(StatusCode::BAD_REQUEST, format!("the query needs '{name}'"))
+        })
+    }
+
+    /// A value of the query that is a number.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.query.get(name) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| {
+            let message = format!("'{name}' is not a whole number: {text}");
+            ApiError::new(StatusCode::BAD_REQUEST, message)
         })
     }
 
@@ -139,7 +156,7 @@ impl Asked {
     }
 }
 
-async fn body(sent: &mut Incoming, limit: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn body(sent: &mut Incoming, limit: usize) -> Result<Bytes, ApiError> {
     let read = Limited::new(sent, limit).collect();
     match tokio::time::timeout(BODY_PATIENCE, read).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -156,7 +173,7 @@ async fn body(sent: &mut Incoming, limit: usize) -> Result<Bytes, ApiError> {
 }
 
 /// Reads what is left of a body that nobody wants, up to a limit.
-async fn drain(sent: &mut Incoming) {
+pub(super) async fn drain(sent: &mut Incoming) {
     let read = async {
         let mut length = 0;
         while let Some(Ok(frame)) = sent.frame().await {

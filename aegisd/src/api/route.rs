@@ -21,6 +21,12 @@ pub enum Route {
     WriteFile,
     ReadConfig,
     WriteConfig,
+    Blob,
+    Send,
+    Stream,
+    Poll,
+    Watermark,
+    SetWatermark,
 }
 
 /// Where a request leads.
@@ -88,6 +94,11 @@ pub fn target(method: &Method, path: &str) -> Result<Target, Astray> {
         ["logs"] => allow(Method::GET, to(Route::Logs)),
         ["workspace", "tree"] => allow(Method::GET, to(Route::Tree)),
         ["workspace"] => either(Route::ReadFile, Route::WriteFile),
+        ["blob"] => allow(Method::POST, to(Route::Blob)),
+        ["tether"] => allow(Method::POST, to(Route::Send)),
+        ["tether", "stream"] => allow(Method::GET, to(Route::Stream)),
+        ["tether", "poll"] => allow(Method::GET, to(Route::Poll)),
+        ["tether", "watermark"] => either(Route::Watermark, Route::SetWatermark),
         ["kit-config"] => either(Route::ReadConfig, Route::WriteConfig),
         _ => Err(Astray::Path),
     }
@@ -159,6 +170,10 @@ mod tests {
             get("/v1/instances/web/kit-config"),
             to("web", Route::ReadConfig)
         );
+        assert_eq!(
+            get("/v1/instances/web/tether/stream"),
+            to("web", Route::Stream)
+        );
         assert_eq!(get("/v1/instances/web/exec"), Err(Astray::Method("POST")));
         assert_eq!(post("/v1/instances/web"), Err(Astray::Method("GET")));
         let deleted = target(&Method::DELETE, "/v1/instances/web/workspace");
@@ -167,7 +182,7 @@ mod tests {
             "/",
             "/v1",
             "/v1/instances/",
-            "/v1/instances/web/tether",
+            "/v1/instances/web/tether/read",
             "/v1/secrets/A",
         ] {
             assert_eq!(get(path), Err(Astray::Path), "{path}");

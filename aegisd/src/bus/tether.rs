@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
-use aegis_bus::tether::ReadOptions;
+use aegis_bus::tether::{FollowOptions, ReadOptions};
+use aegis_core::tether::Frame;
 use zbus::OwnedFd;
 
 use super::manager::{failed, refused};
 use super::secrets::passed_document;
 use crate::engine::Engine;
-use crate::messages::MAX_ANSWER;
+use crate::messages::{MAX_ANSWER, MessageError, follow};
 use crate::registry::MessageQuery;
+use crate::vm::VmError;
 
 /// The messages' object.
 #[derive(Debug)]
@@ -27,6 +29,39 @@ impl TetherObject {
 
 #[zbus::interface(name = "org.aegisvm.Aegis1.Tether", introspection_docs = false)]
 impl TetherObject {
+    #[zbus(out_args("msg_id", "seq"))]
+    async fn send(
+        &self,
+        instance: String,
+        frame: String,
+        options: Dict,
+    ) -> Result<(String, u64), BusFault> {
+        DictReader::new("option", options)
+            .finish()
+            .map_err(refused)?;
+        let frame = Frame::parse(&frame);
+        let frame = frame.map_err(|error| failed(MessageError::from(error).into()))?;
+        let instance = self.engine.get(&instance).map_err(failed)?;
+        let kept = self
+            .engine
+            .send_message(&instance, frame)
+            .await
+            .map_err(failed)?;
+        let msg_id = kept.frame.msg_id().unwrap_or_default().to_owned();
+        Ok((msg_id, kept.seq))
+    }
+
+    #[zbus(out_args("frames"))]
+    async fn follow(&self, instance: String, options: Dict) -> Result<OwnedFd, BusFault> {
+        let FollowOptions { after, channel } =
+            FollowOptions::from_dict(options).map_err(refused)?;
+        let followed = self.engine.follow_messages(&instance, after, channel).await;
+        let follower = followed.map_err(failed)?;
+        let stream = follow::into_stream(follower)
+            .map_err(|source| failed(VmError::Stream(source).into()))?;
+        Ok(stream.into())
+    }
+
     #[zbus(out_args("frames"))]
     async fn read(&self, instance: String, options: Dict) -> Result<Vec<String>, BusFault> {
         let options = ReadOptions::from_dict(options).map_err(refused)?;

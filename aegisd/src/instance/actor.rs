@@ -315,6 +315,7 @@ impl Actor {
                 .board
                 .change(|shown| drop(shown.instances.remove(&handle)));
             self.work.shared.directory.remove(&handle);
+            self.work.shared.messages.forget(&handle);
             let shared = self.work.shared.clone();
             // It may have been the last that needed the programs of a kit.
             tokio::spawn(async move { shared.sweep_kits().await });

@@ -343,6 +343,7 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         network: spec.network,
         allowed_hosts: spec.allowed_hosts.clone(),
         ephemeral: spec.ephemeral,
+        aegisd: Some(names.plain(&host.layout.door_socket())),
         insecure: spec.insecure,
         dir: names.plain(files.dir()),
         accel_cache: Some(names.plain(&host.layout.accel_cache())),

@@ -1,17 +1,19 @@
 //! What goes straight to the owner of an instance's VM: nothing of it waits for the
 //! actor, and no byte of a session passes aegisd.
 
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aegis_bus::job::JobState;
 use aegis_core::control::{
-    self, Answer, AttachRequest, Call, CommandState, ExecRequest, Process, VmStatus,
+    self, Answer, AttachRequest, Call, CommandState, Dial, ExecRequest, Process, VmStatus,
 };
 use aegis_core::secret::SecretEnv;
 use aegis_core::spec;
 use aegis_core::state::InstanceState;
 use rustix::fd::OwnedFd;
+use tokio::net::UnixStream;
 
 use super::admission::Kind;
 use super::{Instance, InstanceError, now_us};
@@ -181,7 +183,71 @@ impl Instance {
         }
     }
 
-    fn check_usable(&self) -> Result<(), InstanceError> {
+    /// Connects to a port of the guest's 127.0.0.1, waking the VM if need be. A program
+    /// that does not listen yet is waited for, from the moment that the guest runs.
+    ///
+    /// # Errors
+    /// It is disabled, the VM does not start, or nothing listens.
+    pub async fn dial(&self, port: u16, patience: Duration) -> Result<UnixStream, InstanceError> {
+        self.check_usable()?;
+        if self.status.borrow().is_none() {
+            self.shared.vault.env_of(&self.record()).await?;
+        }
+        self.until_made().await;
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let call = Call::Dial(Dial {
+            guest: port,
+            patience_ms,
+        });
+        let (Answer::Dialed, mut descriptors) = vm::call(&self.control_socket(), call).await?
+        else {
+            return Err(VmError::Misfit.into());
+        };
+        let stream = descriptors.pop().ok_or(VmError::Misfit)?;
+        let stream = StdUnixStream::from(stream);
+        let usable = stream
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(stream));
+        Ok(usable.map_err(VmError::Stream)?)
+    }
+
+    /// Resolves while its messages are to be brought to it: it is enabled, and not
+    /// stopped since somebody had one for it.
+    pub(crate) async fn wants_messages(&self, wanted_at: impl Fn() -> u64) {
+        let (mut record, mut status) = (self.record.clone(), self.status.clone());
+        loop {
+            let is_up = status.borrow_and_update().is_some();
+            let wants = {
+                let record = record.borrow_and_update();
+                let is_stopped = record.stopped_at.is_some_and(|at| at > wanted_at());
+                record.is_enabled() && (is_up || !is_stopped)
+            };
+            if wants {
+                return;
+            }
+            // Its end is that of the actor, which ends with the instance.
+            tokio::select! {
+                changed = record.changed() => if changed.is_err() { return },
+                changed = status.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(SHOWN_WITHIN) => {}
+            }
+        }
+    }
+
+    /// Resolves when a VM comes up that was not there.
+    pub(crate) async fn comes_up(&self) {
+        let mut status = self.status.clone();
+        let gone = status.wait_for(Option::is_none).await.is_ok();
+        if !gone || status.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Checks that it is meant to be used.
+    ///
+    /// # Errors
+    /// It is disabled, or being deleted.
+    pub(crate) fn check_usable(&self) -> Result<(), InstanceError> {
         match self.record.borrow().intent {
             Intent::Enabled | Intent::Creating => Ok(()),
             Intent::Disabled => Err(InstanceError::Disabled(self.handle.clone())),

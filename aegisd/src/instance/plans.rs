@@ -61,6 +61,8 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         layout.accel_cache(),
     ];
     let mut read_only = vec![names.plain(&host.libexec), names.plain(&host.guest_dir)];
+    // Requests of the guest go to aegisd.
+    read_only.push(names.plain(&layout.doors()));
     read_only.extend(spec.inject.iter().cloned());
     if spec.pinned.is_some() {
         read_only.push(names.plain(&Store::at(layout.images()).layers()));

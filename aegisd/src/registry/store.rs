@@ -14,7 +14,7 @@ use super::{OpenError, RegistryError, given, messages};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 10;
+pub const SCHEMA_VERSION: u32 = 11;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -102,6 +102,24 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
         frame           TEXT NOT NULL,
         PRIMARY KEY (instance, seq)
     ) STRICT;
+",
+    "
+    -- What its sender calls it; a type and a session has each once. Messages that were
+    -- taken over have none.
+    ALTER TABLE message ADD COLUMN msg_id TEXT;
+    -- It waits for the guest.
+    ALTER TABLE message ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
+    CREATE UNIQUE INDEX message_once ON message (instance, channel, session, type, msg_id)
+        WHERE msg_id IS NOT NULL;
+    CREATE INDEX message_waits ON message (instance, seq) WHERE waits = 1;
+    CREATE TABLE watermark (
+        -- The folded handle.
+        instance        TEXT NOT NULL,
+        channel         TEXT NOT NULL,
+        -- Number of the last message that the channel is done with.
+        seq             INTEGER NOT NULL,
+        PRIMARY KEY (instance, channel)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

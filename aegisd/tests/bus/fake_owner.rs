@@ -89,6 +89,11 @@ impl FakeOwner {
                 Call::Status => answer(Answer::Status(Box::new(self.status.borrow().clone()))),
                 Call::Watch => return self.watch(id, stream.into_inner()).await,
                 Call::Listen { .. } | Call::Keep(_) => answer(Answer::Outcome(Outcome::Changed)),
+                Call::Dial(_) => {
+                    let message = "the fake owner has no guest to connect to";
+                    let fault = Fault::new(Symbol::Unsupported, message);
+                    OwnerFrame::Fault { id, fault }
+                }
                 Call::Hibernate => {
                     let message = "the fake owner has no machine to save";
                     let fault = Fault::new(Symbol::Unsupported, message);

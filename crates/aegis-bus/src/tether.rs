@@ -12,6 +12,16 @@ use crate::dict::{Dict, DictError, DictReader, put, put_some};
     default_path = "/org/aegisvm/Aegis1"
 )]
 pub trait Tether {
+    /// Sends a message to the guest of an instance: a frame of a type that goes there.
+    /// It is kept when this returns, and the instance is woken for it. Answers what it is
+    /// called and its number; a message that was sent under that name before is not sent
+    /// again. There are no options.
+    fn send(&self, instance: &str, frame: &str, options: &Dict) -> zbus::Result<(String, u64)>;
+
+    /// Follows the messages of an instance: a connected unix stream with a frame on each
+    /// line. `options` is a [`FollowOptions`].
+    fn follow(&self, instance: &str, options: &Dict) -> zbus::Result<zbus::OwnedFd>;
+
     /// Messages that an instance has, in the order of their numbers. `options` is a
     /// [`ReadOptions`]. No more are given than one answer holds: ask again after the
     /// last of them until there are none.
@@ -21,6 +31,40 @@ pub trait Tether {
     /// most 4 MiB, behind a pipe or a file in memory. One whose number is there already
     /// is left out. Answers how many came. There are no options.
     fn import(&self, instance: &str, frames: Fd<'_>, options: &Dict) -> zbus::Result<u32>;
+}
+
+/// The `options` of `Follow`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FollowOptions {
+    /// Those with a greater number first, and then what comes; without it what comes
+    /// alone.
+    pub after: Option<u64>,
+    /// Only of this channel.
+    pub channel: Option<String>,
+}
+
+impl FollowOptions {
+    /// The options as they travel.
+    pub fn to_dict(&self) -> Dict {
+        let mut dict = Dict::new();
+        put_some(&mut dict, "after", self.after);
+        put_some(&mut dict, "channel", self.channel.as_deref());
+        dict
+    }
+
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// The first entry that is unknown or of the wrong type.
+    pub fn from_dict(dict: Dict) -> Result<Self, DictError> {
+        let mut reader = DictReader::new("option", dict);
+        let options = Self {
+            after: reader.take("after")?,
+            channel: reader.take("channel")?,
+        };
+        reader.finish()?;
+        Ok(options)
+    }
 }
 
 /// The `options` of `Read`.
@@ -96,6 +140,11 @@ mod tests {
             newest: true,
         };
         assert_eq!(ReadOptions::from_dict(options.to_dict()).unwrap(), options);
+        let follow = FollowOptions {
+            after: Some(3),
+            channel: Some("host".into()),
+        };
+        assert_eq!(FollowOptions::from_dict(follow.to_dict()).unwrap(), follow);
         let none = ReadOptions::default();
         assert!(none.to_dict().is_empty());
     }

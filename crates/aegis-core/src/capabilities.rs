@@ -12,7 +12,7 @@ enum Kind {
 }
 
 /// The fields and what they hold.
-const FIELDS: [(&str, Kind); 8] = [
+const FIELDS: [(&str, Kind); 9] = [
     ("spawn", Kind::Flag),
     ("spawn_depth", Kind::Count),
     ("max_children", Kind::Count),
@@ -21,6 +21,7 @@ const FIELDS: [(&str, Kind); 8] = [
     ("max_vcpus", Kind::Count),
     ("allowed_secrets", Kind::Names),
     ("max_expose_ports", Kind::Count),
+    ("llm", Kind::Flag),
 ];
 
 /// Why a capability is refused.
@@ -76,6 +77,46 @@ pub fn check(fields: &Map<String, Value>) -> Result<(), CapabilityError> {
     Ok(())
 }
 
+/// Why a guest may not do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    #[error("this instance has no capability for it: it was given none")]
+    None,
+    #[error(
+        "this instance may expose {0} ports, and has as many (its capability max_expose_ports)"
+    )]
+    Ports(u64),
+    #[error("this instance may not use models of the host (its capability llm is false)")]
+    Models,
+}
+
+/// Whether a guest may have so many ports of its instance exposed. A limit of 0, or
+/// none, is no limit, as the original has it; without any capability there is no right.
+///
+/// # Errors
+/// Why it may not.
+pub fn may_expose(capabilities: &Value, ports: usize) -> Result<(), Denial> {
+    let fields = capabilities.as_object().ok_or(Denial::None)?;
+    let most = fields.get("max_expose_ports").and_then(Value::as_u64);
+    match most.filter(|most| *most > 0) {
+        Some(most) if ports as u64 > most => Err(Denial::Ports(most)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a guest may use models that run on the host: where it was given
+/// capabilities, unless they say otherwise.
+///
+/// # Errors
+/// Why it may not.
+pub fn may_use_models(capabilities: &Value) -> Result<(), Denial> {
+    let fields = capabilities.as_object().ok_or(Denial::None)?;
+    match fields.get("llm") {
+        Some(Value::Bool(false)) => Err(Denial::Models),
+        _ => Ok(()),
+    }
+}
+
 /// Whether there is such a field.
 pub fn is_known(name: &str) -> bool {
     kind(name).is_some()
@@ -114,6 +155,19 @@ mod tests {
         assert_eq!(value("max_children=3"), json!(3));
         assert_eq!(value("allowed_images=*,alpine"), json!(["*", "alpine"]));
         assert_eq!(value("allowed_images="), json!([]));
+    }
+
+    #[test]
+    fn a_guest_may_what_it_was_given() {
+        assert_eq!(may_expose(&Value::Null, 1), Err(Denial::None));
+        assert_eq!(may_expose(&json!({}), 9), Ok(()));
+        let two = json!({"max_expose_ports": 2});
+        assert_eq!(may_expose(&two, 2), Ok(()));
+        assert_eq!(may_expose(&two, 3), Err(Denial::Ports(2)));
+        assert_eq!(may_expose(&json!({"max_expose_ports": 0}), 9), Ok(()));
+        assert_eq!(may_use_models(&Value::Null), Err(Denial::None));
+        assert_eq!(may_use_models(&json!({"spawn": true})), Ok(()));
+        assert_eq!(may_use_models(&json!({"llm": false})), Err(Denial::Models));
     }
 
     #[test]

@@ -60,6 +60,10 @@ pub enum Call {
     /// Have the listening TCP socket whose descriptor comes with this frame lead to a
     /// port in the guest, until the connection ends. Answered with an [`Outcome`].
     Listen { guest: u16 },
+    /// Connect to a port of the guest's 127.0.0.1, waking the VM if need be; a program
+    /// that does not listen yet is waited for, and the VM kept awake meanwhile. Answered
+    /// with a descriptor of a connected unix stream.
+    Dial(Dial),
 }
 
 /// A frame from the owner.
@@ -91,6 +95,8 @@ pub enum Answer {
     /// The descriptors of an attached client came with this frame.
     Attach,
     Processes(Vec<Process>),
+    /// The descriptor of a connection came with this frame.
+    Dialed,
 }
 
 /// A process in the guest. Its words are the guest's.
@@ -139,6 +145,15 @@ pub struct ExecRequest {
     /// The size of the terminal to run it on; `None` means pipes.
     #[serde(default)]
     pub tty: Option<TerminalSize>,
+}
+
+/// A connection to a program in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dial {
+    pub guest: u16,
+    /// How long the program may take to listen, in milliseconds from the moment the
+    /// guest runs.
+    pub patience_ms: u64,
 }
 
 /// When a VM falls asleep, and what keeps it awake.

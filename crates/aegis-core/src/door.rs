@@ -20,12 +20,19 @@ pub const MAX_KNOCK: usize = 1024;
 /// The byte that sends a door to rest.
 pub const REST: u8 = b'.';
 
+/// The byte after which a [`Knock::Guest`] is a guest's connection.
+pub const WELCOME: u8 = b'+';
+
 /// What a door stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "door", rename_all = "kebab-case")]
 pub enum Knock {
     /// The API socket of an instance's daemons.
     Api,
+    /// A connection of a program in the guest to the API of its own instance, which the
+    /// owner of the VM carries. It brings no descriptor: once aegisd has answered with
+    /// [`WELCOME`], the connection is the guest's.
+    Guest,
 }
 
 impl Knock {

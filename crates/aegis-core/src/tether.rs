@@ -8,10 +8,16 @@
 //! ```
 //!
 //! `type` and `session` must be there. `seq` is the host's to give: the number of the
-//! message among those of its instance, growing. Fields that are not named here go
-//! through as they are.
+//! message among those of its instance, growing. `msg_id` is its sender's: of a type and
+//! a session each is taken once. Fields that are not named here go through as they are.
+//!
+//! | types | from | kept |
+//! |---|---|---|
+//! | `user.*`, `control.*` | the host | until the guest has taken them, and then for a while |
+//! | `assistant.delta`, `reasoning.delta` | the guest | not: who follows hears them |
+//! | all others | the guest | for a while |
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The version of frames.
 pub const VERSION: u64 = 1;
@@ -21,8 +27,35 @@ pub const MAX_FRAME: usize = 1 << 20;
 pub const MAX_KEPT: usize = 10_000;
 /// Most bytes of messages that are kept of an instance.
 pub const MAX_KEPT_BYTES: usize = 64 << 20;
+/// The port of the guest's 127.0.0.1 at which programs find the API of their instance.
+pub const API_PORT: u16 = 7777;
+/// The port of the guest's 127.0.0.1 at which a program takes messages.
+pub const GUEST_PORT: u16 = 7778;
+/// The path there that a message is posted to.
+pub const RECEIVE_PATH: &str = "/v1/tether/recv";
+/// Most messages of an instance that wait for its guest.
+pub const MAX_UNDELIVERED: usize = 1_000;
+/// Most bytes of them.
+pub const MAX_UNDELIVERED_BYTES: usize = 32 << 20;
+/// A message of somebody to the guest.
+pub const USER_MESSAGE: &str = "user.message";
+/// Ends what the guest does for a session.
+pub const CANCEL: &str = "control.cancel";
+/// Says that the guest has taken a message: its `msg_id` is that of the message.
+pub const ACK: &str = "event.ack";
+/// A piece of an answer.
+pub const DELTA: &str = "assistant.delta";
+/// A whole answer.
+pub const DONE: &str = "assistant.done";
 /// Longest channel, session, type and message id in bytes.
 const MAX_NAME: usize = 256;
+
+/// Which way a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    ToGuest,
+    ToHost,
+}
 
 /// A frame whose form was checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +108,91 @@ impl Frame {
             kind,
             fields,
         })
+    }
+
+    /// A message of somebody in a session.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(
+        kind: &str,
+        channel: &str,
+        session: &str,
+        payload: Value,
+    ) -> Result<Self, FrameError> {
+        let frame = json!({
+            "v": VERSION,
+            "type": kind,
+            "session": {"channel": channel, "id": session},
+            "payload": payload,
+        });
+        Self::parse(&frame.to_string())
+    }
+
+    /// What tells that the guest has taken this message, or why it never will.
+    pub fn acknowledged(&self, refusal: Option<&str>) -> Self {
+        let payload = match refusal {
+            None => json!({"status": "received"}),
+            Some(why) => json!({"status": "refused", "error": why}),
+        };
+        let mut fields = Map::new();
+        fields.insert("v".to_owned(), VERSION.into());
+        fields.insert("type".to_owned(), ACK.into());
+        let session = json!({"channel": self.channel, "id": self.session});
+        fields.insert("session".to_owned(), session);
+        if let Some(id) = self.fields.get("msg_id") {
+            fields.insert("msg_id".to_owned(), id.clone());
+        }
+        fields.insert("payload".to_owned(), payload);
+        Self {
+            fields,
+            channel: self.channel.clone(),
+            session: self.session.clone(),
+            kind: ACK.to_owned(),
+        }
+    }
+
+    /// Which way it goes.
+    pub fn direction(&self) -> Direction {
+        match ["user.", "control."]
+            .iter()
+            .any(|start| self.kind.starts_with(start))
+        {
+            true => Direction::ToGuest,
+            false => Direction::ToHost,
+        }
+    }
+
+    /// Whether it is for those who listen now, and not kept.
+    pub fn is_passing(&self) -> bool {
+        [DELTA, "reasoning.delta"].contains(&self.kind.as_str())
+    }
+
+    /// What its sender calls it.
+    pub fn msg_id(&self) -> Option<&str> {
+        self.fields.get("msg_id").and_then(Value::as_str)
+    }
+
+    /// What the sender of the message calls it that this one answers.
+    pub fn reply_to(&self) -> Option<&str> {
+        self.fields.get("reply_to_msg_id").and_then(Value::as_str)
+    }
+
+    /// Names it, unless its sender did.
+    pub fn name_it(&mut self, msg_id: impl FnOnce() -> String) {
+        let entry = self.fields.entry("msg_id".to_owned());
+        entry.or_insert_with(|| msg_id().into());
+    }
+
+    /// Says when it was sent, unless its sender did.
+    pub fn date_it(&mut self, time: impl FnOnce() -> String) {
+        let entry = self.fields.entry("ts".to_owned());
+        entry.or_insert_with(|| time().into());
+    }
+
+    /// Takes away its number: one that its sender gave it means nothing here.
+    pub fn unnumber(&mut self) {
+        self.fields.remove("seq");
     }
 
     /// Where the conversation takes place: `telegram`, `host`, `ui`.
@@ -154,6 +272,30 @@ mod tests {
         let mut expected = frame();
         expected["seq"] = json!(7);
         assert_eq!(Frame::parse(&text).unwrap().into_value(), expected);
+    }
+
+    #[test]
+    fn types_tell_where_a_frame_goes() {
+        let of = |kind| Frame::new(kind, "host", "default", json!(null)).unwrap();
+        assert_eq!(of(USER_MESSAGE).direction(), Direction::ToGuest);
+        assert_eq!(of(CANCEL).direction(), Direction::ToGuest);
+        assert_eq!(of(DONE).direction(), Direction::ToHost);
+        assert!(of(DELTA).is_passing() && !of(DONE).is_passing());
+        assert!(Frame::new("", "host", "default", json!(null)).is_err());
+    }
+
+    #[test]
+    fn an_acknowledgement_names_its_message() {
+        let mut message = Frame::new(USER_MESSAGE, "host", "a", json!({"text": "x"})).unwrap();
+        message.name_it(|| "m-1".to_owned());
+        message.name_it(|| "m-2".to_owned());
+        let taken = message.acknowledged(None);
+        assert_eq!((taken.kind(), taken.msg_id()), (ACK, Some("m-1")));
+        assert_eq!(taken.session(), "a");
+        assert_eq!(taken.payload(), Some(&json!({"status": "received"})));
+        assert_eq!(Frame::parse(&taken.to_text()).unwrap(), taken);
+        let refused = message.acknowledged(Some("no"));
+        assert_eq!(refused.payload().unwrap()["error"], "no");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::network::{AllowedHost, Network};
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
 use crate::spec::Accel;
+use crate::tether::API_PORT;
 use crate::volume::WORKSPACE;
 
 /// What `aegis-vmm --spec FILE` reads.
@@ -84,6 +85,10 @@ pub struct VmSpec {
     pub allowed_hosts: Vec<AllowedHost>,
     /// Ends with its only exec session instead of with a command.
     pub ephemeral: bool,
+    /// aegisd's socket, to which connections of the guest to the API of its instance are
+    /// carried. `None` means that the guest has none.
+    #[serde(default)]
+    pub aegisd: Option<PathBuf>,
     /// The user allowed running without a jail.
     pub insecure: bool,
     /// The instance's folder: logs and `exit.json` are written there.
@@ -101,6 +106,13 @@ impl VmSpec {
     /// The disk that takes what is written to the root, if there is one.
     pub fn root_disk(&self) -> Option<&Disk> {
         self.disk.as_ref().filter(|_| !self.read_only_root)
+    }
+
+    /// Whether programs in the guest find the API of their instance. A port that the
+    /// instance exposes is its own.
+    pub fn serves_api(&self) -> bool {
+        let is_exposed = self.ports.iter().any(|port| port.guest == API_PORT);
+        self.aegisd.is_some() && !is_exposed
     }
 
     /// All that is shown of the host, so that what lies below another target comes

@@ -247,6 +247,12 @@ pub enum Event {
         /// The stream.
         stream: StreamId,
     },
+    /// A program in the guest connected to the API of its instance: what it says is on
+    /// a stream that the guest opened.
+    Api {
+        /// The stream.
+        stream: StreamId,
+    },
     /// An event of a newer generation.
     #[serde(other)]
     Unknown,
@@ -256,7 +262,7 @@ impl Event {
     /// The stream this event hands over to the other side.
     pub fn stream(&self) -> Option<StreamId> {
         match self {
-            Event::Log { stream } => Some(*stream),
+            Event::Log { stream } | Event::Api { stream } => Some(*stream),
             _ => None,
         }
     }
@@ -295,6 +301,10 @@ pub struct Boot {
     /// The network of the guest; without one it has its loopback alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// The port of 127.0.0.1 at which programs find the API of their instance; without
+    /// one there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<u16>,
     /// The instance command; without one the guest idles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Program>,

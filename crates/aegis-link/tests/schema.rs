@@ -60,6 +60,7 @@ fn boot(upper: Upper, kind: ShareKind) -> Call {
             },
             name_server: "192.0.0.1".into(),
         }),
+        api: Some(7777),
         command: Some(program()),
     }))
 }
@@ -153,6 +154,7 @@ fn samples() -> Vec<Message> {
             end: CommandEnd::Failed(fault(Symbol::CommandNotFound)),
         },
         Event::Log { stream: 2 },
+        Event::Api { stream: 4 },
     ];
     let symbols = [
         Symbol::CommandNotFound,

@@ -32,6 +32,10 @@ pub struct Visits {
     pub attached: u32,
     /// Who looks at the guest's processes or signals one.
     pub looks: u32,
+    /// Messages on their way to a program, those that wait for it included.
+    pub messages: u32,
+    /// Requests of the guest's programs to the API of their instance.
+    pub requests: u32,
     /// Whether there ever was an exec.
     pub exec_seen: bool,
 }
@@ -39,7 +43,15 @@ pub struct Visits {
 impl Visits {
     /// Whether nobody is there.
     pub fn nobody(&self) -> bool {
-        [self.execs, self.connections, self.attached, self.looks] == [0; 4]
+        let all = [
+            self.execs,
+            self.connections,
+            self.attached,
+            self.looks,
+            self.messages,
+            self.requests,
+        ];
+        all == [0; 6]
     }
 }
 
@@ -59,6 +71,8 @@ enum Purpose {
     Attach,
     Connection,
     Look,
+    Message,
+    Request,
 }
 
 /// One use of the VM; it ends when this is dropped.
@@ -101,6 +115,18 @@ impl Doorway {
     pub fn enter_look(self: &Arc<Self>) -> Visit {
         self.lock().looks += 1;
         self.visit(Purpose::Look)
+    }
+
+    /// A message is brought.
+    pub fn enter_message(self: &Arc<Self>) -> Visit {
+        self.lock().messages += 1;
+        self.visit(Purpose::Message)
+    }
+
+    /// A program in the guest asks for something.
+    pub fn enter_request(self: &Arc<Self>) -> Visit {
+        self.lock().requests += 1;
+        self.visit(Purpose::Request)
     }
 
     /// Accepts a connection by `accept`, unless the gate is closed (`None`).
@@ -168,6 +194,8 @@ impl Drop for Visit {
             Purpose::Attach => visits.attached -= 1,
             Purpose::Connection => visits.connections -= 1,
             Purpose::Look => visits.looks -= 1,
+            Purpose::Message => visits.messages -= 1,
+            Purpose::Request => visits.requests -= 1,
         }
         drop(visits);
         self.doorway.changed.notify_one();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aegis_core::control::{ExecRequest, TerminalSize};
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::network::{self, Network};
+use aegis_core::tether;
 use aegis_core::vm_spec::VmSpec;
 use aegis_link::message::{
     self, Boot, GENERATION, Hello, Program, Root, Share, ShareKind, SharePlace, TtySize, Upper,
@@ -55,6 +56,7 @@ pub fn boot_order(spec: &VmSpec, hello: &Hello, machine: &MachineFacts) -> Boot 
         workdir: spec.workdir.clone(),
         share: share(spec, machine),
         network: network(spec),
+        api: spec.serves_api().then_some(tether::API_PORT),
         // One with a terminal is started by the terminal.
         command: command(spec).filter(|_| !spec.terminal),
     }

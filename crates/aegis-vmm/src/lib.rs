@@ -13,6 +13,8 @@
 //! | [`exec`] | exec sessions |
 //! | [`terminal`] | the terminal of the instance's command |
 //! | [`ports`] | connections on exposed ports |
+//! | [`dial`] | connections of aegisd to programs in the guest |
+//! | [`guest_api`] | connections of programs in the guest to aegisd |
 //! | [`guest`] | what the guest is told, and whether it answers |
 //! | [`command_log`], [`console`], [`command_exit`] | what the guest leaves in files |
 //! | [`rotated`] | files that do not grow without end |
@@ -33,11 +35,13 @@ pub mod command_exit;
 pub mod command_log;
 pub mod console;
 pub mod control;
+pub mod dial;
 pub mod disk;
 pub mod doorway;
 pub mod egress;
 pub mod exec;
 pub mod guest;
+pub mod guest_api;
 pub mod hardening;
 pub mod hypervisor;
 pub mod inject;

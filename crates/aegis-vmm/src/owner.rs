@@ -52,6 +52,7 @@ use tracing::{error, info, warn};
 
 use crate::activation::Queues;
 use crate::doorway::Doorway;
+use crate::guest_api::Requests;
 use crate::hypervisor::{Hypervisor, MachineEnd};
 use crate::status::{StatusDoor, now_us};
 use crate::{guest, notify};
@@ -98,6 +99,8 @@ pub struct Owner<H: Hypervisor> {
     /// connections and exec sessions.
     waiting: Vec<Waiting>,
     backoff: Backoff,
+    /// Requests of programs in the guest.
+    requests: Requests,
     /// How the command ended before.
     history: History,
     /// The instance's command has ended by itself.
@@ -141,6 +144,7 @@ where
             queues,
             mailbox,
             phase: Phase::Over,
+            requests: Requests::new(),
             history,
             waiting: Vec::new(),
             backoff: Backoff::new(),
@@ -279,6 +283,12 @@ where
                 });
             }
             UpEvent::CommandEnded { end, oom } => return self.command_ended(end, oom).await,
+            UpEvent::Request(stream) => {
+                if let Some(aegisd) = self.spec.aegisd.as_deref() {
+                    let visit = self.doorway.enter_request();
+                    self.requests.carry(stream, aegisd, visit);
+                }
+            }
             UpEvent::Network(fault) => {
                 self.status.change(|status| status.network_fault = fault);
             }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use aegis_core::control::CommandState;
 use aegis_core::fault::Fault;
-use aegis_link::CallError;
 use aegis_link::message::Symbol;
+use aegis_link::{CallError, LinkStream};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpStream};
@@ -73,16 +73,26 @@ impl PortServices {
         }
     }
 
-    /// Whether a program may begin to listen that does not yet.
-    fn may_listen_yet(&self) -> bool {
-        let is_over = matches!(self.status.borrow().command, CommandState::Ended(_));
-        !is_over && Instant::now() < self.warm
+    /// Connects to a program in the guest; one that does not listen yet is waited for
+    /// until `warm`, unless the command has ended.
+    pub(crate) async fn dial(&self, port: u16, warm: Instant) -> Result<LinkStream, CarryError> {
+        loop {
+            let link = self.owner.visit_guest().await;
+            let link = link.map_err(CarryError::NoGuest)?;
+            let is_over = matches!(self.status.borrow().command, CommandState::Ended(_));
+            match link.dial(port).await {
+                Err(error) if is_refusal(&error) && !is_over && Instant::now() < warm => {
+                    tokio::time::sleep(REDIAL).await;
+                }
+                dialed => return dialed.map_err(CarryError::Dial),
+            }
+        }
     }
 }
 
 /// Why a connection was reset.
 #[derive(Debug, thiserror::Error)]
-enum CarryError {
+pub(crate) enum CarryError {
     #[error("the connection cannot be prepared")]
     Prepare(#[source] io::Error),
     #[error("there is no guest to serve it")]
@@ -157,17 +167,7 @@ async fn carry(
     // A client on another machine that vanishes must not keep the VM awake.
     setsockopt(client, sockopt::KeepAlive, &true)
         .map_err(|errno| CarryError::Prepare(errno.into()))?;
-    let mut stream = loop {
-        let link = services.owner.visit_guest().await;
-        let link = link.map_err(CarryError::NoGuest)?;
-        match link.dial(port).await {
-            Ok(stream) => break stream,
-            Err(error) if is_refusal(&error) && services.may_listen_yet() => {
-                tokio::time::sleep(REDIAL).await;
-            }
-            Err(error) => return Err(CarryError::Dial(error)),
-        }
-    };
+    let mut stream = services.dial(port, services.warm).await?;
     copy_bidirectional_with_sizes(client, &mut stream, BUFFER, BUFFER)
         .await
         .map(drop)

@@ -35,7 +35,7 @@ use crate::fd::Nonblocking;
 use crate::reaper::Reaper;
 use crate::session::Sessions;
 use crate::valve::Valve;
-use crate::{boot, command, entropy, memory, network, process, processes, stop};
+use crate::{api, boot, command, entropy, memory, network, process, processes, stop};
 
 /// How long the reply to Stop may take to reach the host before we go on.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
@@ -181,6 +181,12 @@ impl Guest {
                     uptime_ms: uptime_ms(),
                 })));
                 self.has_network = request.network.is_some();
+                let (link, valve) = (self.link.clone(), self.valve.clone());
+                // Before the command runs, which may ask at once.
+                let listener = request.api.and_then(|port| api::listen(port).ok());
+                if let Some(listener) = listener {
+                    tokio::spawn(api::serve(listener, link, valve));
+                }
                 let command = request.command.map(|program| {
                     let (link, reaper) = (self.link.clone(), self.reaper.clone());
                     let (log, valve) = (self.log.clone(), self.valve.clone());

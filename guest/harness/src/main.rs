@@ -22,6 +22,7 @@
 //! | [`reaper`] | every wait status of every process |
 //! | [`process`], [`users`], [`tty`] | starting one program |
 //! | [`session`], [`command`] | a program on streams; the program of the instance |
+//! | [`api`] | programs' way to the API of their instance |
 //! | [`valve`] | whether output is taken from programs |
 //! | [`entropy`] | fresh randomness for a restored guest |
 //! | [`copy`] | what a copy runs in the guest: files as an archive |
@@ -31,6 +32,7 @@
 //! [`console::BOOT_FAILED`], then a reset of the machine; later ones are faults
 //! on the link.
 
+mod api;
 mod boot;
 mod command;
 mod console;

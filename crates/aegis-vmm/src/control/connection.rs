@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_core::control::{
-    Answer, AttachRequest, Call, CallFrame, ExecRequest, MAX_FRAME, Outcome, OwnerFrame,
+    Answer, AttachRequest, Call, CallFrame, Dial, ExecRequest, MAX_FRAME, Outcome, OwnerFrame,
 };
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::secret::GIVEN_MARK;
@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use super::frames::{FrameError, FrameStream};
 use super::look;
 use crate::activation::PortListener;
+use crate::dial;
 use crate::doorway::{Doorway, Visit};
 use crate::exec::Sessions;
 use crate::guest;
@@ -118,7 +119,8 @@ pub async fn serve(stream: UnixStream, services: Services) -> Result<(), Connect
                         | Call::Kill { .. }
                         | Call::Processes
                         | Call::Exec(_)
-                        | Call::Attach(_) => {
+                        | Call::Attach(_)
+                        | Call::Dial(_) => {
                             // From this moment on: a VM must not fall asleep over it.
                             let visit = visit(&call, &services);
                             waiting.spawn(answer(id, call, visit, services.clone()));
@@ -157,6 +159,7 @@ fn read_call(frame: &[u8]) -> Result<Result<CallFrame, OwnerFrame>, ConnectionEr
         "exec",
         "attach",
         "listen",
+        "dial",
     ];
     let fault = if known.contains(&envelope.call.as_str()) {
         Fault::from_error(Symbol::InvalidArgument, &refused)
@@ -204,6 +207,7 @@ fn visit(call: &Call, services: &Services) -> Option<Visit> {
         Call::Exec(_) => Some(doorway.enter_exec()),
         Call::Attach(_) => Some(doorway.enter_terminal()),
         Call::Kill { .. } | Call::Processes => Some(doorway.enter_look()),
+        Call::Dial(_) => Some(doorway.enter_message()),
         _ => None,
     }
 }
@@ -246,6 +250,9 @@ async fn answer(id: u64, call: Call, visit: Option<Visit>, services: Services) -
         Call::Attach(request) => attach(request, visit, &services)
             .await
             .map(|fds| (Answer::Attach, fds)),
+        Call::Dial(request) => reach(request, visit, &services)
+            .await
+            .map(|stream| (Answer::Dialed, vec![stream])),
         // Answered by the connection itself.
         Call::Status | Call::Watch | Call::Listen { .. } => Ok((
             Answer::Status(Box::new(services.status.borrow().clone())),
@@ -337,6 +344,11 @@ async fn attach(
     let visit = visit.unwrap_or_else(|| services.doorway.enter_terminal());
     let terminal = services.owner.use_terminal(size).await?;
     terminal.join(size, visit)
+}
+
+async fn reach(request: Dial, visit: Option<Visit>, services: &Services) -> Result<OwnedFd, Fault> {
+    let visit = visit.unwrap_or_else(|| services.doorway.enter_message());
+    dial::connect(request, visit, &services.ports).await
 }
 
 async fn write(

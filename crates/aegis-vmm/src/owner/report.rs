@@ -21,6 +21,16 @@ pub(super) fn reasons(visits: Visits) -> Vec<String> {
             "look at its processes",
             "looks at its processes",
         ),
+        count(
+            visits.messages,
+            "undelivered message",
+            "undelivered messages",
+        ),
+        count(
+            visits.requests,
+            "request of the guest",
+            "requests of the guest",
+        ),
     ]
     .into_iter()
     .flatten()

@@ -125,6 +125,8 @@ pub enum UpEvent {
     },
     /// The guest fell silent or speaks again.
     Silent(bool),
+    /// A program in the guest asks for something.
+    Request(LinkStream),
     /// The guest has lost its network, or has it again.
     Network(Option<Fault>),
 }
@@ -320,6 +322,11 @@ impl<M: Machine + 'static> Up<M> {
             Event::Log { .. } => {
                 self.take_log(stream);
                 None
+            }
+            Event::Api { .. } => {
+                // A machine must not be saved over it.
+                self.for_save.news.store(true, Ordering::Release);
+                stream.map(UpEvent::Request)
             }
             Event::Hello(_) | Event::Unknown => None,
         }

@@ -106,6 +106,7 @@ impl Bench {
             idle: IdlePolicy::default(),
             leases: Vec::new(),
             ephemeral: false,
+            aegisd: None,
             insecure: false,
             dir: self.folder.clone(),
             accel_cache: None,

@@ -91,6 +91,7 @@ impl Bench {
             idle: IdlePolicy::default(),
             leases: Vec::new(),
             ephemeral: false,
+            aegisd: None,
             insecure: false,
             dir: self.dir.path().to_owned(),
             accel_cache: None,

@@ -311,6 +311,7 @@ pub(crate) fn spec(dir: &Path) -> VmSpec {
         idle: IdlePolicy::default(),
         leases: Vec::new(),
         ephemeral: false,
+        aegisd: None,
         insecure: false,
         dir: dir.to_owned(),
         accel_cache: None,

@@ -213,6 +213,7 @@ impl Guest {
                 places: hardware.places.clone(),
             }),
             network: None,
+            api: None,
             command,
         }
     }

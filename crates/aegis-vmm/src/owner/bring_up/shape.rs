@@ -45,6 +45,7 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
         allowed_hosts: _,
         idle: _,
         leases: _,
+        aegisd: _,
         ephemeral: _,
         insecure: _,
         dir: _,
@@ -68,7 +69,11 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
         .with_quiet("the environment", env)
         .with_quiet("the working directory", workdir)
         .with_quiet("the user", user)
-        .with("the network", network);
+        .with("the network", network)
+        .with(
+            "whether programs find the API of the instance",
+            spec.serves_api(),
+        );
     stamp = with_file(stamp, "the kernel of the guest", kernel.image())?;
     stamp = with_file(stamp, "the initramfs of the guest", kernel.initramfs())?;
     if layers.is_empty() {
