@@ -28,6 +28,8 @@ use crate::systemd::Systemd;
 
 mod messages;
 
+pub(crate) use messages::Followed;
+
 /// How long any call may take. The bus gives an aegisd that it starts two minutes to
 /// come, and one that runs answers at once but where somebody waits for a guest: for
 /// as long as an emulated one may boot, three minutes.

@@ -6,6 +6,7 @@ use crate::cli::Context;
 use crate::failure::Failure;
 
 mod attach;
+mod chat;
 mod console;
 mod cp;
 mod doctor;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Secret(secret::Command),
     #[command(subcommand)]
     Tether(tether::Command),
+    Chat(chat::Args),
     Import(import::Args),
     Status(status::Args),
     Doctor(doctor::Args),
@@ -81,6 +83,7 @@ impl Command {
             Self::Logout(args) => login::log_out(context, &args),
             Self::Volume(command) => command.execute(context).await,
             Self::Tether(command) => command.execute(context).await,
+            Self::Chat(args) => chat::execute(context, args).await,
             Self::Kit(command) => command.execute(context).await,
             Self::Secret(command) => command.execute(context).await,
             Self::Import(args) => import::execute(context, args).await,

@@ -8,9 +8,11 @@ use aegis_bus::connect::ConnectError;
 use aegis_bus::dict::DictError;
 use aegis_bus::error::CallError;
 use aegis_core::control::ExecEvent;
+use aegis_core::duration::Span;
 use aegis_core::fault::{Fault, Symbol, chain};
 use aegis_core::secret::SecretError;
 use aegis_core::spec::SpecError;
+use aegis_core::tether::FrameError;
 use aegis_image::change::ChangeError;
 use serde_json::{Value, json};
 
@@ -44,6 +46,12 @@ pub(crate) enum Failure {
     UnitJob { unit: String, result: String },
     #[error("{}", no_values(.0))]
     EnvMissing(Vec<String>),
+    #[error("this is no message")]
+    Frame(#[source] FrameError),
+    #[error("the program in the guest refuses the message: {0}")]
+    Refused(String),
+    #[error("no answer came within {0}")]
+    NoAnswer(Span),
     #[error("the value of the variable {0} is not UTF-8")]
     EnvEncoding(String),
     #[error("cannot read the file of variables {path}")]
@@ -304,6 +312,7 @@ impl Failure {
                 | Self::EnvLine { .. }
                 | Self::EnvName(_)
                 | Self::NothingToChange
+                | Self::Frame(_)
                 | Self::Template(_)
                 | Self::CannotAsk
                 | Self::Signal(_)
@@ -362,7 +371,8 @@ impl Failure {
             Self::NotApplied(all) => all.first().map_or("Internal", Self::symbol),
             Self::Original { source, .. } => source.symbol(),
             Self::ImportRefused(_) => "ImportRefused",
-            Self::WaitedInVain { .. } => "Timeout",
+            Self::WaitedInVain { .. } | Self::NoAnswer(_) => "Timeout",
+            Self::Refused(_) => "MessageRefused",
             Self::NoDaemon { .. } => "NotFound",
             Self::Journal(_) | Self::Journalctl(_) => "JournalUnavailable",
             Self::Answer(_) => "Internal",
@@ -373,6 +383,7 @@ impl Failure {
             | Self::EnvLine { .. }
             | Self::EnvName(_)
             | Self::NothingToChange
+            | Self::Frame(_)
             | Self::Template(_)
             | Self::CannotAsk
             | Self::Signal(_)
@@ -431,6 +442,9 @@ impl Failure {
             Self::NothingToChange => {
                 Some("give at least one setting: aegisctl instance update --help".to_owned())
             }
+            Self::NoAnswer(_) => Some(
+                "the message is kept and will be answered: aegisctl tether follow NAME".to_owned(),
+            ),
             Self::CannotAsk => Some("--force deletes without asking".to_owned()),
             Self::Signal(_) => {
                 Some("a name with or without SIG, e.g. TERM, or a number of 1 to 64".to_owned())

@@ -8,6 +8,7 @@
 //! Everything here needs root on Linux; nothing of it is part of the product.
 
 pub mod agreement;
+pub mod api_daemon;
 pub mod bulk;
 pub mod cache;
 pub mod canary;

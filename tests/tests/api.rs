@@ -1,9 +1,9 @@
 //! The API socket of an instance's daemons, used by a daemon that a stranger wrote:
 //! Python with `http.client`, on the path in `AEGIS_SOCKET`.
 
-use std::cell::Cell;
 use std::time::Duration;
 
+use aegis_tests::api_daemon::Daemon;
 use aegis_tests::instance::{DEADLINE, Instance};
 use aegis_tests::kit;
 use aegis_tests::machine::{Machine, Systemd, User};
@@ -11,75 +11,6 @@ use aegis_tests::seat::Seat;
 use aegis_tests::wait::{wait_for, wait_until};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-
-/// A daemon that asks what it is told to.
-struct Daemon<'a> {
-    seat: Seat<'a>,
-    instance: &'a Instance<'a>,
-    asked: Cell<u32>,
-}
-
-impl<'a> Daemon<'a> {
-    fn of(seat: Seat<'a>, instance: &'a Instance<'a>) -> Self {
-        let asked = Cell::new(0);
-        Self {
-            seat,
-            instance,
-            asked,
-        }
-    }
-
-    fn folder(&self) -> String {
-        format!("{}/{}", self.seat.kits(), self.instance.handle())
-    }
-
-    /// Has the daemon begin to ask, and gives the number of the question.
-    fn begin(&self, question: &Value) -> Result<u32> {
-        let number = self.asked.replace(self.asked.get() + 1);
-        let path = format!("{}/{number}", self.folder());
-        let machine = self.seat.machine();
-        machine.write_file(
-            User::Root,
-            &format!("{path}.tmp"),
-            question.to_string().as_bytes(),
-        )?;
-        let line = format!("chmod 644 {path}.tmp && mv {path}.tmp {path}.ask");
-        machine.run(User::Root, &line)?.success()?;
-        Ok(number)
-    }
-
-    fn answer(&self, number: u32) -> Result<Value> {
-        let path = format!("{}/{number}.answer", self.folder());
-        let line = format!("cat {path} 2>/dev/null");
-        let what = format!("the answer to question {number}");
-        wait_for(DEADLINE, &what, || {
-            let text = self.seat.machine().run(User::Root, &line)?.text();
-            Ok(serde_json::from_str(&text).ok())
-        })
-    }
-
-    /// Status and body of an answer.
-    fn ask(&self, question: &Value) -> Result<(u64, String)> {
-        let answer = self.answer(self.begin(question)?)?;
-        let status = answer["status"].as_u64().context("a status")?;
-        let body = answer["body"].as_str().context("a body")?;
-        Ok((status, body.to_owned()))
-    }
-
-    fn get(&self, path: &str) -> Result<(u64, String)> {
-        self.ask(&json!({"path": path}))
-    }
-
-    fn post(&self, path: &str, body: &str) -> Result<(u64, String)> {
-        self.ask(&json!({"method": "POST", "path": path, "body": body}))
-    }
-
-    fn json(&self, path: &str) -> Result<Value> {
-        let (status, body) = self.get(path)?;
-        assert_eq!(status, 200, "{path}: {body}");
-        Ok(serde_json::from_str(&body)?)
-    }
-}
 
 fn lines(body: &str) -> Result<Vec<Value>> {
     body.lines()

@@ -5,19 +5,25 @@ use clap::Subcommand;
 use crate::cli::Context;
 use crate::failure::Failure;
 
+mod follow;
 mod read;
+mod send;
 
-/// Read what host and guest of an instance told each other
+/// Talk to the program in an instance's guest, and read what was said
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub(crate) enum Command {
+    Send(send::Args),
     Read(read::Args),
+    Follow(follow::Args),
 }
 
 impl Command {
     pub(super) async fn execute(self, context: &Context) -> Result<u8, Failure> {
         match self {
+            Self::Send(args) => send::execute(context, args).await,
             Self::Read(args) => read::execute(context, args).await,
+            Self::Follow(args) => follow::execute(context, args).await,
         }
     }
 }

@@ -82,7 +82,7 @@ async fn read(context: &Context, args: &Args) -> Result<Vec<Frame>, Failure> {
 }
 
 /// A frame on a line: its text where it has one, else all that it says.
-fn row(frame: &Frame) -> [String; 5] {
+pub(super) fn row(frame: &Frame) -> [String; 5] {
     let payload = frame.payload().unwrap_or(&Value::Null);
     let words = match &payload["text"] {
         Value::String(text) => text.clone(),
