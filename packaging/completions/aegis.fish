@@ -48,7 +48,8 @@ complete -c aegis -n "__fish_aegis_needs_command" -f -a "logout" -d 'Forget the 
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "volume" -d 'Keep folders that instances share and that outlive them'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "kit" -d 'Show, check, install and remove kits'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "secret" -d 'Keep values that instances use and nobody sees'
-complete -c aegis -n "__fish_aegis_needs_command" -f -a "tether" -d 'Read what host and guest of an instance told each other'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "tether" -d 'Talk to the program in an instance\'s guest, and read what was said'
+complete -c aegis -n "__fish_aegis_needs_command" -f -a "chat" -d 'Talk with the program in an instance\'s guest'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "import" -d 'Take over the instances and secrets of the original AegisVM'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "status" -d 'Show whether AegisVM runs, and what it runs'
 complete -c aegis -n "__fish_aegis_needs_command" -f -a "doctor" -d 'Check whether this host has what AegisVM needs'
@@ -703,11 +704,24 @@ complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subc
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
-complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -l json -d 'Print data, and errors, as JSON'
-complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -s h -l help -d 'Print help'
-complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from read" -f -a "read" -d 'Show the messages that are kept of an instance'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -f -a "send" -d 'Send a message to the program in an instance\'s guest, which is woken for it'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -f -a "read" -d 'Show the messages that are kept of an instance'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -f -a "follow" -d 'Show the messages of an instance as they come, until Ctrl-C'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l channel -d 'The channel' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l session -d 'The session of the channel' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l msg-id -d 'What the message is called: of a session each name is taken once' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l frame -d 'Send this frame, a JSON object' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l timeout -d 'How long to wait' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l wait -d 'Wait for the answer and print it'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from send" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l channel -d 'Only of this channel, e.g. telegram' -r
 complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l session -d 'Only of this session of a channel' -r
 complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l type -d 'Only of this type, e.g. user.message' -r
@@ -718,6 +732,22 @@ complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subc
 complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from read" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from follow" -l channel -d 'Only of this channel, e.g. telegram' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from follow" -l session -d 'Only of this session of a channel' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from follow" -l after -d 'Begin behind the message of this number; without it, with what comes' -r
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from follow" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from follow" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from follow" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from follow" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand tether; and __fish_seen_subcommand_from follow" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegis -n "__fish_aegis_using_subcommand chat" -l session -d 'The conversation; one that is not there begins' -r
+complete -c aegis -n "__fish_aegis_using_subcommand chat" -l channel -d 'The channel of the conversation' -r
+complete -c aegis -n "__fish_aegis_using_subcommand chat" -l history -d 'So many messages of before are shown' -r
+complete -c aegis -n "__fish_aegis_using_subcommand chat" -l user
+complete -c aegis -n "__fish_aegis_using_subcommand chat" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
+complete -c aegis -n "__fish_aegis_using_subcommand chat" -l json -d 'Print data, and errors, as JSON'
+complete -c aegis -n "__fish_aegis_using_subcommand chat" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
+complete -c aegis -n "__fish_aegis_using_subcommand chat" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegis -n "__fish_aegis_using_subcommand import" -l from -d 'The folder of the original, usually ~/.aegis' -r -F
 complete -c aegis -n "__fish_aegis_using_subcommand import" -l skip -d 'Leave out this instance' -r
 complete -c aegis -n "__fish_aegis_using_subcommand import" -l rename -d 'Give an instance another name here' -r

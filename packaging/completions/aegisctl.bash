@@ -19,6 +19,9 @@ _aegisctl() {
             aegisctl,attach)
                 cmd="aegisctl__subcmd__attach"
                 ;;
+            aegisctl,chat)
+                cmd="aegisctl__subcmd__chat"
+                ;;
             aegisctl,console)
                 cmd="aegisctl__subcmd__console"
                 ;;
@@ -250,8 +253,14 @@ _aegisctl() {
             aegisctl__subcmd__secret,status)
                 cmd="aegisctl__subcmd__secret__subcmd__status"
                 ;;
+            aegisctl__subcmd__tether,follow)
+                cmd="aegisctl__subcmd__tether__subcmd__follow"
+                ;;
             aegisctl__subcmd__tether,read)
                 cmd="aegisctl__subcmd__tether__subcmd__read"
+                ;;
+            aegisctl__subcmd__tether,send)
+                cmd="aegisctl__subcmd__tether__subcmd__send"
                 ;;
             aegisctl__subcmd__volume,create)
                 cmd="aegisctl__subcmd__volume__subcmd__create"
@@ -281,7 +290,7 @@ _aegisctl() {
 
     case "${cmd}" in
         aegisctl)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret tether import status doctor up down version"
+            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret tether chat import status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -302,6 +311,32 @@ _aegisctl() {
             fi
             case "${prev}" in
                 --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__chat)
+            opts="-q -h --session --channel --history --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --session)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --channel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --history)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1901,12 +1936,38 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether)
-            opts="-q -h --system --json --quiet --help read"
+            opts="-q -h --system --json --quiet --help send read follow"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__tether__subcmd__follow)
+            opts="-q -h --channel --session --after --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --channel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --session)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --after)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1938,6 +1999,40 @@ _aegisctl() {
                     return 0
                     ;;
                 --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        aegisctl__subcmd__tether__subcmd__send)
+            opts="-q -h --channel --session --msg-id --frame --wait --timeout --user --system --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --channel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --session)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --msg-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --frame)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

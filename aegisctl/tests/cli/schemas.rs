@@ -38,7 +38,7 @@ fn output(bench: &Bench, args: &[&str]) -> String {
 
 /// A command line and the schema of what it prints. Later ones see what earlier
 /// ones changed.
-const DOCUMENTS: [(&str, &str); 48] = [
+const DOCUMENTS: [(&str, &str); 50] = [
     ("instance list", "instance-list.json"),
     ("instance info web", "instance-info.json"),
     ("instance inspect web flaky", "instance-inspect.json"),
@@ -93,6 +93,11 @@ const DOCUMENTS: [(&str, &str); 48] = [
     ("volume inspect cache", "volume-list.json"),
     ("volume remove cache", "volume-removed.json"),
     ("volume prune --force", "volume-removed.json"),
+    ("tether send web hello", "tether-send.json"),
+    (
+        "tether send --wait --msg-id m web hello",
+        "tether-send.json",
+    ),
     ("tether read web", "tether-read.json"),
     ("status", "status.json"),
     ("version", "version.json"),
@@ -140,6 +145,14 @@ fn every_line_of_a_stream_is_as_its_schema_says() {
     assert_eq!(logs.lines().count(), 2);
     check("logs.json", &logs);
 
+    bench.run(&["tether", "send", "web", "hello"]);
+    let mut follow = bench.command(&["--json", "tether", "follow", "web", "--after", "0"]);
+    let mut follow = bench.spawn(&mut follow);
+    let stdout = BufReader::new(follow.stdout.take().unwrap()).lines();
+    for line in stdout.take(3) {
+        check("tether-follow.json", &line.unwrap());
+    }
+
     let mut events = bench.spawn(&mut bench.command(&["events", "--json"]));
     let mut stderr = events.stderr.take().unwrap();
     crate::harness::wait_for_line(&mut stderr, "Waiting for events; Ctrl-C ends it");
@@ -168,6 +181,7 @@ fn every_schema_is_held_to() {
             "error.json",
             "logs.json",
             "events.json",
+            "tether-follow.json",
             "instance.json",
             "login.json",
             "imported.json",

@@ -69,7 +69,7 @@ pub fn expand(
     spec.env.extend(request.env);
     spec.secrets = request.secrets;
     spec.delivery = request.delivery.unwrap_or(spec.delivery);
-    spec.restart = request.restart.unwrap_or_default();
+    spec.restart = request.restart.unwrap_or(spec.restart);
     spec.idle.pause = request.idle_pause.unwrap_or(spec.idle.pause);
     spec.idle.hibernate = request.idle_hibernate.unwrap_or(spec.idle.hibernate);
     spec.workdir = request.workdir.or(spec.workdir);
@@ -148,6 +148,7 @@ fn of_kit(kit: &Kit, handle: &Handle, host: &Host) -> Result<InstanceSpec, Expan
         command: defaults.command.clone(),
         env: defaults.env.clone(),
         delivery: defaults.delivery,
+        restart: defaults.restart,
         workdir: defaults.workdir.clone(),
         user: defaults.user.clone(),
         memory_mib: defaults.memory_mb.unwrap_or(DEFAULT_MEMORY_MIB),

@@ -27,6 +27,7 @@ use crate::daemon::{
     DEFAULT_TASKS, DaemonLimits, Ready, Reload, Restart,
 };
 use crate::port::PortRequest;
+use crate::restart::RestartPolicy;
 use crate::secret::Delivery;
 
 pub use check::{Refused, SandboxPath, is_kit_name, relative_inside, sandbox_path};
@@ -165,6 +166,8 @@ pub struct Defaults {
     pub expose: Vec<PortRequest>,
     pub workdir: Option<String>,
     pub user: Option<String>,
+    /// What follows the end of the command.
+    pub restart: RestartPolicy,
 }
 
 /// A manifest that was read and checked.
