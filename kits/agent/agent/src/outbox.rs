@@ -147,7 +147,7 @@ impl Outbox {
                     keep_sending(api, &frame).await;
                     if let Some(taken) = taken {
                         // Nobody has to wait for it.
-                        drop(taken.send(()));
+                        taken.send(()).ok();
                     }
                 }
                 Item::Delta {

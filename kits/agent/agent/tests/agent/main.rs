@@ -1,0 +1,19 @@
+//! The real program against a guest API in the test and the stand-in for models.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`rig`], [`guest`], [`http`] | what the tests run in |
+//! | [`conversation`] | order, queueing, duplicates, cancel, starting afresh |
+//! | [`crash`] | one answer, whenever the agent ends |
+//! | [`models`] | each provider, what fails there, the context |
+//! | [`tools`] | tools and settings |
+//! | [`servers`] | MCP |
+
+mod conversation;
+mod crash;
+mod guest;
+mod http;
+mod models;
+mod rig;
+mod servers;
+mod tools;
