@@ -99,6 +99,11 @@ impl Rig {
         std::fs::write(self.path(".aegis/agent.json"), text).unwrap();
     }
 
+    /// Gives the next agent a variable.
+    pub(crate) fn variables(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
