@@ -121,7 +121,7 @@ mod tests {
     fn a_section_is_there_after_a_restart_and_is_for_the_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let record = Record::open(folder.path()).unwrap();
-        assert_eq!(record.section::<Vec<u32>>("a"), []);
+        assert!(record.section::<Vec<u32>>("a").is_empty());
         record.keep("a", &vec![1_u32, 2]).unwrap();
         record.keep("b", &vec![3_u32]).unwrap();
         let again = Record::open(folder.path()).unwrap();
@@ -141,7 +141,7 @@ mod tests {
         for odd in ["{", "{\"v\":2}", ""] {
             fs::write(folder.path().join(FILE), odd).unwrap();
             let record = Record::open(folder.path()).unwrap();
-            assert_eq!(record.section::<Vec<u32>>("a"), []);
+            assert!(record.section::<Vec<u32>>("a").is_empty());
             let aside = folder.path().join(".gateway-state.json.bad");
             assert_eq!(fs::read_to_string(aside).unwrap(), odd);
         }

@@ -37,6 +37,8 @@ struct Writer {
     table: Option<Table>,
     /// The text of a block must begin on a line of its own, after so many line ends.
     gap: usize,
+    /// An item has begun and has its bullet: its first paragraph is on the same line.
+    in_bullet: bool,
 }
 
 #[derive(Default)]
@@ -133,7 +135,10 @@ impl Writer {
                 self.lists.pop();
                 self.block(if self.lists.is_empty() { 2 } else { 1 });
             }
-            TagEnd::Item | TagEnd::HtmlBlock => self.block(1),
+            TagEnd::Item | TagEnd::HtmlBlock => {
+                self.in_bullet = false;
+                self.block(1);
+            }
             TagEnd::Emphasis
             | TagEnd::Strong
             | TagEnd::Strikethrough
@@ -156,7 +161,7 @@ impl Writer {
         };
         self.text(&" ".repeat(depth * INDENT));
         self.text(&bullet);
-        self.gap = 0;
+        self.in_bullet = true;
     }
 
     fn link(&mut self, address: &str) {
@@ -174,7 +179,7 @@ impl Writer {
 
     /// What follows is a block of its own.
     fn block(&mut self, lines: usize) {
-        if !self.rich.text.is_empty() {
+        if !self.rich.text.is_empty() && !self.in_bullet {
             self.gap = self.gap.max(lines);
         }
     }
@@ -193,6 +198,7 @@ impl Writer {
             return;
         }
         self.close_gap();
+        self.in_bullet = false;
         self.rich.text.push_str(text);
     }
 

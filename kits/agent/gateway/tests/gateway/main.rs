@@ -1,0 +1,7 @@
+//! The real program between two stand-ins: Telegram (`tests/stand_ins/telegram.py`) and the
+//! socket of an instance's API.
+
+mod aegisd;
+mod world;
+
+mod first;
