@@ -22,6 +22,8 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// A stream that says nothing for this long is asked for anew, in case its other end is
 /// there and dead.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
+/// So long after a frame it is looked at whether the channel is done with it.
+const ATTENTION: Duration = Duration::from_secs(120);
 /// The watermark is told to aegisd at most this often.
 const WATERMARK: Duration = Duration::from_secs(5);
 
@@ -68,11 +70,11 @@ async fn session(
     status.set("aegisd", "connected");
     // A frame and what aegisd adds to it.
     let mut lines = Lines::new(MAX_FRAME + 4096);
+    let mut heard: Option<Instant> = None;
     loop {
-        let wait = match told.seq < channel.cursor(&instance).unwrap_or(0) {
-            true => WATERMARK,
-            false => SILENCE,
-        };
+        // What has come may be done with a while later, without anything new.
+        let watched = heard.is_some_and(|at| at.elapsed() < ATTENTION);
+        let wait = if watched { WATERMARK } else { SILENCE };
         let chunk = match timeout(wait, stream.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return Ok(()),
@@ -82,12 +84,13 @@ async fn session(
                     source: source.without_url(),
                 });
             }
-            Err(_) if wait == SILENCE => return Ok(()),
+            Err(_) if !watched => return Ok(()),
             Err(_) => {
                 tell(channel, aegis, &instance, told).await;
                 continue;
             }
         };
+        heard = Some(Instant::now());
         backoff.reset();
         let dropped = lines.dropped();
         for line in lines.take(&chunk) {

@@ -4,4 +4,10 @@
 mod aegisd;
 mod world;
 
-mod first;
+mod commands;
+mod config;
+mod crashes;
+mod faults;
+mod incoming;
+mod load;
+mod outgoing;
