@@ -1,7 +1,7 @@
 //! What an installation of AegisVM consists of, and putting it somewhere.
 //!
-//! The list is data: `packaging/files`, one entry a line. `make install` and
-//! the machines use the same one.
+//! The lists are data: `packaging/files` and, for the Agent Kit, `packaging/agent-kit`, one
+//! entry a line. `make install` installs both; the machines use the same ones.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -51,8 +51,20 @@ impl Plan {
     /// The list or a text file it names cannot be read, or a line of it is
     /// malformed.
     pub fn read(prefix: &str) -> Result<Self> {
+        Self::of_list("packaging/files", prefix)
+    }
+
+    /// Reads the list of the Agent Kit likewise.
+    ///
+    /// # Errors
+    /// As of [`Plan::read`].
+    pub fn of_agent_kit(prefix: &str) -> Result<Self> {
+        Self::of_list("packaging/agent-kit", prefix)
+    }
+
+    fn of_list(list: &str, prefix: &str) -> Result<Self> {
         let repository = cache::repository();
-        let path = repository.join("packaging/files");
+        let path = repository.join(list);
         let list =
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let places = Places::find(&repository);

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 
 use crate::cache;
 use crate::compile::compile;
+use crate::install::{Content, Plan};
 use crate::instance::{DEADLINE, Instance};
-use crate::machine::User;
+use crate::machine::{Machine, User};
 use crate::seat::Seat;
 use crate::wait::wait_until;
 
@@ -36,6 +37,30 @@ pub fn install_example(seat: Seat<'_>) -> Result<()> {
     let programs = format!("{}/bin", seat.home());
     place(seat, &source.join("echo.json"), seat.kits(), "644")?;
     place(seat, &source.join("echo-gateway"), &programs, "755")
+}
+
+/// Installs the Agent Kit as its package does, for everybody.
+///
+/// # Errors
+/// It is not built, or a file cannot be written.
+pub fn install_agent(machine: &Machine) -> Result<()> {
+    for entry in Plan::of_agent_kit("/usr")?.entries {
+        let content = match &entry.content {
+            Content::File(source) => {
+                fs::read(source).with_context(|| format!("reading {}", source.display()))?
+            }
+            Content::Text(text) => text.clone().into_bytes(),
+            Content::Link(_) => continue,
+        };
+        let target = &entry.destination;
+        machine
+            .run(User::Root, &format!("mkdir -p $(dirname {target})"))?
+            .success()?;
+        machine.write_file(User::Root, target, &content)?;
+        let mode = format!("chmod {:o} {target}", entry.mode);
+        machine.run(User::Root, &mode)?.success()?;
+    }
+    Ok(())
 }
 
 /// Puts a kit whose one daemon is a program in C into the user's kit folder.

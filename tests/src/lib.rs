@@ -28,4 +28,5 @@ pub mod seat;
 pub mod session;
 pub mod skip;
 pub mod soak;
+pub mod stand_in;
 pub mod wait;

@@ -12,13 +12,14 @@ use anyhow::{Context, Result, bail};
 use crate::progress::step;
 
 /// The crates with a program that is installed on the host.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "aegisd",
     "aegisctl",
     "aegis-vmm",
     "aegis-shim",
     "aegis-egress",
     "aegis-image",
+    "aegis-gateway",
 ];
 
 /// Builds the programs of the host.

@@ -15,7 +15,7 @@ mod shell;
 mod soak;
 mod test;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aegis_tests::install::Plan;
@@ -66,6 +66,11 @@ enum Task {
     },
 }
 
+fn install(destdir: &Path, prefix: &str) -> anyhow::Result<()> {
+    Plan::read(prefix)?.install(destdir)?;
+    Plan::of_agent_kit(prefix)?.install(destdir)
+}
+
 fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
@@ -81,9 +86,7 @@ fn main() -> ExitCode {
         Task::Clean => build::clean().map(done),
         Task::Shell(arguments) => shell::run(&arguments),
         Task::ShellStop(arguments) => shell::stop(&arguments).map(done),
-        Task::Install { destdir, prefix } => Plan::read(&prefix)
-            .and_then(|plan| plan.install(&destdir))
-            .map(done),
+        Task::Install { destdir, prefix } => install(&destdir, &prefix).map(done),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -11,9 +11,16 @@ fn a_message_is_answered_once_with_streamed_text_and_presence() {
     let rig = Rig::start();
     assert_eq!(rig.ask("m1", "say:hello there"), "hello there");
     let frames = rig.guest.frames();
-    let of = |kind: &str| frames.iter().filter(|frame| frame["type"] == kind).collect::<Vec<_>>();
-    let streamed: String =
-        of("assistant.delta").iter().map(|f| f["payload"]["text"].as_str().unwrap()).collect();
+    let of = |kind: &str| {
+        frames
+            .iter()
+            .filter(|frame| frame["type"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let streamed: String = of("assistant.delta")
+        .iter()
+        .map(|f| f["payload"]["text"].as_str().unwrap())
+        .collect();
     assert_eq!(streamed, "hello there");
     assert_eq!(of("status.presence")[0]["payload"]["state"], "thinking");
     let done = of("assistant.done");
@@ -26,7 +33,8 @@ fn a_message_is_answered_once_with_streamed_text_and_presence() {
 #[test]
 fn text_comes_in_order_and_complete_however_slow_the_host_is() {
     let rig = Rig::start();
-    rig.guest.change(|state| state.slow = Some(Duration::from_millis(300)));
+    rig.guest
+        .change(|state| state.slow = Some(Duration::from_millis(300)));
     let text = rig.ask("m1", "long:20000");
     assert_eq!(text.len(), 20_000);
     let streamed: String = rig
@@ -57,9 +65,15 @@ fn messages_of_one_session_are_answered_one_after_another_in_order() {
     // The first was asked without the later ones, which were there already.
     let users = |request: &Value| {
         let messages = request["body"]["messages"].as_array().unwrap();
-        messages.iter().filter(|message| message["role"] == "user").count()
+        messages
+            .iter()
+            .filter(|message| message["role"] == "user")
+            .count()
     };
-    assert_eq!(rig.requests().iter().map(users).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        rig.requests().iter().map(users).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
 }
 
 #[test]
@@ -72,7 +86,10 @@ fn sessions_are_answered_side_by_side() {
     for n in 0..6 {
         assert_eq!(rig.text(&format!("m{n}")), "slow");
     }
-    assert!(start.elapsed() < Duration::from_secs(9), "they were answered one by one");
+    assert!(
+        start.elapsed() < Duration::from_secs(9),
+        "they were answered one by one"
+    );
 }
 
 #[test]
@@ -127,7 +144,9 @@ fn new_starts_afresh_after_what_was_said_before_and_archives_it() {
     rig.say("m2", "count");
     assert_eq!(rig.text("m1"), "one");
     assert_eq!(rig.text("m2"), "1");
-    let archived = std::fs::read_dir(rig.path("sessions/archive")).unwrap().count();
+    let archived = std::fs::read_dir(rig.path("sessions/archive"))
+        .unwrap()
+        .count();
     assert_eq!(archived, 1);
     // A message of before is still known.
     rig.kill();
@@ -143,7 +162,10 @@ fn bad_frames_are_refused_and_gets_say_that_the_agent_is_there() {
     let rig = Rig::start();
     assert_eq!(rig.deliver(&json!({"v": 1})), Some(400));
     assert_eq!(rig.deliver(&message("host", "a\u{7}", "m", "x")), Some(400));
-    assert_eq!(rig.deliver(&message("host", "a", "m", &"x".repeat(2 << 20))), Some(413));
+    assert_eq!(
+        rig.deliver(&message("host", "a", "m", &"x".repeat(2 << 20))),
+        Some(413)
+    );
     let unknown = json!({"v": 1, "type": "control.later",
         "session": {"channel": "host", "id": "a"}});
     assert_eq!(rig.deliver(&unknown), Some(202));

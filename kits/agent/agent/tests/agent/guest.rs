@@ -68,7 +68,11 @@ impl Guest {
                 return found;
             }
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} did not happen; frames: {:#?}", state.frames);
+            assert!(
+                !left.is_zero(),
+                "{what} did not happen; frames: {:#?}",
+                state.frames
+            );
             state = self.shared.1.wait_timeout(state, left).unwrap().0;
         }
     }
@@ -91,7 +95,11 @@ impl Guest {
             let is = |frame: &&Value| {
                 frame["type"] == "assistant.done" && frame["reply_to_msg_id"] == msg_id
             };
-            state.frames.iter().find(is).map(|frame| frame["payload"].clone())
+            state
+                .frames
+                .iter()
+                .find(is)
+                .map(|frame| frame["payload"].clone())
         })
     }
 
@@ -112,19 +120,30 @@ impl Guest {
                 }
                 ("POST", "/v1/self/restart") => {
                     self.change(|state| state.restarts += 1);
-                    http::reply(&mut writer, 200, &json!({"ok": true, "message": "restarting"}));
+                    http::reply(
+                        &mut writer,
+                        200,
+                        &json!({"ok": true, "message": "restarting"}),
+                    );
                 }
                 ("POST", "/v1/llm/chat") => {
                     assert_eq!(request.accept, "text/event-stream");
                     return relay(&mut writer, llm, &body);
                 }
-                _ => http::reply(&mut writer, 404, &json!({"error": {"message": "no such path"}})),
+                _ => http::reply(
+                    &mut writer,
+                    404,
+                    &json!({"error": {"message": "no such path"}}),
+                ),
             }
         }
     }
 
     fn send(&self, writer: &mut TcpStream, frame: &Value) {
-        let live = matches!(frame["type"].as_str(), Some("assistant.delta" | "reasoning.delta"));
+        let live = matches!(
+            frame["type"].as_str(),
+            Some("assistant.delta" | "reasoning.delta")
+        );
         let slow = self.shared.0.lock().unwrap().slow;
         if let Some(slow) = slow.filter(|_| live) {
             std::thread::sleep(slow);
@@ -139,7 +158,11 @@ impl Guest {
                 state.bad.push(frame.to_string());
             }
             let key = |frame: &Value| {
-                (frame["session"].clone(), frame["type"].clone(), frame["msg_id"].clone())
+                (
+                    frame["session"].clone(),
+                    frame["type"].clone(),
+                    frame["msg_id"].clone(),
+                )
             };
             if !live && state.frames.iter().any(|known| key(known) == key(frame)) {
                 state.again += 1;
@@ -156,7 +179,10 @@ impl Guest {
 
 /// Answers with what the stand-in answers, byte by byte.
 fn relay(writer: &mut TcpStream, llm: &str, body: &Value) {
-    assert!(matches!(body["provider"].as_str(), Some("ollama" | "lmstudio" | "vllm")));
+    assert!(matches!(
+        body["provider"].as_str(),
+        Some("ollama" | "lmstudio" | "vllm")
+    ));
     assert_eq!(body["body"]["model"], body["model"]);
     let request = body["body"].to_string();
     let mut stream = TcpStream::connect(llm).unwrap();
@@ -165,7 +191,9 @@ fn relay(writer: &mut TcpStream, llm: &str, body: &Value) {
          Content-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         request.len()
     );
-    stream.write_all(format!("{head}{request}").as_bytes()).unwrap();
+    stream
+        .write_all(format!("{head}{request}").as_bytes())
+        .unwrap();
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
         if writer.write_all(&buffer[..length]).is_err() {

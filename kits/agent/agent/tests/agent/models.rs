@@ -26,7 +26,10 @@ fn every_provider_streams_uses_tools_and_keeps_the_conversation() {
         let rig = rig(model);
         assert_eq!(rig.ask("m1", "say:hello"), "hello", "{model:?}");
         let text = rig.ask("m2", "talk:bash {\"command\":\"echo $((6*7))\"}");
-        assert!(text.starts_with("I will look.\n\ntool bash said: 42"), "{text}");
+        assert!(
+            text.starts_with("I will look.\n\ntool bash said: 42"),
+            "{text}"
+        );
         assert_eq!(rig.ask("m3", "count"), "3");
         // Text before a call is in the history.
         assert_eq!(rig.ask("m4", "seen:I will look."), "yes");
@@ -38,10 +41,19 @@ fn every_provider_streams_uses_tools_and_keeps_the_conversation() {
 fn every_provider_takes_calls_without_arguments_several_at_once_and_many_rounds() {
     for model in ALL {
         let rig = rig(model);
-        assert!(rig.ask("m1", "empty-tool:self_info").contains("\"handle\": \"test\""));
+        assert!(
+            rig.ask("m1", "empty-tool:self_info")
+                .contains("\"handle\": \"test\"")
+        );
         let both = rig.ask("m2", "both:bash {\"command\":\"echo hi\"}");
         assert_eq!(both, "tools said: hi\n\nhi\n", "{model:?}");
-        assert!(rig.ask("m3", "tools:3 bash {\"command\":\"echo x >> log; wc -l < log\"}").contains('3'));
+        assert!(
+            rig.ask(
+                "m3",
+                "tools:3 bash {\"command\":\"echo x >> log; wc -l < log\"}"
+            )
+            .contains('3')
+        );
         assert_eq!(rig.violations(), Vec::<Value>::new(), "{model:?}");
     }
 }
@@ -54,8 +66,7 @@ fn every_provider_is_shown_images() {
         std::fs::create_dir_all(rig.path(".aegis/blobs")).unwrap();
         std::fs::write(rig.path(".aegis/blobs").join(&blob), b"\x89PNG\r\n\x1a\nx").unwrap();
         let mut frame = crate::rig::message("host", "default", "m1", "images");
-        frame["payload"]["images"] =
-            json!([{"media_type": "image/png", "blob": blob, "size": 9}]);
+        frame["payload"]["images"] = json!([{"media_type": "image/png", "blob": blob, "size": 9}]);
         assert_eq!(rig.deliver(&frame), Some(202));
         assert_eq!(rig.text("m1"), "1 images", "{model:?}");
         assert_eq!(rig.violations(), Vec::<Value>::new());
@@ -66,18 +77,34 @@ fn every_provider_is_shown_images() {
 fn what_may_get_better_is_tried_again_without_showing_text_twice() {
     for model in [OPENAI, CLAUDE, HOST] {
         let rig = Rig::with(FAST, &[model]);
-        for (n, kind) in
-            ["500", "503", "529", "429", "html", "cut-early", "cut", "malformed", "error-event"]
-                .into_iter()
-                .enumerate()
+        for (n, kind) in [
+            "500",
+            "503",
+            "529",
+            "429",
+            "html",
+            "cut-early",
+            "cut",
+            "malformed",
+            "error-event",
+        ]
+        .into_iter()
+        .enumerate()
         {
             rig.fail(&json!({"kind": kind, "count": 1, "after": 1500}));
             let (id, before) = (format!("m{n}"), rig.guest.frames().len());
-            assert_eq!(rig.ask(&id, "long:80"), "0123456789".repeat(8), "{model:?} {kind}");
+            assert_eq!(
+                rig.ask(&id, "long:80"),
+                "0123456789".repeat(8),
+                "{model:?} {kind}"
+            );
             let frames = rig.guest.frames();
-            let deltas = frames[before..].iter().filter(|f| f["type"] == "assistant.delta");
-            let shown: String =
-                deltas.map(|f| f["payload"]["text"].as_str().unwrap().to_owned()).collect();
+            let deltas = frames[before..]
+                .iter()
+                .filter(|f| f["type"] == "assistant.delta");
+            let shown: String = deltas
+                .map(|f| f["payload"]["text"].as_str().unwrap().to_owned())
+                .collect();
             assert_eq!(shown, "0123456789".repeat(8), "{model:?} {kind}");
         }
         assert_eq!(rig.violations(), Vec::<Value>::new(), "{model:?}");
@@ -109,7 +136,10 @@ fn a_lasting_failure_is_one_clear_answer_without_key_or_address() {
         (json!({"kind": "401", "count": 1}), "401"),
         (json!({"kind": "malformed", "count": 9}), "cannot be read"),
         (json!({"kind": "500", "count": 9}), "500"),
-        (json!({"kind": "cut", "count": 9}), "ended before it was complete"),
+        (
+            json!({"kind": "cut", "count": 9}),
+            "ended before it was complete",
+        ),
     ];
     for (failure, told) in cases {
         let rig = Rig::with(r#"{"max_retries": 1}"#, &[]);
@@ -119,11 +149,20 @@ fn a_lasting_failure_is_one_clear_answer_without_key_or_address() {
         let text = answer["text"].as_str().unwrap();
         assert_eq!(answer["error"], true);
         assert!(text.contains(told), "{text}");
-        assert!(!text.contains("sk-test") && !text.contains("127.0.0.1"), "{text}");
+        assert!(
+            !text.contains("sk-test") && !text.contains("127.0.0.1"),
+            "{text}"
+        );
     }
-    let rig = Rig::with(&format!(r#"{{"max_retries": 0, "base_url": "{url}"}}"#), &[]);
+    let rig = Rig::with(
+        &format!(r#"{{"max_retries": 0, "base_url": "{url}"}}"#),
+        &[],
+    );
     let text = rig.ask("m1", "say:hi");
-    assert!(text.contains("cannot be reached") && !text.contains("secret"), "{text}");
+    assert!(
+        text.contains("cannot be reached") && !text.contains("secret"),
+        "{text}"
+    );
     assert!(!text.contains("127.0.0.1"), "{text}");
 }
 
@@ -140,7 +179,10 @@ fn an_answer_that_reaches_its_longest_length_or_is_refused_says_so() {
     for model in [OPENAI, CLAUDE] {
         let rig = rig(model);
         let text = rig.ask("m1", "cut:begun");
-        assert!(text.starts_with("begun\n\n[The answer was cut off"), "{text}");
+        assert!(
+            text.starts_with("begun\n\n[The answer was cut off"),
+            "{text}"
+        );
         assert!(!rig.ask("m2", "refuse").is_empty());
     }
 }
@@ -150,10 +192,19 @@ fn reasoning_is_streamed_and_not_kept() {
     let rig = rig(HOST);
     assert_eq!(rig.ask("m1", "think:so"), "so");
     let frames = rig.guest.frames();
-    let at = |kind: &str| frames.iter().position(|frame| frame["type"] == kind).unwrap();
+    let at = |kind: &str| {
+        frames
+            .iter()
+            .position(|frame| frame["type"] == kind)
+            .unwrap()
+    };
     assert!(at("reasoning.delta") < at("reasoning.done"));
     assert!(at("reasoning.done") < at("assistant.done"));
-    assert!(!std::fs::read_to_string(rig.path("sessions/host_default.jsonl")).unwrap().contains("Let me think"));
+    assert!(
+        !std::fs::read_to_string(rig.path("sessions/host_default.jsonl"))
+            .unwrap()
+            .contains("Let me think")
+    );
 }
 
 #[test]
@@ -184,7 +235,10 @@ fn older_messages_become_a_summary_that_the_model_goes_on_with() {
             rig.ask(&format!("m{n}"), &text);
         }
         let turns = rig.turns("host_default.jsonl");
-        assert!(turns.iter().any(|turn| turn["role"] == "summary"), "{model:?}");
+        assert!(
+            turns.iter().any(|turn| turn["role"] == "summary"),
+            "{model:?}"
+        );
         assert_eq!(rig.ask("n1", "seen:SUMMARY of"), "yes");
         assert_eq!(rig.ask("n2", "seen:word0"), "yes");
         // Each request stays within the limit, but for the prompt and the tools.
@@ -214,13 +268,20 @@ fn a_model_that_takes_less_is_asked_with_less() {
     rig.fail(&json!({"kind": "too-long", "count": 1}));
     assert_eq!(rig.ask("m5", "say:fits"), "fits");
     let requests = rig.requests();
-    let size = |n: usize| requests[requests.len() - n]["body"]["messages"].to_string().len();
+    let size = |n: usize| {
+        requests[requests.len() - n]["body"]["messages"]
+            .to_string()
+            .len()
+    };
     assert!(size(1) < size(2));
 }
 
 #[test]
 fn settings_of_addresses_win_and_tokens_are_counted() {
-    let rig = Rig::with(r#"{"max_tokens": 77, "system_prompt": "Be brief."}"#, &[CLAUDE]);
+    let rig = Rig::with(
+        r#"{"max_tokens": 77, "system_prompt": "Be brief."}"#,
+        &[CLAUDE],
+    );
     rig.ask("m1", "say:hi");
     let body = &rig.requests()[0]["body"];
     assert_eq!(body["max_tokens"], 77);
@@ -234,5 +295,9 @@ fn settings_of_addresses_win_and_tokens_are_counted() {
 fn names_of_secrets_are_not_in_the_prompt() {
     let rig = Rig::with("{}", &[("MY_PRIVATE_TOKEN", "x")]);
     rig.ask("m1", "say:hi");
-    assert!(!rig.requests()[0]["body"].to_string().contains("MY_PRIVATE_TOKEN"));
+    assert!(
+        !rig.requests()[0]["body"]
+            .to_string()
+            .contains("MY_PRIVATE_TOKEN")
+    );
 }

@@ -58,7 +58,9 @@ impl Llm {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let address = format!("127.0.0.1:{}", line.trim());
         Llm { child, address }
     }
@@ -137,7 +139,9 @@ impl Rig {
                 }
             }
         });
-        let address = ready.recv_timeout(PATIENCE).expect("the agent is not ready");
+        let address = ready
+            .recv_timeout(PATIENCE)
+            .expect("the agent is not ready");
         self.agent = Some(Agent { child, address });
     }
 
@@ -150,7 +154,10 @@ impl Rig {
     pub(crate) fn resident(&self) -> u64 {
         let id = self.agent.as_ref().unwrap().child.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -182,7 +189,10 @@ impl Rig {
     }
 
     pub(crate) fn text(&self, msg_id: &str) -> String {
-        self.guest.answer(msg_id)["text"].as_str().unwrap().to_owned()
+        self.guest.answer(msg_id)["text"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// Makes the stand-in for models fail.
@@ -216,7 +226,9 @@ impl Rig {
     /// The turns of a session's file.
     pub(crate) fn turns(&self, name: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path("sessions").join(name)).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 }
 
@@ -224,7 +236,8 @@ impl Drop for Rig {
     fn drop(&mut self) {
         // A test that failed otherwise says so already.
         if !std::thread::panicking() {
-            self.guest.change(|state| assert!(state.bad.is_empty(), "{:?}", state.bad));
+            self.guest
+                .change(|state| assert!(state.bad.is_empty(), "{:?}", state.bad));
         }
     }
 }

@@ -24,12 +24,21 @@ fn rig(more: &Value) -> Rig {
 fn tools_of_a_server_are_offered_and_called() {
     let rig = rig(&json!({}));
     let offered = rig.ask("m1", "tool-list");
-    assert!(offered.contains("my_add") && offered.contains("bash"), "{offered}");
-    assert!(rig.ask("m2", "tool:my_add {\"a\":1,\"b\":2}").contains("said: 3"));
+    assert!(
+        offered.contains("my_add") && offered.contains("bash"),
+        "{offered}"
+    );
+    assert!(
+        rig.ask("m2", "tool:my_add {\"a\":1,\"b\":2}")
+            .contains("said: 3")
+    );
     // Answers belong to their calls, whatever else a server says.
     assert!(rig.ask("m3", "tool:my_noise {}").contains("said: quiet"));
     let log = std::fs::read_to_string(rig.path("mcp.log")).unwrap();
-    assert!(log.starts_with("start\ninitialize\nnotifications/initialized\ntools/list\n"), "{log}");
+    assert!(
+        log.starts_with("start\ninitialize\nnotifications/initialized\ntools/list\n"),
+        "{log}"
+    );
     assert_eq!(rig.violations(), Vec::<Value>::new());
 }
 
@@ -40,7 +49,11 @@ fn images_and_errors_of_a_server_are_passed_on() {
         assert!(rig.ask("m1", "tool:my_fail {}").contains("it went wrong"));
         rig.ask("m2", "tool:my_picture {}");
         let turns = rig.turns("host_default.jsonl");
-        assert!(turns.iter().any(|turn| turn["role"] == "tool" && turn["error"] == true));
+        assert!(
+            turns
+                .iter()
+                .any(|turn| turn["role"] == "tool" && turn["error"] == true)
+        );
         let body = rig.requests().last().unwrap()["body"].to_string();
         assert!(body.contains("image/png"), "{body}");
         assert_eq!(rig.violations(), Vec::<Value>::new());
@@ -53,7 +66,10 @@ fn one_slow_tool_blocks_no_other() {
     rig.ask("m0", "tool:my_pid {}");
     rig.say_to("host", "slow", "m1", "tool:my_sleep {\"seconds\":5}");
     let start = Instant::now();
-    assert!(rig.ask("m2", "tool:my_add {\"a\":1,\"b\":2}").contains("said: 3"));
+    assert!(
+        rig.ask("m2", "tool:my_add {\"a\":1,\"b\":2}")
+            .contains("said: 3")
+    );
     assert!(start.elapsed() < Duration::from_secs(4));
     assert!(rig.text("m1").contains("slept"));
 }
@@ -72,7 +88,9 @@ fn cancel_cancels_the_call_at_the_server() {
     let rig = rig(&json!({}));
     rig.say("m1", "tool:my_sleep {\"seconds\":30}");
     let logged = |text: &str| {
-        std::fs::read_to_string(rig.path("mcp.log")).unwrap_or_default().contains(text)
+        std::fs::read_to_string(rig.path("mcp.log"))
+            .unwrap_or_default()
+            .contains(text)
     };
     let wait = |text: &str| {
         let until = Instant::now() + PATIENCE;
@@ -91,7 +109,10 @@ fn cancel_cancels_the_call_at_the_server() {
 fn a_tool_of_a_server_can_be_switched_off() {
     let rig = rig(&json!({"tools": {"my_add": {"enabled": false}}}));
     assert!(!rig.ask("m1", "tool-list").contains("my_add"));
-    assert!(rig.ask("m2", "tool:my_add {\"a\":1,\"b\":2}").contains("switched off"));
+    assert!(
+        rig.ask("m2", "tool:my_add {\"a\":1,\"b\":2}")
+            .contains("switched off")
+    );
 }
 
 #[test]

@@ -29,7 +29,10 @@ fn a_tool_that_is_switched_off_is_not_offered_and_a_call_of_it_is_refused() {
     assert!(!offered.contains("bash") && offered.contains("read_file"));
     assert!(rig.ask("m2", "bash:touch ran").contains("switched off"));
     assert!(!rig.path("ran").exists());
-    assert!(rig.ask("m3", "tool:no_such {}").contains("There is no tool no_such"));
+    assert!(
+        rig.ask("m3", "tool:no_such {}")
+            .contains("There is no tool no_such")
+    );
 }
 
 #[test]
@@ -46,7 +49,10 @@ fn settings_count_from_the_next_answer_and_broken_ones_change_nothing() {
 fn broken_settings_without_good_ones_are_told_once() {
     let rig = Rig::with("{", &[]);
     let text = rig.ask("m1", "say:hi");
-    assert!(text.contains("agent.json is not valid") && text.ends_with("hi"), "{text}");
+    assert!(
+        text.contains("agent.json is not valid") && text.ends_with("hi"),
+        "{text}"
+    );
     assert_eq!(rig.ask("m2", "say:hi"), "hi");
 }
 
@@ -69,11 +75,16 @@ fn what_is_remembered_is_told_to_the_model_and_kept_from_others() {
 fn an_image_is_attached_to_the_answer_and_kept_under_its_hash() {
     let rig = Rig::start();
     std::fs::write(rig.path("plot.png"), b"\x89PNG\r\n\x1a\nplot").unwrap();
-    rig.say("m1", &format!("tool:respond_with_image {}", json!({"path": "plot.png"})));
+    rig.say(
+        "m1",
+        &format!("tool:respond_with_image {}", json!({"path": "plot.png"})),
+    );
     let answer = rig.guest.answer("m1");
     let image = &answer["images"][0];
     assert_eq!(image["media_type"], "image/png");
-    let kept = rig.path(".aegis/blobs").join(image["blob"].as_str().unwrap());
+    let kept = rig
+        .path(".aegis/blobs")
+        .join(image["blob"].as_str().unwrap());
     assert_eq!(std::fs::read(kept).unwrap(), b"\x89PNG\r\n\x1a\nplot");
 }
 
@@ -85,9 +96,16 @@ fn notify_from_a_scheduled_message_reaches_the_chat_people_use() {
     rig.say_to("cron", "daily", "m2", "tool:notify {\"text\":\"wake up\"}");
     assert!(rig.text("m2").contains("Sent to telegram/4242."));
     let sent = rig.guest.wait("the notice", |state| {
-        state.frames.iter().find(|frame| frame["payload"]["text"] == "wake up").cloned()
+        state
+            .frames
+            .iter()
+            .find(|frame| frame["payload"]["text"] == "wake up")
+            .cloned()
     });
-    assert_eq!(sent["session"], json!({"channel": "telegram", "id": "4242"}));
+    assert_eq!(
+        sent["session"],
+        json!({"channel": "telegram", "id": "4242"})
+    );
     assert_eq!(sent["type"], "assistant.done");
 }
 
@@ -101,9 +119,14 @@ fn a_web_page_is_fetched_as_text() {
             let mut request = [0; 4096];
             let length = stream.read(&mut request).unwrap();
             let page = match request[..length].starts_with(b"GET /old") {
-                true => "HTTP/1.1 302 Found\r\nLocation: /new\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                true => {
+                    "HTTP/1.1 302 Found\r\nLocation: /new\r\nContent-Length: 0\r\n\r\n".to_owned()
+                }
                 false => {
-                    let body = format!("<html><body><h1>Title</h1>{}</body></html>", "y ".repeat(20_000));
+                    let body = format!(
+                        "<html><body><h1>Title</h1>{}</body></html>",
+                        "y ".repeat(20_000)
+                    );
                     format!(
                         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\
                          Content-Length: {}\r\n\r\n{body}",
@@ -115,8 +138,18 @@ fn a_web_page_is_fetched_as_text() {
         }
     });
     let rig = Rig::start();
-    let text = tool(&rig, "m1", "web_fetch", &json!({"url": format!("http://{address}/old")}));
+    let text = tool(
+        &rig,
+        "m1",
+        "web_fetch",
+        &json!({"url": format!("http://{address}/old")}),
+    );
     assert!(text.contains("Title") && text.contains("bytes are shown") && text.len() < 12_000);
-    let file = tool(&rig, "m2", "web_fetch", &json!({"url": "file:///etc/passwd"}));
+    let file = tool(
+        &rig,
+        "m2",
+        "web_fetch",
+        &json!({"url": "file:///etc/passwd"}),
+    );
     assert!(file.contains("Only http and https"));
 }

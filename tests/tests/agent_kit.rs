@@ -1,0 +1,214 @@
+//! The Agent Kit whole: people write to a bot, an agent in a microVM answers. Telegram and
+//! the models are stand-ins; everything between is real.
+
+use std::time::Duration;
+
+use aegis_tests::instance::{DEADLINE, Instance};
+use aegis_tests::kit;
+use aegis_tests::layout::Layout;
+use aegis_tests::machine::{Machine, Systemd};
+use aegis_tests::registry::Registry;
+use aegis_tests::seat::Seat;
+use aegis_tests::stand_in::StandIn;
+use aegis_tests::wait::{wait_for, wait_until};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+const TOKEN: &str = "123456:TEST-token";
+
+/// Where ollama listens.
+const OLLAMA: u16 = 11434;
+
+/// A machine with the kit, its image in a registry that is the mirror of the usual one,
+/// a model and a Telegram.
+struct World<'a> {
+    seat: Seat<'a>,
+    telegram: StandIn<'a>,
+    model: StandIn<'a>,
+    _registry: Registry<'a>,
+}
+
+impl<'a> World<'a> {
+    fn new(machine: &'a Machine) -> Result<Self> {
+        let seat = Seat::alice(machine);
+        kit::install_agent(machine)?;
+        let layout = Layout::make(&["mkdir -p root tmp"], "--config.cmd sh")?;
+        let registry = Registry::start(seat, 5099, &layout, &["library/python:3.12-alpine"])?;
+        let mirror = format!(
+            "[[registry]]\nlocation = 'docker.io'\n[[registry.mirror]]\nlocation = '{}'\ninsecure = true\n",
+            registry.host()
+        );
+        let conf = ".config/containers/registries.conf";
+        machine.write_file(seat.user(), conf, mirror.as_bytes())?;
+        let flags = format!("--token {TOKEN}");
+        let telegram = StandIn::start(seat, "telegram", 8099, &flags)?;
+        let model = StandIn::start(seat, "llm", OLLAMA, "--no-auth")?;
+        seat.set_secret("TELEGRAM_BOT_TOKEN", TOKEN)?;
+        Ok(Self {
+            seat,
+            telegram,
+            model,
+            _registry: registry,
+        })
+    }
+
+    /// An agent whose gateway and model are the stand-ins; both files are written before
+    /// the instance is made, as docs/AGENT_KIT.md has it.
+    fn agent(&self, handle: &str, flags: &str) -> Result<Instance<'a>> {
+        let seat = self.seat;
+        let instance = Instance::expected(seat, handle)?;
+        let gateway = json!({"telegram": {
+            "bot_token_env": "TELEGRAM_BOT_TOKEN",
+            "allowed_chats": ["*"],
+            "api_base_url": format!("http://{}", self.telegram.address()),
+        }});
+        self.write(&format!("{}/{handle}/gateway.json", seat.kits()), &gateway)?;
+        let agent = json!({"model": "host:ollama/test"});
+        let workspace = format!("{}/workspaces/{handle}", seat.home());
+        self.write(&format!("{workspace}/.aegis/agent.json"), &agent)?;
+        seat.aegis_ok(&format!(
+            "instance start --kit agent --name {handle} --env TELEGRAM_BOT_TOKEN {flags}"
+        ))?;
+        Ok(instance)
+    }
+
+    fn write(&self, path: &str, content: &Value) -> Result<()> {
+        let (machine, user) = (self.seat.machine(), self.seat.user());
+        self.seat
+            .run(&format!("mkdir -p $(dirname {path})"))?
+            .success()?;
+        machine.write_file(user, path, content.to_string().as_bytes())
+    }
+
+    /// Somebody writes to the bot.
+    fn writes(&self, chat: i64, text: &str) -> Result<()> {
+        let chat = json!({"id": chat, "type": "private", "first_name": "Ann"});
+        self.telegram
+            .order("update", &json!({"chat": chat, "text": text}))?;
+        Ok(())
+    }
+
+    /// What the bot's messages in a chat say at last.
+    fn said(&self, chat: i64) -> Result<Vec<String>> {
+        let messages = self.telegram.tells(&format!("chat?id={chat}"))?;
+        let messages = messages.as_array().context("messages")?.clone();
+        let left = messages.iter().filter(|message| message["deleted"] != true);
+        Ok(left
+            .filter_map(|message| message["text"].as_str().map(str::to_owned))
+            .collect())
+    }
+
+    /// Waits until the bot has said all of this, in this order, and nothing else.
+    fn says(&self, chat: i64, expected: &[String], most: Duration) -> Result<()> {
+        let mut said = Vec::new();
+        let waited = wait_until(most, &format!("the answers in chat {chat}"), || {
+            said = self.said(chat)?;
+            Ok(said == expected)
+        });
+        waited.with_context(|| format!("it said {said:?}, not {expected:?}"))
+    }
+
+    /// No limit of Telegram was broken, and no rule of the models.
+    fn is_blameless(&self) -> Result<()> {
+        let state = self.telegram.tells("state")?;
+        ensure!(state["violations"] == json!([]), "Telegram: {state}");
+        let violations = self.model.tells("violations")?;
+        ensure!(violations == json!([]), "the model: {violations}");
+        Ok(())
+    }
+}
+
+/// A conversation that goes on whatever happens to its parts.
+fn a_conversation_goes_on(systemd: Systemd, name: &str) -> Result<()> {
+    let machine = Machine::temporary(name, systemd)?;
+    let world = World::new(&machine)?;
+    let (seat, chat) = (world.seat, 42);
+    let instance = world.agent("my-agent", "")?;
+    let info = instance.info()?;
+    ensure!(info.contains("Gateway:     running"), "{info}");
+    let mut expected = Vec::new();
+    let mut talk = |text: &str, before: &dyn Fn() -> Result<()>| -> Result<()> {
+        before()?;
+        world.writes(chat, &format!("say:{text}"))?;
+        expected.push(text.to_owned());
+        world.says(chat, &expected, DEADLINE)
+    };
+    let quiet = || Ok(());
+    talk("hello", &quiet)?;
+    talk("paused", &|| instance.act("pause").map(drop))?;
+    talk("stopped", &|| instance.act("stop").map(drop))?;
+    talk("without aegisd", &|| seat.kill_aegisd())?;
+    talk("without gateway", &|| {
+        let pid = instance.daemon_pid("gateway")?;
+        seat.run(&format!("kill -KILL {pid}"))?.success().map(drop)
+    })?;
+    talk("without agent", &|| {
+        instance.exec("kill -KILL $(pidof aegis-agent)").map(drop)
+    })?;
+    talk("without VM", &|| {
+        let qemu = instance.qemu_pid()?.context("QEMU runs")?;
+        seat.run(&format!("kill -KILL {qemu}"))?.success().map(drop)
+    })?;
+    talk("after a failure", &|| {
+        let failure = json!({"kind": "503", "count": 2});
+        world.model.order("fail", &failure).map(drop)
+    })?;
+    talk("after a limit", &|| {
+        let failure = json!({"method": "sendMessage", "kind": "429", "retry_after": 2, "times": 1});
+        world.telegram.order("fail", &failure).map(drop)
+    })?;
+    // The sessions of before are there: the agent counts what it was told.
+    world.writes(chat, "count")?;
+    let told = wait_for(DEADLINE, "the number of messages", || {
+        let said = world.said(chat)?;
+        Ok(said.get(expected.len()).cloned())
+    })?;
+    ensure!(told.contains(&(expected.len() + 1).to_string()), "{told}");
+    world.is_blameless()?;
+    let token = seat.run(&format!(
+        "journalctl --user --no-pager -o cat | grep -c '{TOKEN}'"
+    ))?;
+    ensure!(token.text() == "0", "the token is in the journal");
+    instance.delete()
+}
+
+#[test]
+fn a_conversation_goes_on_in_user_mode() -> Result<()> {
+    a_conversation_goes_on(Systemd::V257, "test-agent-kit")
+}
+
+#[test]
+fn a_conversation_goes_on_on_systemd_252() -> Result<()> {
+    a_conversation_goes_on(Systemd::V252, "test-agent-kit-252")
+}
+
+/// Many write at once, and the gateway is killed meanwhile: nobody's message is lost, and
+/// each chat is answered in order.
+#[test]
+fn two_hundred_messages_in_twenty_chats_are_all_answered() -> Result<()> {
+    let machine = Machine::temporary("test-agent-storm", Systemd::V257)?;
+    let world = World::new(&machine)?;
+    let instance = world.agent("storm", "")?;
+    let chats = 1..=20;
+    for number in 0..10 {
+        for chat in chats.clone() {
+            world.writes(chat, &format!("say:{chat}-{number}"))?;
+        }
+    }
+    let pid = instance.daemon_pid("gateway")?;
+    world.seat.run(&format!("kill -KILL {pid}"))?.success()?;
+    for chat in chats {
+        let expected: Vec<String> = (0..10).map(|number| format!("{chat}-{number}")).collect();
+        let most = Duration::from_secs(300);
+        let mut said = Vec::new();
+        let waited = wait_until(most, &format!("the answers in chat {chat}"), || {
+            said = world.said(chat)?;
+            // One kill may cost one repeat.
+            said.dedup();
+            Ok(said == expected)
+        });
+        waited.with_context(|| format!("it said {said:?}"))?;
+    }
+    world.is_blameless()?;
+    instance.delete()
+}
