@@ -124,8 +124,11 @@ fn a_conversation_goes_on(systemd: Systemd, name: &str) -> Result<()> {
     let world = World::new(&machine)?;
     let (seat, chat) = (world.seat, 42);
     let instance = world.agent("my-agent", "")?;
-    let info = instance.info()?;
-    ensure!(info.contains("Gateway:     running"), "{info}");
+    let log = || seat.aegis_ok("logs my-agent --daemon gateway");
+    wait_until(Duration::from_secs(20), "the gateway to run", || {
+        Ok(instance.info()?.contains("Gateway:     running"))
+    })
+    .with_context(|| format!("its log: {:?}", log()))?;
     let mut expected = Vec::new();
     let mut talk = |text: &str, before: &dyn Fn() -> Result<()>| -> Result<()> {
         before()?;
