@@ -83,6 +83,8 @@ struct Channels {
     kinds: &'static [Kind],
     sections: Sections,
     running: BTreeMap<&'static str, Running>,
+    /// Channels that end; each takes [`STOP`] at most.
+    ending: BTreeMap<&'static str, JoinHandle<()>>,
 }
 
 impl Channels {
@@ -92,6 +94,7 @@ impl Channels {
             kinds,
             sections: Sections::new(),
             running: BTreeMap::new(),
+            ending: BTreeMap::new(),
         }
     }
 
@@ -141,13 +144,13 @@ impl Channels {
     async fn apply(&mut self, sections: Sections) {
         for step in steps(&self.sections, &sections) {
             let applied = match step {
-                Step::Start(name) => self.start(name, &sections[name]),
+                Step::Start(name) => self.start(name, &sections[name]).await,
                 Step::Reconfigure(name) => match self.running.get(name) {
                     Some(running) => running.channel.reconfigure(&sections[name]),
-                    None => self.start(name, &sections[name]),
+                    None => self.start(name, &sections[name]).await,
                 },
                 Step::Stop(name) => {
-                    self.stop(name).await;
+                    self.stop(name);
                     Ok(())
                 }
             };
@@ -159,7 +162,7 @@ impl Channels {
         self.sections = sections;
     }
 
-    fn start(
+    async fn start(
         &mut self,
         name: &'static str,
         section: &serde_json::Value,
@@ -167,6 +170,10 @@ impl Channels {
         let Some(kind) = self.kinds.iter().find(|kind| kind.name == name) else {
             return Ok(());
         };
+        // Two of a kind would have one record and one bot.
+        if let Some(ending) = self.ending.remove(name) {
+            ending.await.ok();
+        }
         let channel: Arc<dyn Channel> = Arc::from((kind.make)(self.deps.clone()));
         channel.start(section)?;
         let subscription = tokio::spawn(subscription::follow(
@@ -182,21 +189,126 @@ impl Channels {
         Ok(())
     }
 
-    async fn stop(&mut self, name: &'static str) {
+    /// Stops a channel, which goes on beside what the core does next.
+    fn stop(&mut self, name: &'static str) {
         let Some(running) = self.running.remove(name) else {
             return;
         };
         running.subscription.abort();
-        if timeout(STOP, running.channel.stop()).await.is_err() {
-            tracing::warn!("the channel '{name}' did not end in time, ignoring");
-        }
-        self.deps.status.clear(name);
+        let status = self.deps.status.clone();
+        let ending = tokio::spawn(async move {
+            if timeout(STOP, running.channel.stop()).await.is_err() {
+                tracing::warn!("the channel '{name}' did not end in time, ignoring");
+            }
+            status.clear(name);
+        });
+        self.ending.insert(name, ending);
     }
 
     async fn stop_all(&mut self) {
         let names: Vec<_> = self.running.keys().copied().collect();
         for name in names {
-            self.stop(name).await;
+            self.stop(name);
         }
+        for ending in std::mem::take(&mut self.ending).into_values() {
+            ending.await.ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::frame::Frame;
+
+    /// How often the good channel was reconfigured.
+    static RECONFIGURED: AtomicUsize = AtomicUsize::new(0);
+
+    /// A channel that does what it is told, and one that hangs wherever it may.
+    struct Fake {
+        hangs: bool,
+    }
+
+    #[async_trait]
+    impl Channel for Fake {
+        fn name(&self) -> &'static str {
+            if self.hangs { "stuck" } else { "good" }
+        }
+
+        fn start(&self, _: &Value) -> Result<(), ConfigError> {
+            Ok(())
+        }
+
+        fn reconfigure(&self, _: &Value) -> Result<(), ConfigError> {
+            RECONFIGURED.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn cursor(&self, _: &str) -> Option<u64> {
+            None
+        }
+
+        fn begin_at(&self, _: &str, _: u64) {}
+
+        async fn frame(&self, _: Frame) {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+        }
+
+        fn lost(&self) {}
+
+        async fn stop(&self) {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    const FAKES: [Kind; 2] = [
+        Kind {
+            name: "good",
+            check: |_| Ok(Vec::new()),
+            make: |_| Box::new(Fake { hangs: false }),
+        },
+        Kind {
+            name: "stuck",
+            check: |_| Ok(Vec::new()),
+            make: |_| Box::new(Fake { hangs: true }),
+        },
+    ];
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_channel_holds_up_neither_the_core_nor_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = Environment {
+            instance: "my-agent".into(),
+            socket: folder.path().join("nobody.sock"),
+        };
+        let deps = Deps {
+            aegis: Aegis::new(&environment).unwrap(),
+            record: Record::open(folder.path()).unwrap(),
+            status: Status::default(),
+        };
+        let mut channels = Channels::new(deps, &FAKES);
+        let mut load = async |config: Value| {
+            std::fs::write(folder.path().join(config::FILE), config.to_string()).unwrap();
+            let start = tokio::time::Instant::now();
+            channels.load(folder.path()).await;
+            start.elapsed()
+        };
+        load(json!({"good": 1, "stuck": 1})).await;
+        let took = load(json!({"good": 2})).await;
+        assert_eq!(RECONFIGURED.load(Ordering::Relaxed), 1);
+        assert!(took < Duration::from_millis(100), "{took:?}");
+        // Only a new one of its kind waits for its end.
+        let took = load(json!({"good": 2, "stuck": 2})).await;
+        assert!(took >= STOP, "{took:?}");
+        channels.stop_all().await;
     }
 }

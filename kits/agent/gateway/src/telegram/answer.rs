@@ -57,7 +57,7 @@ mod tests {
             image: image(),
             caption: None,
         };
-        assert_eq!(steps("", &[image()], false), [bare.clone()]);
+        assert_eq!(steps("", &[image()], false), std::slice::from_ref(&bare));
         assert_eq!(
             steps("**hi**", &[image()], true),
             [Step::Text(caption), bare]

@@ -126,7 +126,7 @@ mod tests {
         .unwrap()
     }
 
-    fn message(kind: &str, text: &str, entities: Value, more: Value) -> Message {
+    fn message(kind: &str, text: &str, entities: &Value, more: &Value) -> Message {
         let mut message = json!({"message_id": 1, "chat": {"id": 1, "type": kind}, "text": text,
             "entities": entities});
         message
@@ -160,8 +160,9 @@ mod tests {
     #[test]
     fn in_groups_only_what_is_said_to_the_bot_counts() {
         let none = json!({});
-        let addressed =
-            |text, entities, more| addresses(&message("group", text, entities, more), &bot());
+        let addressed = |text: &str, entities: Value, more: Value| {
+            addresses(&message("group", text, &entities, &more), &bot())
+        };
         assert!(!addressed("hello", json!([]), none.clone()));
         let mention = json!([{"type": "mention", "offset": 3, "length": 7}]);
         assert!(addressed("😀 @My_Bot hi", mention.clone(), none.clone()));
@@ -171,24 +172,24 @@ mod tests {
         let command = json!([{"type": "bot_command", "offset": 0, "length": 7}]);
         assert!(!addressed("/status", command, none.clone()));
         let reply = |id| {
-            json!({"reply_to_message": {"message_id": 1, "chat": {"id": 1, "type": "group"},
-            "from": {"id": id}}})
+            json!({"reply_to_message": {"message_id": 1, "from": {"id": id},
+                "chat": {"id": 1, "type": "group"}}})
         };
         assert!(addressed("yes", json!([]), reply(9)));
         assert!(!addressed("yes", json!([]), reply(8)));
         assert!(addresses(
-            &message("private", "hi", json!([]), none),
+            &message("private", "hi", &json!([]), &none),
             &bot()
         ));
     }
 
     #[test]
     fn a_mention_in_front_is_no_word_for_the_agent() {
-        let mention = json!([{"type": "mention", "offset": 0, "length": 7}]);
-        let read = message("group", "@my_bot, what is it?", mention, json!({}));
-        assert_eq!(words_for(&read, &bot()), "what is it?");
-        let odd = json!([{"type": "mention", "offset": 500, "length": 7}]);
-        let read = message("group", "what", odd, json!({}));
-        assert_eq!(words_for(&read, &bot()), "what");
+        let words = |offset, text: &str| {
+            let mention = json!([{"type": "mention", "offset": offset, "length": 7}]);
+            words_for(&message("group", text, &mention, &json!({})), &bot()).to_owned()
+        };
+        assert_eq!(words(0, "@my_bot, what is it?"), "what is it?");
+        assert_eq!(words(500, "what"), "what");
     }
 }

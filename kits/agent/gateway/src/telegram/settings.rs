@@ -208,13 +208,13 @@ fn token(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Token, MissingToken> {
     if let Some(literal) = literal.filter(|literal| !literal.is_empty()) {
-        return Token::new(literal);
+        return Token::new(&literal);
     }
     let name = named
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| TOKEN_VARIABLE.to_owned());
     match variable(&name) {
-        Some(value) => Token::new(Zeroizing::new(value)),
+        Some(value) => Token::new(&Zeroizing::new(value)),
         None => Err(MissingToken::Variable(name)),
     }
 }
@@ -222,7 +222,7 @@ fn token(
 impl Token {
     /// A token is `<bot id>:<secret>`; what has another form would be a part of an address
     /// that it must not be.
-    fn new(text: Zeroizing<String>) -> Result<Self, MissingToken> {
+    fn new(text: &str) -> Result<Self, MissingToken> {
         let good = text.trim().split_once(':').is_some_and(|(id, secret)| {
             !id.is_empty()
                 && id.bytes().all(|byte| byte.is_ascii_digit())
@@ -256,8 +256,8 @@ mod tests {
 
     use super::*;
 
-    fn read(section: Value, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-        Settings::read(&section, |name| {
+    fn read(section: &Value, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        Settings::read(section, |name| {
             let found = variables.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         })
@@ -266,8 +266,8 @@ mod tests {
     #[test]
     fn the_token_is_searched_for_as_in_the_original() {
         let usual = ("TELEGRAM_BOT_TOKEN", "1:usual");
-        let token = |section, variables: &[(&str, &str)]| {
-            let token = read(section, variables).unwrap().token;
+        let token = |section: Value, variables: &[(&str, &str)]| {
+            let token = read(&section, variables).unwrap().token;
             token.map(|token| token.reveal().to_owned())
         };
         let literal = json!({"bot_token": "1:literal", "bot_token_env": "MINE"});
@@ -299,15 +299,15 @@ mod tests {
             json!({"allowed_chats": []}),
             json!({"allowed_chats": null}),
         ] {
-            let settings = read(nobody, &[]).unwrap();
+            let settings = read(&nobody, &[]).unwrap();
             assert!(!settings.allows(1));
             assert_eq!(settings.owner(), None);
         }
-        let some = read(json!({"allowed_chats": ["42", -100, "42"]}), &[]).unwrap();
+        let some = read(&json!({"allowed_chats": ["42", -100, "42"]}), &[]).unwrap();
         assert_eq!(some.allowed, Allowed::Chats(vec![42, -100]));
         assert!(some.allows(42) && some.allows(-100) && !some.allows(7));
         assert_eq!(some.owner(), Some(42));
-        let all = read(json!({"allowed_chats": ["42", "*"]}), &[]).unwrap();
+        let all = read(&json!({"allowed_chats": ["42", "*"]}), &[]).unwrap();
         assert!(all.allows(7));
     }
 
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_token_is_never_shown() {
-        let settings = read(json!({"bot_token": "1:very-secret"}), &[]).unwrap();
+        let settings = read(&json!({"bot_token": "1:very-secret"}), &[]).unwrap();
         assert!(!format!("{settings:?}").contains("very-secret"));
         let error = check(&json!({"bot_token": ["1:very-secret"]})).unwrap_err();
         assert!(!chain(&error).contains("very-secret"), "{}", chain(&error));

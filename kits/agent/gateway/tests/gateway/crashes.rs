@@ -97,12 +97,11 @@ async fn killed_between_two_messages_of_a_long_answer_it_goes_on_with_the_second
 
 #[tokio::test]
 async fn killed_at_any_moment_it_loses_nothing_and_repeats_at_most_one_message_a_kill() {
-    let mut world = World::start().await;
-    world.aegisd.echo();
     let chats: Vec<i64> = (1000..1004).collect();
-    world.config(
-        json!({"allowed_chats": chats.iter().map(ToString::to_string).collect::<Vec<_>>()}),
-    );
+    let allowed: Vec<_> = chats.iter().map(ToString::to_string).collect();
+    let mut world = World::with(&["--fast"], json!({"allowed_chats": allowed})).await;
+    world.connected().await;
+    world.aegisd.echo();
     let kills = 8;
     let mut written = 0;
     for kill in 0..kills {

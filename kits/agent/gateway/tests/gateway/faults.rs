@@ -157,7 +157,7 @@ async fn a_storm_of_429_is_obeyed_and_the_final_text_arrives() {
 async fn updates_that_telegram_does_not_give_are_asked_for_again() {
     let world = World::start().await;
     for kind in ["500", "502", "cut", "lost"] {
-        world.telegram.fail("getUpdates", 2, kind).await;
+        world.telegram.fail("getUpdates", 1, kind).await;
         world.telegram.write(ANN, kind).await;
     }
     let frames = world.taken(4).await;

@@ -1,6 +1,8 @@
 //! The real program between two stand-ins: Telegram (`tests/stand_ins/telegram.py`) and the
 //! socket of an instance's API.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
+
 mod aegisd;
 mod world;
 
