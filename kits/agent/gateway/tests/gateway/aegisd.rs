@@ -331,7 +331,7 @@ async fn answer(
         }
         (Method::GET, "/tether/poll") => {
             let after = number("after_seq").unwrap_or(0);
-            let most = number("limit").unwrap_or(50) as usize;
+            let most = usize::try_from(number("limit").unwrap_or(50)).unwrap();
             let channel = query.get("channel").map_or("", String::as_str);
             let frames = lock.frames.iter().filter(|frame| {
                 frame["seq"].as_u64().unwrap() > after && frame["session"]["channel"] == channel
