@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::environment::Environment;
 use crate::frame::{Frame, MAX_FILE};
+use crate::trust;
 
 /// Longest wait for an answer. A connection waits while aegisd is restarted.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -36,6 +37,8 @@ pub struct Aegis {
 pub enum AegisError {
     #[error("cannot make a client for AEGIS_SOCKET")]
     Client(#[source] reqwest::Error),
+    #[error("cannot use TLS")]
+    Tls(#[source] rustls::Error),
     #[error("AEGIS_INSTANCE is no name of an instance")]
     Name,
     #[error("{operation}: aegisd does not answer")]
@@ -69,7 +72,7 @@ impl AegisError {
         match self {
             Self::Unreachable { .. } | Self::Late { .. } | Self::Answer { .. } => true,
             Self::Refused { status, .. } => !matches!(status, 400 | 403 | 413 | 415),
-            Self::Client(_) | Self::Name | Self::TooLong { .. } => false,
+            Self::Client(_) | Self::Tls(_) | Self::Name | Self::TooLong { .. } => false,
         }
     }
 
@@ -118,8 +121,8 @@ impl Aegis {
     /// # Errors
     /// The client cannot be made, or the instance's name is none.
     pub fn new(environment: &Environment) -> Result<Self, AegisError> {
-        crate::telegram::api::install_crypto();
         let http = Client::builder()
+            .tls_backend_preconfigured(trust::tls().map_err(AegisError::Tls)?)
             .unix_socket(environment.socket.clone())
             .no_proxy()
             // A kept connection may be one that ended with aegisd.

@@ -20,6 +20,7 @@
 //! | [`frame`] | messages between host and guest |
 //! | [`aegis`] | the instance's API at `AEGIS_SOCKET` |
 //! | [`record`] | what outlives the process, in `.gateway-state.json` |
+//! | [`trust`] | which servers are trusted |
 //! | [`status`] | what the service manager shows |
 //! | [`telegram`] | the Telegram channel |
 
@@ -35,4 +36,5 @@ pub mod record;
 pub mod status;
 pub mod subscription;
 pub mod telegram;
+pub mod trust;
 pub mod watch;

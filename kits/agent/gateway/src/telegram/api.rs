@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::multipart;
 use super::settings::Token;
 use super::types::{FilePath, Sent, Update, User};
+use crate::trust;
 
 /// How long Telegram holds a question for updates.
 const POLL: Duration = Duration::from_secs(30);
@@ -33,6 +34,8 @@ const MAX_RETRY_AFTER: u64 = 24 * 3600;
 pub enum ApiError {
     #[error("cannot make an HTTP client")]
     Client(#[source] reqwest::Error),
+    #[error("cannot use TLS")]
+    Tls(#[source] rustls::Error),
     /// Too many requests: not before that time again (429, `parameters.retry_after`).
     #[error("{method}: Telegram asks to wait {}", seconds(.after))]
     TooMany {
@@ -91,7 +94,7 @@ impl ApiError {
             Self::Refused {
                 code, description, ..
             } => (*code, description.to_lowercase()),
-            Self::Client(_) | Self::Unreachable { .. } | Self::Odd { .. } => {
+            Self::Client(_) | Self::Tls(_) | Self::Unreachable { .. } | Self::Odd { .. } => {
                 return Meaning::Passing;
             }
             Self::TooLarge { .. } => return Meaning::Refused,
@@ -178,8 +181,8 @@ impl Bot {
     /// # Errors
     /// There is no HTTP client to be had, e.g. without any certificates.
     pub fn new(api: &Url, token: &Token) -> Result<Self, ApiError> {
-        install_crypto();
         let http = Client::builder()
+            .tls_backend_preconfigured(trust::tls().map_err(ApiError::Tls)?)
             .user_agent(concat!("aegis-gateway/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)
             .no_proxy()
@@ -371,12 +374,6 @@ pub struct Upload<'a> {
     pub bytes: &'a [u8],
     pub caption: Option<Text<'a>>,
     pub reply_to: Option<i64>,
-}
-
-/// Chooses the cryptography of TLS for this process.
-pub fn install_crypto() {
-    // The one of the first caller counts, and every caller's is the same.
-    rustls::crypto::CryptoProvider::install_default(rustls::crypto::ring::default_provider()).ok();
 }
 
 fn put_text(parameters: &mut Value, text: Text<'_>) {
