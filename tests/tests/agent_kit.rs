@@ -14,6 +14,7 @@ use aegis_tests::wait::{wait_for, wait_until};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+/// The stand-in's own.
 const TOKEN: &str = "123456:TEST-token";
 
 /// Where ollama listens.
@@ -40,8 +41,7 @@ impl<'a> World<'a> {
         );
         let conf = ".config/containers/registries.conf";
         machine.write_file(seat.user(), conf, mirror.as_bytes())?;
-        let flags = format!("--token {TOKEN}");
-        let telegram = StandIn::start(seat, "telegram", 8099, &flags)?;
+        let telegram = StandIn::start(seat, "telegram", 8099, "")?;
         let model = StandIn::start(seat, "llm", OLLAMA, "--no-auth")?;
         seat.set_secret("TELEGRAM_BOT_TOKEN", TOKEN)?;
         Ok(Self {
