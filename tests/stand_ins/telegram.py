@@ -117,13 +117,10 @@ def parse_html(html):
             continue
         if name not in TAGS:
             raise bad(f"can't parse entities: Unsupported start tag \"{name}\" at byte offset {offset}")
-        if name == "a" and "href" not in rest and not rest.strip():
-            rest = ""
         if name == "span" and "tg-spoiler" not in rest:
             raise bad(f"can't parse entities: Tag \"span\" must have class \"tg-spoiler\" at byte offset {offset}")
         open_tags.append((name, units(text)))
     if open_tags:
-        offset = len(html.encode())
         raise bad(f"can't parse entities: Can't find end tag corresponding to start tag \"{open_tags[-1][0]}\"")
     return text, entities
 

@@ -34,13 +34,24 @@ pub async fn follow(channel: Arc<dyn Channel>, aegis: Aegis, status: Status) {
     loop {
         let error = match session(channel.as_ref(), &aegis, &status, &mut told, &mut backoff).await
         {
-            Ok(()) => "the stream of messages has ended".to_owned(),
+            Ok(End::Silent) => {
+                channel.lost();
+                continue;
+            }
+            Ok(End::Closed) => "the stream of messages has ended".to_owned(),
             Err(error) => chain(&error),
         };
         channel.lost();
         status.set("aegisd", format!("waiting for it: {error}"));
         sleep(backoff.wait()).await;
     }
+}
+
+/// How a stream has ended.
+enum End {
+    Closed,
+    /// It has said nothing for long.
+    Silent,
 }
 
 /// What aegisd was told of as the channel's watermark.
@@ -56,7 +67,7 @@ async fn session(
     status: &Status,
     told: &mut Told,
     backoff: &mut Backoff,
-) -> Result<(), AegisError> {
+) -> Result<End, AegisError> {
     let instance = aegis.instance().await?.created_at;
     let cursor = match channel.cursor(&instance) {
         Some(cursor) => cursor,
@@ -77,14 +88,14 @@ async fn session(
         let wait = if watched { WATERMARK } else { SILENCE };
         let chunk = match timeout(wait, stream.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
-            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(None)) => return Ok(End::Closed),
             Ok(Err(source)) => {
                 return Err(AegisError::Unreachable {
                     operation: "following the messages",
                     source: source.without_url(),
                 });
             }
-            Err(_) if !watched => return Ok(()),
+            Err(_) if !watched => return Ok(End::Silent),
             Err(_) => {
                 tell(channel, aegis, &instance, told).await;
                 continue;

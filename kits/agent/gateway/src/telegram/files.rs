@@ -106,7 +106,8 @@ async fn fetch(bot: &Bot, file_id: &str) -> Result<Vec<u8>, Refusal> {
         tracing::warn!("{}", chain(&error));
         match error.meaning() {
             _ if matches!(error, ApiError::TooLarge { .. }) => return Err(Refusal::TooLarge),
-            Meaning::Wait(time) => sleep(time).await,
+            // Others wait behind this message.
+            Meaning::Wait(time) => sleep(time.min(LONGEST)).await,
             Meaning::Refused if error.to_string().contains("too big") => {
                 return Err(Refusal::TooLarge);
             }
@@ -126,7 +127,7 @@ async fn keep(
     attached: &mut Attached,
 ) -> Result<(), Refusal> {
     if attachment.is_image && attached.images.len() < MAX_IMAGES {
-        let kept = wait_out(|| aegis.keep_image(&attachment.media_type, bytes.clone())).await;
+        let kept = wait_out_file(|| aegis.keep_image(&attachment.media_type, bytes.clone())).await;
         match kept {
             Ok(blob) => {
                 attached.images.push(
@@ -139,7 +140,7 @@ async fn keep(
     }
     let path = format!("{FOLDER}/tg{chat}-{message}-{}", attachment.name);
     let size = bytes.len();
-    let written = wait_out(|| aegis.write_file(&path, bytes.clone())).await;
+    let written = wait_out_file(|| aegis.write_file(&path, bytes.clone())).await;
     written.map_err(|error| {
         tracing::error!("{}", chain(&error));
         Refusal::Aegis
@@ -166,6 +167,28 @@ pub async fn wait_out<T, F: Future<Output = Result<T, AegisError>>>(
             }
             result => return result,
         }
+    }
+}
+
+/// Likewise for a file, of which a refusal is final sooner: the folder is the guest's, and
+/// what it does there, a link or a full disk, holds up no other chat.
+async fn wait_out_file<T, F: Future<Output = Result<T, AegisError>>>(
+    mut ask: impl FnMut() -> F,
+) -> Result<T, AegisError> {
+    let mut backoff = Backoff::new(AEGISD_FIRST, AEGISD_LONGEST);
+    let mut refusals = 0;
+    loop {
+        let error = match ask().await {
+            Ok(result) => return Ok(result),
+            Err(error) => error,
+        };
+        refusals += u32::from(error.status().is_some());
+        let is_final = !error.is_passing() || matches!(error.status(), Some(404 | 409));
+        if is_final || refusals >= TRIES {
+            return Err(error);
+        }
+        tracing::warn!("{}, trying again", chain(&error));
+        sleep(backoff.wait()).await;
     }
 }
 

@@ -378,6 +378,9 @@ async fn answer(
             Some(bytes) => Response::new(Full::new(Bytes::from(bytes.clone())).boxed_unsync()),
             None => error(404, "no such file"),
         },
+        (Method::POST, "/workspace") if lock.files.contains_key(".aegis/files") => {
+            error(409, "a part of the path is a symbolic link")
+        }
         (Method::POST, "/workspace") => {
             lock.files.insert(query["path"].clone(), body.to_vec());
             reply(200, json!({"status": "ok"}))

@@ -161,3 +161,43 @@ async fn it_is_a_failure_not_to_be_started_by_aegisvm_and_none_to_be_stopped() {
     let text = String::from_utf8(ended.stderr).unwrap();
     assert!(text.contains("AEGIS_INSTANCE is not set"), "{text}");
 }
+
+#[tokio::test]
+async fn the_service_manager_is_told_that_it_is_ready_and_what_it_does() {
+    let mut world = World::start().await;
+    world.terminate().await;
+    let path = world.folder.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    world.launch_with(&[("TELEGRAM_BOT_TOKEN", TOKEN), ("NOTIFY_SOCKET", &path)]);
+    let mut told = String::new();
+    while !(told.contains("READY=1") && told.contains("aegisd: connected")) {
+        let mut buffer = [0; 4096];
+        let received = tokio::time::timeout(crate::world::SOON, socket.recv(&mut buffer));
+        let length = received.await.expect(&told).unwrap();
+        told.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        told.push('\n');
+    }
+    assert!(
+        told.contains("STATUS=") && told.contains("config: applied"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_kit_is_a_kit_and_its_default_config_admits_nobody() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent.json");
+    let text = fs::read_to_string(path).unwrap();
+    let checked = aegis_core::kit::Manifest::parse(&text).unwrap();
+    assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
+    assert_eq!(
+        checked.manifest.programs(),
+        ["aegis-agent", "aegis-gateway"]
+    );
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let section = &manifest["instance_daemons"][0]["config"]["default"]["telegram"];
+    let settings = aegis_gateway::telegram::settings::Settings::read(section, |_| None).unwrap();
+    assert!(!settings.allows(ANN) && !settings.shell);
+    let unknown = aegis_gateway::telegram::settings::check(section).unwrap();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}

@@ -277,3 +277,19 @@ async fn messages_that_people_write_one_after_the_other_stay_in_order() {
         .collect();
     assert_eq!(texts, expected);
 }
+
+#[tokio::test]
+async fn a_link_that_the_guest_has_planted_holds_up_no_message() {
+    let world = World::start().await;
+    world.aegisd.put_file(".aegis/files", b"-> symlink");
+    let document = json!({"document": {"data": "AAAA", "file_name": "a.bin"}});
+    world.telegram.send(ANN, document).await;
+    world.telegram.write(ANN, "next").await;
+    let frames = world.taken(1).await;
+    assert_eq!(frames[0]["payload"]["text"], "next");
+    let wanted = ["This file could not be passed on to the agent."];
+    world
+        .telegram
+        .wait_texts(ANN, |texts| texts == wanted)
+        .await;
+}

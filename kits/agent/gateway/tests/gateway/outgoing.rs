@@ -240,15 +240,7 @@ async fn a_message_that_is_gone_is_sent_anew() {
         .wait_texts(ANN, |texts| texts == ["Some more", "Same"])
         .await;
     let seq = world.aegisd.done(ANN, &id, "Same");
-    let end = tokio::time::Instant::now() + crate::world::SOON;
-    while world.state()["channels"]["telegram"]["cursor"]
-        .as_u64()
-        .unwrap()
-        < seq
-    {
-        assert!(tokio::time::Instant::now() < end, "{}", world.state());
-        sleep(Duration::from_millis(50)).await;
-    }
+    world.done_with(seq).await;
     assert_eq!(world.telegram.texts(ANN).await, ["Some more", "Same"]);
 }
 
@@ -263,15 +255,7 @@ async fn a_chat_that_has_blocked_the_bot_holds_up_nobody() {
         .wait_texts(GROUP, |texts| texts == ["but you"])
         .await;
     world.logged("chat 42 cannot be written to").await;
-    let end = tokio::time::Instant::now() + crate::world::SOON;
-    while world.state()["channels"]["telegram"]["cursor"]
-        .as_u64()
-        .unwrap()
-        < seq
-    {
-        assert!(tokio::time::Instant::now() < end, "{}", world.state());
-        sleep(Duration::from_millis(50)).await;
-    }
+    world.done_with(seq).await;
 }
 
 #[tokio::test]

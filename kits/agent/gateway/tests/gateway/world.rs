@@ -311,6 +311,15 @@ impl World {
         frames
     }
 
+    /// Waits until the gateway is done with all frames up to this one.
+    pub(crate) async fn done_with(&self, seq: u64) {
+        let cursor = || self.state()["channels"]["telegram"]["cursor"].as_u64();
+        wait_for("the cursor", || {
+            cursor().is_some_and(|cursor| cursor >= seq)
+        })
+        .await;
+    }
+
     pub(crate) async fn logged(&self, text: &str) {
         let end = Instant::now() + SOON;
         while !self.log().contains(text) {
