@@ -15,8 +15,10 @@ recorded under "violations"):
       images only of users, as data: URLs of known types; max_tokens refused for models of
       the names gpt-5* and o*, as OpenAI does.
   POST /v1/messages           Anthropic
-      x-api-key, anthropic-version: 2023-06-01, Content-Type; model, max_tokens, messages:
-      the first by the user, roles taking turns, no empty text, each tool_use answered by a
+      x-api-key, or Authorization: Bearer as Anthropic's own client sends it since 2.0;
+      anthropic-version 2026-10-21, or 2023-06-01 as older clients send it; Content-Type;
+      with 2026-10-21 no temperature, top_p, top_k; model, max_tokens, messages: the first
+      by the user, roles taking turns, no empty text, each tool_use answered by a
       tool_result at the start of the next message, no other results; tools with
       input_schema; images base64 of known types.
 
@@ -374,10 +376,12 @@ def openai_error(refusal):
 
 def check_anthropic(headers, body):
     if not OPTIONS.no_auth:
-        key = headers.get("x-api-key", "")
+        bearer = headers.get("authorization", "")
+        key = headers.get("x-api-key", "") or (bearer[7:] if bearer.startswith("Bearer ") else "")
         need(key and (not OPTIONS.key or key == OPTIONS.key), "invalid x-api-key", status=401,
              kind="authentication_error")
-    need(headers.get("anthropic-version") == "2023-06-01", "anthropic-version: header is required")
+    version = headers.get("anthropic-version")
+    need(version in ("2026-10-21", "2023-06-01"), "anthropic-version: header is required")
     need(isinstance(body.get("model"), str) and body["model"], "model: Field required")
     limit = body.get("max_tokens")
     need(isinstance(limit, int) and limit >= 1, "max_tokens: Field required")
@@ -385,7 +389,10 @@ def check_anthropic(headers, body):
     for tool in body.get("tools") or []:
         check_tool(tool.get("name"), tool.get("input_schema"), "input_schema")
     known = {"model", "max_tokens", "messages", "stream", "system", "tools", "tool_choice", "metadata",
-             "stop_sequences", "temperature", "top_k", "top_p", "thinking", "service_tier"}
+             "stop_sequences", "thinking", "service_tier", "cache_control", "container", "diagnostics",
+             "inference_geo", "output_config", "speed"}
+    if version == "2023-06-01":
+        known |= {"temperature", "top_k", "top_p"}
     need(set(body) <= known, f"{', '.join(set(body) - known)}: Extra inputs are not permitted")
     messages = body.get("messages")
     need(isinstance(messages, list) and messages, "messages: at least one message is required")

@@ -204,5 +204,5 @@ async fn serve(shared: Arc<Shared>) -> Result<(), RunError> {
 /// Says that a restart is over, then has nothing more to do.
 async fn announce(shared: &Shared) {
     restart::announce(shared).await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -67,7 +67,8 @@ pub(super) async fn answer(
     };
     rounds.close_interrupted(&conversation).await?;
     rounds.summarise(&conversation).await;
-    let mut outcome = rounds.until_answered(&mut streamer).await?;
+    // On the heap: it is the largest of all that an answer waits for.
+    let mut outcome = Box::pin(rounds.until_answered(&mut streamer)).await?;
     outcome.usage = rounds.usage;
     if let Some(complaint) = current.complaint {
         outcome.text = format!("{complaint}\n\n{}", outcome.text);

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::session::turn::Usage;
 
-/// The version of the API, which every request names.
-const VERSION: &str = "2023-06-01";
+/// The version of the API, which every request names ("Migrating to API version
+/// 2026-10-21"): the current one, in which nothing changed of what is used here.
+const VERSION: &str = "2026-10-21";
 
 /// The protocol.
 #[derive(Clone, Copy, Debug)]

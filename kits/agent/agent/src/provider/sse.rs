@@ -43,10 +43,6 @@ impl Parser {
     }
 
     /// The next whole event.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "there is more after bytes are pushed"
-    )]
     pub(crate) fn next(&mut self) -> Option<Event> {
         while let Some(line) = self.line() {
             if line.is_empty() {

@@ -60,7 +60,7 @@ impl Exchange {
 /// What there is in the order it came.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Item {
-    Exchange(Exchange),
+    Exchange(Box<Exchange>),
     /// Here the conversation starts afresh; what was before has yet to be archived.
     New {
         msg_id: Option<String>,
@@ -90,12 +90,12 @@ impl Conversation {
                 if !self.see(turn.msg_id.as_ref()) {
                     return;
                 }
-                self.items.push_back(Item::Exchange(Exchange {
+                self.items.push_back(Item::Exchange(Box::new(Exchange {
                     user: turn,
                     turns: Vec::new(),
                     sent: false,
                     resumed: 0,
-                }));
+                })));
             }
             Role::Assistant | Role::Tool => {
                 if let Some(exchange) = self.of(turn.reply_to.as_deref()) {
@@ -164,14 +164,14 @@ impl Conversation {
     /// The exchanges, oldest first.
     pub(crate) fn exchanges(&self) -> impl DoubleEndedIterator<Item = &Exchange> {
         self.items.iter().filter_map(|item| match item {
-            Item::Exchange(exchange) => Some(exchange),
+            Item::Exchange(exchange) => Some(&**exchange),
             Item::New { .. } => None,
         })
     }
 
     fn exchanges_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Exchange> {
         self.items.iter_mut().filter_map(|item| match item {
-            Item::Exchange(exchange) => Some(exchange),
+            Item::Exchange(exchange) => Some(&mut **exchange),
             Item::New { .. } => None,
         })
     }

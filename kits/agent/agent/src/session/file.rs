@@ -230,7 +230,7 @@ pub(crate) fn sessions(folder: &Path) -> Vec<(SessionKey, PathBuf)> {
             Some((changed, session, path))
         })
         .collect();
-    found.sort_by(|one, other| other.0.cmp(&one.0));
+    found.sort_by_key(|(changed, _, _)| std::cmp::Reverse(*changed));
     found
         .into_iter()
         .map(|(_, session, path)| (session, path))

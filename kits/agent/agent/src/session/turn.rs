@@ -121,6 +121,10 @@ pub(crate) struct User {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are keys of a line of JSON"
+)]
 pub(crate) struct Turn {
     pub role: Role,
     #[serde(default)]

@@ -166,10 +166,8 @@ impl Walk {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 match entry.file_type() {
                     Ok(kind) if kind.is_file() => self.files.push(entry.path()),
-                    Ok(kind) if kind.is_dir() && depth < DEPTH => {
-                        if entry.file_name() != ".git" {
-                            self.folders.push((entry.path(), depth + 1));
-                        }
+                    Ok(kind) if kind.is_dir() && depth < DEPTH && entry.file_name() != ".git" => {
+                        self.folders.push((entry.path(), depth + 1));
                     }
                     _ => {}
                 }

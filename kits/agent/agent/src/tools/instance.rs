@@ -74,10 +74,7 @@ fn targets(session: &SessionKey, known: &[SessionKey]) -> Vec<SessionKey> {
             .find(|known| known.channel == **channel)
             .cloned()
     };
-    CHANNELS
-        .iter()
-        .filter_map(|channel| latest(&channel))
-        .collect()
+    CHANNELS.iter().filter_map(latest).collect()
 }
 
 #[cfg(test)]

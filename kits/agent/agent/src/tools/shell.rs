@@ -82,7 +82,7 @@ async fn run(workspace: &Path, command: &str, timeout: Duration) -> ToolOutcome 
 async fn wait(child: &mut Child, output: &mut Output) -> std::io::Result<ExitStatus> {
     let mut stdout = child.stdout.take();
     let mut stderr = child.stderr.take();
-    let (mut one, mut two) = ([0; 8192], [0; 8192]);
+    let (mut one, mut two) = (vec![0; 8192], vec![0; 8192]);
     let mut ended = None;
     let mut until = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     loop {
