@@ -12,7 +12,8 @@ use super::{
 use crate::session::turn::Usage;
 
 /// The version of the API, which every request names ("Migrating to API version
-/// 2026-10-21"): the current one, in which nothing changed of what is used here.
+/// 2026-10-21"): the one that Anthropic's own client of version 2 names. What it is known
+/// to refuse (sampling parameters, documents and citations at wrong places) is not sent.
 const VERSION: &str = "2026-10-21";
 
 /// The protocol.

@@ -10,6 +10,10 @@
 //! | [`servers`] | MCP |
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::print_stderr,
+    reason = "the log of the agent is shown where a test fails"
+)]
 
 mod conversation;
 mod crash;
