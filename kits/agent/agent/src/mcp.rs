@@ -40,6 +40,8 @@ const START: Duration = Duration::from_secs(20);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(120);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A server that ran so long has not failed to start.
+const STEADY: Duration = Duration::from_secs(60);
 /// Upstream's program for the guest API, a server by itself where it is there.
 const GUEST_SERVER: &str = "/usr/bin/aegis-mcp-guest";
 /// The longest name of a tool that providers take.
@@ -71,6 +73,8 @@ struct Server {
     running: Option<(Connection, Vec<Tool>)>,
     failures: u32,
     not_before: Instant,
+    /// When it started last.
+    since: Instant,
 }
 
 impl Server {
@@ -80,6 +84,7 @@ impl Server {
             running: None,
             failures: 0,
             not_before: Instant::now(),
+            since: Instant::now(),
         }
     }
 }
@@ -200,6 +205,9 @@ impl Servers {
         {
             tracing::warn!(server = name, "An MCP server ended");
             server.running = None;
+            if server.since.elapsed() > STEADY {
+                server.failures = 0;
+            }
             server.not_before = Instant::now() + pause(server.failures);
             server.failures += 1;
         }
@@ -213,7 +221,10 @@ impl Servers {
             }
             let started = tokio::time::timeout(START, self.start(&server.settings)).await;
             match started.unwrap_or(Err(ServerError::Late)) {
-                Ok(running) => server.running = Some(running),
+                Ok(running) => {
+                    server.running = Some(running);
+                    server.since = Instant::now();
+                }
                 Err(error) => {
                     tracing::warn!(
                         server = name,
