@@ -24,14 +24,18 @@ impl<'a> StandIn<'a> {
     /// # Errors
     /// It does not start.
     pub fn start(seat: Seat<'a>, name: &'static str, port: u16, flags: &str) -> Result<Self> {
-        let source = cache::repository().join(format!("tests/stand_ins/{name}.py"));
-        let program =
-            std::fs::read(&source).with_context(|| format!("reading {}", source.display()))?;
-        let place = format!("/var/tmp/{name}.py");
-        seat.machine().write_file(User::Root, &place, &program)?;
+        let folder = cache::repository().join("tests/stand_ins");
+        for file in std::fs::read_dir(&folder).context("reading tests/stand_ins")? {
+            let path = file?.path();
+            let program = std::fs::read(&path);
+            let program = program.with_context(|| format!("reading {}", path.display()))?;
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            let place = format!("/var/tmp/{file}");
+            seat.machine().write_file(User::Root, &place, &program)?;
+        }
         let line = format!(
             "systemd-run --user --quiet --collect --unit stand-in-{name} \
-             python3 {place} --port {port} --state /var/tmp/{name}.state {flags}"
+             python3 /var/tmp/{name}.py --port {port} --state /var/tmp/{name}.state {flags}"
         );
         let alice = Seat::alice(seat.machine());
         alice.run(&line)?.success()?;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 /// The stand-in's own.
-const TOKEN: &str = "123456:TEST-token";
+const TOKEN: &str = "123456:TEST-token_of-the-stand-in";
 
 /// Where ollama listens.
 const OLLAMA: u16 = 11434;

@@ -13,7 +13,9 @@ const LONGEST_FILE: usize = 600;
 
 /// Who of ours may depend on whom. What both ends of a wire share knows nothing
 /// of either end, and programs do not know each other.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
+    ("aegis-agent", &[]),
+    ("aegis-gateway", &["aegis-core"]),
     ("aegis-archive", &[]),
     ("aegis-core", &[]),
     ("aegis-egress", &["aegis-core"]),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aegis_core::duration::Span;
 use aegis_core::tether::{ACK, DONE, Frame, USER_MESSAGE};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::cli::Context;
@@ -163,6 +163,8 @@ fn refusal(frame: &Frame, msg_id: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn frame(kind: &str, session: &str, reply_to: Option<&str>) -> Frame {
