@@ -203,7 +203,7 @@ impl Chat {
     }
 
     async fn send(&mut self, text: &str) -> Result<(), Failure> {
-        let frame = self.frame(USER_MESSAGE, json!({"text": text}))?;
+        let frame = self.frame(USER_MESSAGE, &json!({"text": text}))?;
         // Named here, so that its echo is known however fast it comes.
         if let Some(msg_id) = frame.msg_id() {
             self.conversation.asked(msg_id);
@@ -213,12 +213,12 @@ impl Chat {
     }
 
     async fn control(&mut self, kind: &str) -> Result<(), Failure> {
-        let frame = self.frame(kind, Value::Null)?;
+        let frame = self.frame(kind, &Value::Null)?;
         self.client.send_message(&self.args.name, &frame).await?;
         Ok(())
     }
 
-    fn frame(&mut self, kind: &str, payload: Value) -> Result<Frame, Failure> {
+    fn frame(&mut self, kind: &str, payload: &Value) -> Result<Frame, Failure> {
         let Args {
             channel, session, ..
         } = &self.args;

@@ -152,6 +152,8 @@ fn every_line_of_a_stream_is_as_its_schema_says() {
     for line in stdout.take(3) {
         check("tether-follow.json", &line.unwrap());
     }
+    kill(Pid::from_raw(follow.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(follow.wait().unwrap().code(), Some(0));
 
     let mut events = bench.spawn(&mut bench.command(&["events", "--json"]));
     let mut stderr = events.stderr.take().unwrap();

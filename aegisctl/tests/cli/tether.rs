@@ -94,6 +94,8 @@ fn messages_are_followed_across_the_end_of_an_aegisd() {
     std::thread::sleep(std::time::Duration::from_millis(1500));
     bench.run(&["tether", "send", "web", "four"]);
     assert_eq!(text(), "four");
+    following.kill().unwrap();
+    following.wait().unwrap();
 }
 
 #[test]
@@ -109,4 +111,5 @@ fn a_chat_without_a_terminal_answers_line_by_line() {
     let said: Vec<String> = stdout.map(Result::unwrap).collect();
     let expected = ["heard: one", "the message was refused: no", "heard: two"];
     assert_eq!(said, expected);
+    assert_eq!(chat.wait().unwrap().code(), Some(0));
 }

@@ -72,7 +72,7 @@ pub(super) async fn serve(stream: UnixStream, engine: Arc<Engine>, instance: Ins
             if answered.is_err() {
                 drain(&mut body).await;
             }
-            Ok::<_, Infallible>(answered.unwrap_or_else(refusal))
+            Ok::<_, Infallible>(answered.unwrap_or_else(|error| refusal(&error)))
         }
     });
     let served = http1::Builder::new()
@@ -87,7 +87,7 @@ pub(super) async fn serve(stream: UnixStream, engine: Arc<Engine>, instance: Ins
 }
 
 /// A refusal in the form that guests know.
-fn refusal(error: ApiError) -> Response<Body> {
+fn refusal(error: &ApiError) -> Response<Body> {
     let words = json!({"error": {"message": error.message}});
     let mut response = value(&words);
     *response.status_mut() = error.status;
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_refusal_has_the_original_s_form() {
-        let refused = refusal(ApiError::new(StatusCode::FORBIDDEN, "no"));
+        let refused = refusal(&ApiError::new(StatusCode::FORBIDDEN, "no"));
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
         let empty: Value = read(&Bytes::new()).unwrap();
         assert_eq!(empty, json!({}));

@@ -430,7 +430,7 @@ mod tests {
     }
 
     fn message(kind: &str, msg_id: &str) -> Frame {
-        let mut frame = Frame::new(kind, "a", "s", serde_json::Value::Null).unwrap();
+        let mut frame = Frame::new(kind, "a", "s", &serde_json::Value::Null).unwrap();
         frame.name_it(|| msg_id.to_owned());
         frame
     }

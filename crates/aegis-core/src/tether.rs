@@ -118,7 +118,7 @@ impl Frame {
         kind: &str,
         channel: &str,
         session: &str,
-        payload: Value,
+        payload: &Value,
     ) -> Result<Self, FrameError> {
         let frame = json!({
             "v": VERSION,
@@ -276,17 +276,17 @@ mod tests {
 
     #[test]
     fn types_tell_where_a_frame_goes() {
-        let of = |kind| Frame::new(kind, "host", "default", json!(null)).unwrap();
+        let of = |kind| Frame::new(kind, "host", "default", &json!(null)).unwrap();
         assert_eq!(of(USER_MESSAGE).direction(), Direction::ToGuest);
         assert_eq!(of(CANCEL).direction(), Direction::ToGuest);
         assert_eq!(of(DONE).direction(), Direction::ToHost);
         assert!(of(DELTA).is_passing() && !of(DONE).is_passing());
-        assert!(Frame::new("", "host", "default", json!(null)).is_err());
+        assert!(Frame::new("", "host", "default", &json!(null)).is_err());
     }
 
     #[test]
     fn an_acknowledgement_names_its_message() {
-        let mut message = Frame::new(USER_MESSAGE, "host", "a", json!({"text": "x"})).unwrap();
+        let mut message = Frame::new(USER_MESSAGE, "host", "a", &json!({"text": "x"})).unwrap();
         message.name_it(|| "m-1".to_owned());
         message.name_it(|| "m-2".to_owned());
         let taken = message.acknowledged(None);

@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    fn frame(kind: &str, seq: Option<u64>, reply_to: Option<&str>, payload: Value) -> Frame {
+    fn frame(kind: &str, seq: Option<u64>, reply_to: Option<&str>, payload: &Value) -> Frame {
         let mut value = json!({
             "v": 1, "type": kind, "session": {"channel": "host", "id": "a"}, "payload": payload,
         });
@@ -216,15 +216,15 @@ mod tests {
         let id = chat.next_name();
         chat.asked(&id);
         assert_eq!(
-            chat.hear(&frame(DELTA, None, Some(&id), said("Hel"))),
+            chat.hear(&frame(DELTA, None, Some(&id), &said("Hel"))),
             answer("Hel")
         );
-        let done = frame(DONE, Some(4), Some(&id), said("Hello"));
+        let done = frame(DONE, Some(4), Some(&id), &said("Hello"));
         assert_eq!(chat.hear(&done), answer("lo\n"));
         assert!(!chat.is_answering());
         assert!(chat.hear(&done).is_empty(), "it was heard");
-        chat.hear(&frame(DELTA, None, None, said("Wro")));
-        let other = frame(DONE, Some(5), None, said("Right"));
+        chat.hear(&frame(DELTA, None, None, &said("Wro")));
+        let other = frame(DONE, Some(5), None, &said("Right"));
         assert_eq!(chat.hear(&other), answer("\nRight\n"));
     }
 
@@ -234,10 +234,10 @@ mod tests {
         for id in ["1", "2", "3"] {
             chat.asked(id);
         }
-        chat.hear(&frame(DONE, Some(1), Some("2"), said("")));
-        chat.hear(&frame(DONE, Some(2), None, said("")));
+        chat.hear(&frame(DONE, Some(1), Some("2"), &said("")));
+        chat.hear(&frame(DONE, Some(2), None, &said("")));
         assert!(chat.is_answering());
-        let mut third = frame(USER_MESSAGE, Some(3), None, said(""));
+        let mut third = frame(USER_MESSAGE, Some(3), None, &said(""));
         third.name_it(|| "3".to_owned());
         let refused = chat.hear(&third.acknowledged(Some("too long")));
         assert_eq!(refused, answer("the message was refused: too long\n"));
@@ -247,11 +247,11 @@ mod tests {
     #[test]
     fn our_own_messages_are_not_shown_again_and_those_of_others_are() {
         let mut chat = Conversation::new("host", "a");
-        let mut own = frame(USER_MESSAGE, Some(1), None, said("mine"));
+        let mut own = frame(USER_MESSAGE, Some(1), None, &said("mine"));
         let name = chat.next_name();
         own.name_it(|| name);
         assert!(chat.hear(&own).is_empty());
-        let other = frame(USER_MESSAGE, Some(2), None, said("theirs\x1b[2J"));
+        let other = frame(USER_MESSAGE, Some(2), None, &said("theirs\x1b[2J"));
         let shown = vec![Show::Faint("> theirs\u{fffd}[2J\n".to_owned())];
         assert_eq!(chat.hear(&other), shown);
     }
@@ -264,7 +264,7 @@ mod tests {
                 "status.presence",
                 Some(seq),
                 None,
-                json!({"state": "thinking"}),
+                &json!({"state": "thinking"}),
             )
         };
         assert_eq!(

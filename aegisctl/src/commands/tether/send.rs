@@ -120,7 +120,7 @@ fn frame(args: &Args) -> Result<Frame, Failure> {
 
 fn of_text(args: &Args, text: &str) -> Result<Frame, aegis_core::tether::FrameError> {
     let payload = json!({"text": text});
-    Frame::new(USER_MESSAGE, &args.channel, &args.session, payload)
+    Frame::new(USER_MESSAGE, &args.channel, &args.session, &payload)
 }
 
 async fn wait(

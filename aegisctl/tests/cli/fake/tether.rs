@@ -41,7 +41,7 @@ impl Tether {
             DONE,
             frame.channel(),
             frame.session(),
-            json!({"text": format!("heard: {text}")}),
+            &json!({"text": format!("heard: {text}")}),
         )
         .unwrap()
         .into_value();
