@@ -29,9 +29,16 @@ pub(crate) struct Telegram {
     _folder: TempDir,
 }
 
+fn client() -> reqwest::Client {
+    let tls = aegis_gateway::trust::tls().unwrap();
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy();
+    builder.build().unwrap()
+}
+
 impl Telegram {
     pub(crate) async fn start(arguments: &[&str]) -> Self {
-        aegis_gateway::telegram::api::install_crypto();
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("telegram.json");
         let program =
@@ -49,7 +56,7 @@ impl Telegram {
         Self {
             _process: process,
             port: u16::try_from(state["port"].as_u64().unwrap()).unwrap(),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: client(),
             _folder: folder,
         }
     }
