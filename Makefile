@@ -39,7 +39,7 @@ test: $(XTASK) ## Set up what is missing and run every suite [ONLY=part of a tit
 soak: $(XTASK) ## Long runs, with figures in docs/SOAK.md [ONLY=part of a title] [MINUTES=for each part]
 	$(XTASK) soak $(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes '$(MINUTES)')
 
-bench: $(XTASK) ## Measure ratios against floors and peers [ONLY=cold|session|link|daemon|kits|fleet|images]
+bench: $(XTASK) ## Measure ratios against floors and peers [ONLY=cold|session|link|daemon|kits|fleet|images|agent]
 	$(XTASK) bench $(if $(ONLY),--only '$(ONLY)')
 
 shell: $(XTASK) ## Prompt in a machine [RUN='command' | SCRIPT=file] [SYSTEMD=257|252] [MODE=user|system] [NAME=machine]

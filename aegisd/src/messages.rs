@@ -117,7 +117,11 @@ impl Messages {
             line.pass(&frame, last);
             return Ok(Taken::Passed);
         }
-        frame.name_it(|| format!("host-{}", Timestamp::now().as_nanosecond()));
+        let sender = match way {
+            Direction::ToGuest => "host",
+            Direction::ToHost => "guest",
+        };
+        frame.name_it(|| format!("{sender}-{}", Timestamp::now().as_nanosecond()));
         let handle = instance.clone();
         let kept = self.registry.add_message(handle, frame, BOUNDS).await?;
         if kept.is_new {

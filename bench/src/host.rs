@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use aegis_tests::cache;
+use aegis_tests::kit;
 use aegis_tests::machine::{Machine, Root, Systemd, User};
 use aegis_tests::outside::Outside;
+use aegis_tests::stand_in;
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::inside::{BYTES, EGRESS, IMAGES, REGISTRY, REPOSITORY, SOURCE};
+use crate::inside::{AGENT, BYTES, EGRESS, IMAGES, REGISTRY, REPOSITORY, SOURCE, STAND_INS};
 use crate::report;
 use crate::row::Row;
 use crate::sample_image::{self, TAGS};
@@ -75,6 +77,11 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
 
     if only.is_none_or(|only| EGRESS.contains(only)) {
         lay_network(&machine)?;
+    }
+
+    if only.is_none_or(|only| AGENT.contains(only)) {
+        kit::install_agent(&machine)?;
+        stand_in::bring(&machine, STAND_INS)?;
     }
 
     let only_flag = only.map_or(String::new(), |only| format!(" --only '{only}'"));

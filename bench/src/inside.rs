@@ -1,5 +1,6 @@
 //! What runs in the machine: every measurement, as the user alice.
 
+mod agent;
 mod cold;
 mod crowd;
 mod daemon;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result};
 
 use crate::row::Row;
 
+pub(crate) use agent::STAND_INS;
 pub(crate) use egress::{BYTES, SOURCE};
 pub(crate) use images::{REGISTRY, REPOSITORY};
 pub(crate) use sleep::answer;
@@ -29,10 +31,13 @@ pub(crate) const EGRESS: &str = "egress";
 /// The group that needs a registry.
 pub(crate) const IMAGES: &str = "images";
 
+/// The group that needs the Agent Kit and what stands in for its services.
+pub(crate) const AGENT: &str = "agent";
+
 /// A group of measurements, by the name `--only` takes.
 type Group = (&'static str, fn() -> Result<Vec<Row>>);
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     ("cold", cold::measure),
     ("session", session::measure),
     ("link", link::measure),
@@ -42,6 +47,7 @@ const GROUPS: [Group; 9] = [
     ("kits", kits::measure),
     ("fleet", fleet::measure),
     (IMAGES, images::measure),
+    (AGENT, agent::measure),
 ];
 
 /// Measures and writes each row as a line of JSON to standard output.

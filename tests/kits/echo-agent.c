@@ -6,6 +6,8 @@
  *   refuse                the message is refused (400)
  *   later                 it is not taken (503) the first two times
  *
+ * Pieces of a model's answer (/v1/llm/recv) go to /var/pieces, a line each.
+ *
  * What it took is noted in /var/taken, a msg_id a line, before it is told. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -78,8 +80,8 @@ static void tell(const char *type, const char *session, const char *id, const ch
     while (ask("POST", "/v1/tether/send", out, NULL) != 200) usleep(100000);
 }
 
-static void note(const char *id) {
-    int file = open("/var/taken", O_WRONLY | O_CREAT | O_APPEND, 0644);
+static void note(const char *path, const char *id) {
+    int file = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
     if (file < 0) return;
     dprintf(file, "%s\n", id);
     fsync(file);
@@ -124,7 +126,10 @@ int main(void) {
         }
         char *body = strstr(in, "\r\n\r\n"), *from = strstr(in, "\"session\":{");
         const char *status = "202 Accepted";
-        if (!body || !from || !value(body, "msg_id", id)) {
+        int piece = !strncmp(in, "POST /v1/llm/recv ", 18);
+        if (piece && body) {
+            note("/var/pieces", body + 4);
+        } else if (!body || !from || !value(body, "msg_id", id)) {
             status = "400 Bad Request";
         } else {
             snprintf(session, sizeof session, "%.*s", (int)(strchr(from, '}') + 1 - from), from);
@@ -133,8 +138,8 @@ int main(void) {
             if (!strcmp(text, "refuse")) status = "400 Bad Request";
             if (!strcmp(text, "later") && late++ < 2) status = "503 Service Unavailable";
         }
-        int taken = *status == '2';
-        if (taken) note(id);
+        int taken = *status == '2' && !piece;
+        if (taken) note("/var/taken", id);
         dprintf(s, "HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", status);
         close(s);
         if (taken) reply(session, id);

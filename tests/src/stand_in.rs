@@ -6,12 +6,37 @@ use serde_json::Value;
 
 use crate::cache;
 use crate::instance::DEADLINE;
-use crate::machine::User;
+use crate::machine::{Machine, User};
 use crate::seat::{Seat, quote};
 use crate::wait::wait_until;
 
+/// Where they lie in a machine.
+const PLACE: &str = "/var/tmp/stand-ins";
+
+/// Puts all of them into a folder of a machine.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn bring(machine: &Machine, folder: &str) -> Result<()> {
+    let source = cache::repository().join("tests/stand_ins");
+    machine
+        .run(User::Root, &format!("mkdir -p {folder}"))?
+        .success()?;
+    for file in std::fs::read_dir(&source).context("reading tests/stand_ins")? {
+        let path = file?.path();
+        if path.extension().is_none_or(|extension| extension != "py") {
+            continue;
+        }
+        let program = std::fs::read(&path);
+        let program = program.with_context(|| format!("reading {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        machine.write_file(User::Root, &format!("{folder}/{name}"), &program)?;
+    }
+    Ok(())
+}
+
 /// One of them, as a unit of the seat's user.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StandIn<'a> {
     seat: Seat<'a>,
     name: &'static str,
@@ -24,18 +49,10 @@ impl<'a> StandIn<'a> {
     /// # Errors
     /// It does not start.
     pub fn start(seat: Seat<'a>, name: &'static str, port: u16, flags: &str) -> Result<Self> {
-        let folder = cache::repository().join("tests/stand_ins");
-        for file in std::fs::read_dir(&folder).context("reading tests/stand_ins")? {
-            let path = file?.path();
-            let program = std::fs::read(&path);
-            let program = program.with_context(|| format!("reading {}", path.display()))?;
-            let file = path.file_name().unwrap_or_default().to_string_lossy();
-            let place = format!("/var/tmp/{file}");
-            seat.machine().write_file(User::Root, &place, &program)?;
-        }
+        bring(seat.machine(), PLACE)?;
         let line = format!(
-            "systemd-run --user --quiet --collect --unit stand-in-{name} \
-             python3 /var/tmp/{name}.py --port {port} --state /var/tmp/{name}.state {flags}"
+            "systemd-run --user --quiet --collect --unit stand-in-{name}-{port} \
+             python3 {PLACE}/{name}.py --port {port} --state /var/tmp/{name}-{port}.state {flags}"
         );
         let alice = Seat::alice(seat.machine());
         alice.run(&line)?.success()?;

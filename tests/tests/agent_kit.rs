@@ -1,6 +1,7 @@
 //! The Agent Kit whole: people write to a bot, an agent in a microVM answers. Telegram and
 //! the models are stand-ins; everything between is real.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use aegis_tests::instance::{DEADLINE, Instance};
@@ -25,8 +26,10 @@ const OLLAMA: u16 = 11434;
 struct World<'a> {
     seat: Seat<'a>,
     telegram: StandIn<'a>,
+    /// The variable with the bot's token.
+    token: &'static str,
     model: StandIn<'a>,
-    _registry: Registry<'a>,
+    _registry: Rc<Registry<'a>>,
 }
 
 impl<'a> World<'a> {
@@ -47,9 +50,35 @@ impl<'a> World<'a> {
         Ok(Self {
             seat,
             telegram,
+            token: "TELEGRAM_BOT_TOKEN",
             model,
-            _registry: registry,
+            _registry: Rc::new(registry),
         })
+    }
+
+    /// The same with another Telegram, and so another bot.
+    fn with_other_bot(&self) -> Result<Self> {
+        let token = "654321:other";
+        let flags = format!("--token {token}");
+        self.seat.set_secret("OTHER_BOT_TOKEN", token)?;
+        Ok(Self {
+            seat: self.seat,
+            telegram: StandIn::start(self.seat, "telegram", 8100, &flags)?,
+            token: "OTHER_BOT_TOKEN",
+            model: self.model.clone(),
+            _registry: Rc::clone(&self._registry),
+        })
+    }
+
+    /// Writes the gateway's config.
+    fn allow(&self, handle: &str, chats: &[&str]) -> Result<()> {
+        let gateway = json!({"telegram": {
+            "bot_token_env": self.token,
+            "allowed_chats": chats,
+            "api_base_url": format!("http://{}", self.telegram.address()),
+        }});
+        let path = format!("{}/{handle}/gateway.json", self.seat.kits());
+        self.write(&path, &gateway)
     }
 
     /// An agent whose gateway and model are the stand-ins; both files are written before
@@ -57,17 +86,13 @@ impl<'a> World<'a> {
     fn agent(&self, handle: &str, flags: &str) -> Result<Instance<'a>> {
         let seat = self.seat;
         let instance = Instance::expected(seat, handle)?;
-        let gateway = json!({"telegram": {
-            "bot_token_env": "TELEGRAM_BOT_TOKEN",
-            "allowed_chats": ["*"],
-            "api_base_url": format!("http://{}", self.telegram.address()),
-        }});
-        self.write(&format!("{}/{handle}/gateway.json", seat.kits()), &gateway)?;
+        self.allow(handle, &["*"])?;
         let agent = json!({"model": "host:ollama/test"});
         let workspace = format!("{}/workspaces/{handle}", seat.home());
         self.write(&format!("{workspace}/.aegis/agent.json"), &agent)?;
         seat.aegis_ok(&format!(
-            "instance start --kit agent --name {handle} --env TELEGRAM_BOT_TOKEN {flags}"
+            "instance start --kit agent --name {handle} --env {} {flags}",
+            self.token
         ))?;
         Ok(instance)
     }
@@ -167,6 +192,21 @@ fn a_conversation_goes_on(systemd: Systemd, name: &str) -> Result<()> {
         Ok(said.get(expected.len()).cloned())
     })?;
     ensure!(told.contains(&(expected.len() + 1).to_string()), "{told}");
+    // A change of the config counts at once.
+    world.allow("my-agent", &["42"])?;
+    let reply = |text: &str| {
+        wait_for(DEADLINE, "an answer in another chat", || {
+            world.writes(43, text)?;
+            std::thread::sleep(Duration::from_secs(2));
+            Ok(world.said(43)?.last().cloned())
+        })
+    };
+    let refused = reply("say:let me in")?;
+    ensure!(refused.contains("may not talk to this bot"), "{refused}");
+    world.allow("my-agent", &["42", "43"])?;
+    wait_until(DEADLINE, "the other chat to be let in", || {
+        Ok(reply("say:thanks")? == "thanks")
+    })?;
     world.is_blameless()?;
     let token = seat.run(&format!(
         "journalctl --user --no-pager -o cat | grep -c '{TOKEN}'"
@@ -214,4 +254,36 @@ fn two_hundred_messages_in_twenty_chats_are_all_answered() -> Result<()> {
     }
     world.is_blameless()?;
     instance.delete()
+}
+
+/// Two agents at once share nothing: not their chats, though those have one number, nor
+/// their sessions.
+#[test]
+fn two_agents_share_nothing() -> Result<()> {
+    let machine = Machine::temporary("test-agent-two", Systemd::V257)?;
+    let world = World::new(&machine)?;
+    let other = world.with_other_bot()?;
+    let first = world.agent("first", "")?;
+    let second = other.agent("second", "")?;
+    for (world, text) in [(&world, "one"), (&other, "two")] {
+        world.writes(42, &format!("say:{text}"))?;
+    }
+    world.says(42, &["one".to_owned()], DEADLINE)?;
+    other.says(42, &["two".to_owned()], DEADLINE)?;
+    for world in [&world, &other] {
+        world.writes(42, "count")?;
+        let told = wait_for(DEADLINE, "the number of messages", || {
+            Ok(world.said(42)?.get(1).cloned())
+        })?;
+        ensure!(told.contains('2'), "{told}");
+        world.is_blameless()?;
+    }
+    for (instance, other) in [(&first, "second"), (&second, "first")] {
+        let read = world
+            .seat
+            .aegis_ok(&format!("tether read {}", instance.handle()))?;
+        ensure!(!read.contains(other), "{read}");
+    }
+    first.delete()?;
+    second.delete()
 }

@@ -8,6 +8,7 @@ use aegis_tests::instance::{DEADLINE, Instance};
 use aegis_tests::kit;
 use aegis_tests::machine::{Machine, Systemd};
 use aegis_tests::seat::{Seat, quote};
+use aegis_tests::stand_in::StandIn;
 use aegis_tests::wait::wait_until;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -370,6 +371,40 @@ fn the_guest_asks_about_itself_and_nothing_else() -> Result<()> {
         Ok(boot.code() == 0 && boot.text() != before)
     })?;
     assert_eq!(ask(seat, "selfish", "back")?, "echo: back");
+    instance.delete()
+}
+
+/// A model of the host answers a program in the guest in the original's way: piece by
+/// piece, in order, at the program's own port.
+#[test]
+fn a_model_of_the_host_answers_piece_by_piece() -> Result<()> {
+    let machine = Machine::temporary("test-tether-model", Systemd::V257)?;
+    let seat = Seat::alice(&machine);
+    let _model = StandIn::start(seat, "llm", 11434, "--no-auth")?;
+    let instance = echoing(seat, "asking", "")?;
+    let chat = json!({
+        "provider": "ollama", "model": "test", "req_id": "r-1",
+        "body": {"stream": true, "messages": [{"role": "user", "content": "say:good morning"}]},
+    });
+    let (status, answer) = guest_asks(seat, "asking", &format!("POST /v1/llm/chat {chat}"))?;
+    assert_eq!((status, answer), (200, json!({"req_id": "r-1"})));
+    let pieces = "cat /var/pieces 2>/dev/null; true";
+    wait_until(DEADLINE, "the end of the answer", || {
+        Ok(instance.exec_ok(pieces)?.contains("llm.done"))
+    })?;
+    let mut said = String::new();
+    for piece in instance.exec_ok(pieces)?.lines() {
+        let piece: Value = serde_json::from_str(piece)?;
+        assert_eq!(piece["req_id"], "r-1");
+        if piece["type"] == "llm.delta" {
+            let data = piece["data"].as_str().context("data")?;
+            let data: Value = serde_json::from_str(data)?;
+            said += data["choices"][0]["delta"]["content"]
+                .as_str()
+                .unwrap_or_default();
+        }
+    }
+    assert_eq!(said, "good morning");
     instance.delete()
 }
 

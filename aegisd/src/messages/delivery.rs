@@ -68,10 +68,11 @@ async fn serve(messages: &Messages, line: &Line, instance: &Instance) {
                     "{handle}: its messages wait: {words}; trying again in {} s",
                     pause.as_secs()
                 );
-                // A VM that has just come up is worth a try.
+                // A VM that has just come up is worth a try, and so is another message.
                 tokio::select! {
                     () = tokio::time::sleep(pause) => pause = LAST_PAUSE.min(pause * 2),
                     () = instance.comes_up() => tokio::time::sleep(FIRST_PAUSE).await,
+                    () = line.wanted() => tokio::time::sleep(FIRST_PAUSE).await,
                 }
             }
         }
