@@ -185,7 +185,7 @@ fn nobody_else_is_there(daemon: &Daemon<'_>, other: &str) -> Result<()> {
             unknown
         );
     }
-    assert_eq!(daemon.get("/v1/instances/api/tether/poll")?.0, 404);
+    assert_eq!(daemon.get("/v1/instances/api/tether/nothing")?.0, 404);
     assert_eq!(daemon.get("/v1/secrets")?.0, 404);
     assert_eq!(
         daemon

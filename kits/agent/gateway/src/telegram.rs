@@ -44,6 +44,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::channel::{Channel, Deps};
 use crate::config::ConfigError;
@@ -51,6 +52,7 @@ use crate::environment::variable;
 use crate::frame::Frame;
 use crate::status::Status;
 use delivery::Shared;
+use limiter::Limiter;
 use memory::Memory;
 use outgoing::Outgoing;
 use session::Receiver;
@@ -76,7 +78,7 @@ impl Telegram {
         let shared = Arc::new(Shared {
             aegis: deps.aegis,
             memory: Memory::open(deps.record),
-            limiter: Mutex::default(),
+            limiter: Mutex::new(Limiter::after_start(Instant::now())),
             bot: watch::Sender::new(None),
             // The settings of an empty section, which is one.
             settings: watch::Sender::new(Arc::new(nothing.unwrap_or_else(|_| unreachable!()))),

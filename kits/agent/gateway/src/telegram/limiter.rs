@@ -2,7 +2,9 @@
 //! limits"): about one message a second in a chat, 20 a minute in a group, 30 a second in
 //! all. Pure: the time is an argument.
 //!
-//! Edits count as messages. What only shows progress leaves room for what must arrive.
+//! Edits count as messages. What only shows progress leaves room for what must arrive. A
+//! message counts from the moment that it was answered: nobody knows when before that it
+//! arrived, and a slow answer must not let others catch up with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -22,6 +24,10 @@ const GROUP_PROGRESS: usize = 12;
 const SECOND: Duration = Duration::from_millis(1100);
 const ALL_SECOND: usize = 26;
 const ALL_PROGRESS: usize = 16;
+/// A message that was not answered for so long never will be.
+const LOST: Duration = Duration::from_secs(90);
+/// Before it is asked again whether messages under way were answered.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +41,20 @@ pub enum Purpose {
 /// What was sent, and until when nothing may be.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    all: VecDeque<Instant>,
+    all: Vec<Message>,
     blocked: Option<Instant>,
     chats: HashMap<i64, Chat>,
+    /// When it began, where another one may have sent until then.
+    begun: Option<Instant>,
+}
+
+/// A message that counts among all.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    chat: i64,
+    /// When it was answered, or admitted if it is not yet.
+    at: Instant,
+    is_answered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +65,21 @@ struct Chat {
 }
 
 impl Limiter {
+    /// A limiter that begins where another one may just have ended, which sent as much as
+    /// may be.
+    pub fn after_start(now: Instant) -> Self {
+        let message = Message {
+            chat: 0,
+            at: now,
+            is_answered: true,
+        };
+        Self {
+            all: vec![message; ALL_SECOND],
+            begun: Some(now),
+            ..Self::default()
+        }
+    }
+
     /// Whether a message may be sent now, which counts it; else when to ask again.
     ///
     /// # Errors
@@ -58,13 +90,22 @@ impl Limiter {
         if let Some(until) = wait {
             return Err(until);
         }
-        self.all.push_back(now);
+        self.all.push(Message {
+            chat,
+            at: now,
+            is_answered: false,
+        });
         self.chats.entry(chat).or_default().sent.push_back(now);
         Ok(())
     }
 
     /// A message has been answered at `now`: the next is as far from there.
     pub fn answered(&mut self, chat: i64, now: Instant) {
+        let under_way = |message: &&mut Message| message.chat == chat && !message.is_answered;
+        if let Some(message) = self.all.iter_mut().find(under_way) {
+            message.at = now;
+            message.is_answered = true;
+        }
         if let Some(last) = self
             .chats
             .get_mut(&chat)
@@ -99,10 +140,12 @@ impl Limiter {
             Purpose::Final => ALL_SECOND,
             Purpose::Progress => ALL_PROGRESS,
         };
-        let all = full(&self.all, most, SECOND, now);
+        let all = self.all_are_full(most, now);
+        let begun = self.begun.map(|begun| begun + APART);
+        let begun = begun.filter(|until| *until > now);
         let blocked = self.blocked(chat, now);
         let Some(state) = self.chats.get(&chat) else {
-            return all.max(blocked);
+            return all.max(blocked).max(begun);
         };
         // Groups, supergroups and channels have ids below zero.
         let group = chat < 0;
@@ -120,6 +163,16 @@ impl Limiter {
         all.max(blocked).max(last).max(minute)
     }
 
+    /// When there is room again among all messages; `None` where there is.
+    fn all_are_full(&self, most: usize, now: Instant) -> Option<Instant> {
+        let too_many = self.all.len().checked_sub(most)?;
+        let answered = self.all.iter().filter(|message| message.is_answered);
+        let mut answered: Vec<Instant> = answered.map(|message| message.at).collect();
+        answered.sort_unstable();
+        let leaves = answered.get(too_many).map(|at| *at + SECOND);
+        Some(leaves.unwrap_or(now + AGAIN))
+    }
+
     /// Drops what no longer counts, so that chats that were quiet cost nothing.
     fn forget(&mut self, now: Instant) {
         let old = |sent: &mut VecDeque<Instant>, age: Duration| {
@@ -127,7 +180,10 @@ impl Limiter {
                 sent.pop_front();
             }
         };
-        old(&mut self.all, SECOND);
+        self.all.retain(|message| {
+            let counts = if message.is_answered { SECOND } else { LOST };
+            message.at + counts > now
+        });
         for chat in self.chats.values_mut() {
             old(&mut chat.sent, MINUTE);
             chat.blocked = chat.blocked.filter(|until| *until > now);
@@ -155,6 +211,35 @@ mod tests {
 
     fn ms(number: u64) -> Duration {
         Duration::from_millis(number)
+    }
+
+    #[test]
+    fn messages_under_way_count_until_a_second_after_their_answer() {
+        let start = Instant::now();
+        let mut limiter = Limiter::default();
+        let many = i64::try_from(ALL_SECOND).unwrap();
+        for chat in 1..=many {
+            limiter.admit(chat, Purpose::Final, start).unwrap();
+        }
+        // Long after they were sent, and nobody knows when they arrived.
+        let late = start + ms(5000);
+        let again = limiter.admit(100, Purpose::Final, late).unwrap_err();
+        assert_eq!(again, late + AGAIN);
+        limiter.answered(3, late);
+        let again = limiter.admit(100, Purpose::Final, late).unwrap_err();
+        assert_eq!(again, late + SECOND);
+        limiter.admit(100, Purpose::Final, again).unwrap();
+        let lost = start + LOST;
+        limiter.admit(101, Purpose::Final, lost).unwrap();
+    }
+
+    #[test]
+    fn one_that_begins_waits_for_what_another_may_have_sent() {
+        let start = Instant::now();
+        let mut limiter = Limiter::after_start(start);
+        let until = limiter.admit(1, Purpose::Final, start).unwrap_err();
+        assert_eq!(until, start + SECOND);
+        limiter.admit(1, Purpose::Final, until).unwrap();
     }
 
     #[test]
@@ -225,7 +310,10 @@ mod tests {
                 now += ms(pause);
                 let purpose = if last { Purpose::Final } else { Purpose::Progress };
                 match limiter.admit(chat, purpose, now) {
-                    Ok(()) => sent.push((now, chat)),
+                    Ok(()) => {
+                        sent.push((now, chat));
+                        limiter.answered(chat, now);
+                    }
                     Err(until) => prop_assert!(until > now),
                 }
             }
