@@ -51,7 +51,7 @@ use crate::config::ConfigError;
 use crate::environment::variable;
 use crate::frame::Frame;
 use crate::status::Status;
-use delivery::Shared;
+use delivery::{Sending, Shared};
 use limiter::Limiter;
 use memory::Memory;
 use outgoing::Outgoing;
@@ -79,6 +79,7 @@ impl Telegram {
             aegis: deps.aegis,
             memory: Memory::open(deps.record),
             limiter: Mutex::new(Limiter::after_start(Instant::now())),
+            sending: Sending::default(),
             bot: watch::Sender::new(None),
             // The settings of an empty section, which is one.
             settings: watch::Sender::new(Arc::new(nothing.unwrap_or_else(|_| unreachable!()))),

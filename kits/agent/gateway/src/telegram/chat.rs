@@ -100,6 +100,11 @@ impl Chat {
             return Ok(());
         }
         let bot = shared.bot().await?;
+        // Until it is recorded.
+        let alone = match &change {
+            Change::Send(_) => Some(shared.sending.lock().await),
+            Change::Edit { .. } => None,
+        };
         let admitted = shared
             .limiter()
             .admit(self.id, Purpose::Progress, Instant::now());
@@ -150,6 +155,7 @@ impl Chat {
             posted.messages.push(message);
             shared.memory.post(self.id, &posted);
         }
+        drop(alone);
         self.queue().changed(key, Some((change, message)), next);
         Ok(())
     }

@@ -36,12 +36,20 @@ pub struct Shared {
     pub aegis: Aegis,
     pub memory: Arc<Memory>,
     pub limiter: Mutex<Limiter>,
+    /// Held from the sending of a new message until it is recorded: whenever the process
+    /// is killed, at most one that Telegram has may be sent again. Edits need it not.
+    pub sending: Sending,
     /// The bot, once there is a token.
     pub bot: watch::Sender<Option<Arc<Bot>>>,
     pub settings: watch::Sender<Arc<Settings>>,
     /// What is under way is completed, and nothing else begun.
     pub stopping: watch::Sender<bool>,
 }
+
+/// The right to send a new message.
+pub type Sending = tokio::sync::Mutex<()>;
+/// That right, while somebody has it.
+type Alone<'a> = Option<tokio::sync::MutexGuard<'a, ()>>;
 
 /// The process is about to end.
 #[derive(Debug)]
@@ -137,10 +145,11 @@ impl Shared {
             .iter()
             .filter(|step| matches!(step, Step::Text(_)))
             .count();
+        let mut unrecorded: Alone<'_> = None;
         for (index, step) in steps.iter().enumerate().skip(posted.steps) {
             // In a group people see which question is answered.
             let reply_to = answer.reply_to.filter(|_| index == 0);
-            let outcome = match step {
+            let (outcome, alone) = match step {
                 Step::Text(part) => {
                     let existing = posted.messages.get(index).copied();
                     self.text(chat, part, existing, reply_to).await?
@@ -149,12 +158,17 @@ impl Shared {
                     self.image(chat, image, caption.as_ref(), reply_to).await?
                 }
             };
+            // The last step is recorded with the whole.
+            unrecorded = alone;
             if outcome == Outcome::Dropped {
                 break;
             }
             posted.steps = index + 1;
-            if posted.steps < steps.len() && answer.seq.is_some() {
-                self.memory.post(chat, &posted);
+            if posted.steps < steps.len() {
+                if answer.seq.is_some() {
+                    self.memory.post(chat, &posted);
+                }
+                unrecorded = None;
             }
         }
         if texts > 0 {
@@ -162,6 +176,7 @@ impl Shared {
             self.remove(chat, more).await?;
         }
         self.finish(chat, answer);
+        drop(unrecorded);
         Ok(())
     }
 
@@ -179,12 +194,16 @@ impl Shared {
         part: &Part,
         mut existing: Option<i64>,
         reply_to: Option<i64>,
-    ) -> Result<Outcome, Stopping> {
+    ) -> Result<(Outcome, Alone<'_>), Stopping> {
         let mut marks = true;
         let mut backoff = Backoff::new(FIRST, LONGEST);
         loop {
             let bot = self.bot().await?;
             self.admitted(chat).await?;
+            let alone = match existing {
+                Some(_) => None,
+                None => Some(self.sending.lock().await),
+            };
             let text = match marks {
                 true => Text::Html(&part.html),
                 false => Text::Plain(&part.plain),
@@ -197,17 +216,18 @@ impl Shared {
                 None => bot.send_message(chat, text, reply_to).await,
             };
             let error = match self.answered(chat, result) {
-                Ok(message) => return Ok(Outcome::Sent(message)),
+                Ok(message) => return Ok((Outcome::Sent(message), alone)),
                 Err(error) => error,
             };
+            drop(alone);
             match (error.meaning(), existing) {
-                (Meaning::Unchanged, Some(message)) => return Ok(Outcome::Sent(message)),
+                (Meaning::Unchanged, Some(message)) => return Ok((Outcome::Sent(message), None)),
                 (Meaning::MessageGone, Some(_)) => existing = None,
                 (Meaning::Marks | Meaning::Refused, _) if marks => marks = false,
                 (Meaning::Refused, Some(_)) => existing = None,
                 _ => {
                     if let Some(outcome) = self.survive(chat, &error, &mut backoff).await? {
-                        return Ok(outcome);
+                        return Ok((outcome, None));
                     }
                 }
             }
@@ -221,7 +241,7 @@ impl Shared {
         image: &Image,
         caption: Option<&Part>,
         reply_to: Option<i64>,
-    ) -> Result<Outcome, Stopping> {
+    ) -> Result<(Outcome, Alone<'_>), Stopping> {
         let Some(bytes) = self.read(image).await? else {
             let mut lost = caption.cloned().unwrap_or(Part {
                 html: String::new(),
@@ -240,6 +260,7 @@ impl Shared {
         loop {
             let bot = self.bot().await?;
             self.admitted(chat).await?;
+            let alone = self.sending.lock().await;
             let caption = caption.map(|caption| match marks {
                 true => Text::Html(&caption.html),
                 false => Text::Plain(&caption.plain),
@@ -254,16 +275,17 @@ impl Shared {
             };
             let result = bot.send_file(chat, &upload).await;
             let error = match self.answered(chat, result) {
-                Ok(message) => return Ok(Outcome::Sent(message)),
+                Ok(message) => return Ok((Outcome::Sent(message), Some(alone))),
                 Err(error) => error,
             };
+            drop(alone);
             match error.meaning() {
                 Meaning::Marks if marks => marks = false,
                 Meaning::Refused if as_photo => as_photo = false,
                 Meaning::Refused if marks && caption.is_some() => marks = false,
                 _ => {
                     if let Some(outcome) = self.survive(chat, &error, &mut backoff).await? {
-                        return Ok(outcome);
+                        return Ok((outcome, None));
                     }
                 }
             }
