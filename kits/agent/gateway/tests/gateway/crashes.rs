@@ -139,7 +139,7 @@ async fn killed_at_any_moment_it_loses_nothing_and_repeats_at_most_one_message_a
     }
     assert_eq!(shown.len(), written);
     let doubles: usize = shown.values().map(|count| count - 1).sum();
-    // One for each chat that was being written to when the gateway was killed.
+    // One for each kill.
     assert!(doubles <= usize::try_from(kills).unwrap(), "{shown:?}");
 }
 
