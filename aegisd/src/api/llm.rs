@@ -173,8 +173,7 @@ async fn piece_by_piece(
     req_id: &str,
     mut answer: Response<Incoming>,
 ) -> Result<(), PostError> {
-    let dialed = instance.dial(GUEST_PORT, CONNECT_PATIENCE).await;
-    let mut post = Post::new(dialed.map_err(std::io::Error::other)?).await?;
+    let mut post = None;
     let mut lines = EventData::default();
     let mut end = json!({"type": "llm.done", "req_id": req_id});
     let failed = |why: String| json!({"type": "llm.error", "req_id": req_id, "error": why});
@@ -194,10 +193,31 @@ async fn piece_by_piece(
                 continue;
             }
             let piece = json!({"type": "llm.delta", "req_id": req_id, "data": data});
-            post.post_to(PIECES_PATH, piece.to_string()).await?;
+            give(instance, &mut post, piece.to_string()).await?;
         }
     }
-    post.post_to(PIECES_PATH, end.to_string()).await.map(drop)
+    give(instance, &mut post, end.to_string()).await
+}
+
+/// Gives the guest's program a piece, on the connection of the last one if that is open.
+async fn give(
+    instance: &Instance,
+    post: &mut Option<Post>,
+    piece: String,
+) -> Result<(), PostError> {
+    let mut open = match post.take() {
+        Some(mut post) => post.is_open().await.then_some(post),
+        None => None,
+    };
+    if open.is_none() {
+        let dialed = instance.dial(GUEST_PORT, CONNECT_PATIENCE).await;
+        open = Some(Post::new(dialed.map_err(std::io::Error::other)?).await?);
+    }
+    if let Some(connection) = &mut open {
+        connection.post_to(PIECES_PATH, piece).await?;
+    }
+    *post = open;
+    Ok(())
 }
 
 /// Cuts an event stream into the data of its events, one line each, which is how the

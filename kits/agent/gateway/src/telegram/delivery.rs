@@ -107,7 +107,10 @@ impl Shared {
     }
 
     /// Waits until a message may be sent, which counts it.
-    async fn admitted(&self, chat: i64) -> Result<(), Stopping> {
+    ///
+    /// # Errors
+    /// The process ends before.
+    pub async fn admitted(&self, chat: i64) -> Result<(), Stopping> {
         loop {
             if *self.stopping.borrow() {
                 return Err(Stopping);

@@ -199,11 +199,7 @@ impl Incoming {
         let (bot, shared) = (Arc::clone(&self.bot), Arc::clone(&self.shared));
         self.shells.spawn(async move {
             // Told once or not at all: an answer to strangers is not worth a second try.
-            let now = tokio::time::Instant::now();
-            let admitted = shared
-                .limiter()
-                .admit(chat, super::limiter::Purpose::Progress, now);
-            if admitted.is_err() {
+            if shared.admitted(chat).await.is_err() {
                 return;
             }
             let sent = bot
