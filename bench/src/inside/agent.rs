@@ -21,7 +21,9 @@ use crate::samples::Samples;
 pub(crate) const STAND_INS: &str = "/usr/local/lib/aegis-bench/stand-ins";
 
 const NAME: &str = "bench-agent";
-const CHAT: u64 = 42;
+/// Chats have this number and higher ones: a chat gets a message a second at most, which
+/// would be measured.
+const CHAT: usize = 1000;
 const TELEGRAM: u16 = 18_711;
 /// Where ollama listens.
 const MODEL: u16 = 11_434;
@@ -63,7 +65,10 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let act = |verb: &str| aegis(&["instance", verb, NAME]).map(drop);
     let running = sample(RUNS, &mut seen, || Ok(()))?;
     let paused = sample(RUNS, &mut seen, || act("pause"))?;
-    let hibernated = sample(COLD_RUNS, &mut seen, || act("hibernate"))?;
+    let hibernated = sample(COLD_RUNS, &mut seen, || {
+        // The agent gives its lease back after the answer.
+        wait_for("nobody to need it", || Ok(act("hibernate").ok()))
+    })?;
     let cold = sample(COLD_RUNS, &mut seen, || act("stop"))?;
     let exec = Samples::time(RUNS, || aegis(&["exec", NAME, "--", "true"]).map(drop))?;
 
@@ -160,27 +165,28 @@ fn sample(runs: usize, seen: &mut usize, before: impl Fn() -> Result<()>) -> Res
     Ok(samples)
 }
 
-/// Writes to the bot and waits for a message of it, which is how long it took. Returns
+/// Somebody else writes to the bot and waits for a message of it, which is how long it took. Returns
 /// when the answer is whole.
 fn first_words(seen: &mut usize) -> Result<Duration> {
-    let chat = json!({"id": CHAT, "type": "private", "first_name": "Ann"});
+    let number = CHAT + *seen;
+    let chat = json!({"id": number, "type": "private", "first_name": "Ann"});
     let update = json!({"chat": chat, "text": "say:hello"});
     let start = Instant::now();
     telegram("POST", "update", &update.to_string())?;
     wait_for("the first words", || {
-        Ok((messages()?.len() > *seen).then_some(()))
+        Ok((!messages(number)?.is_empty()).then_some(()))
     })?;
     let took = start.elapsed();
     *seen += 1;
     wait_for("the whole answer", || {
-        let all = messages()?;
+        let all = messages(number)?;
         Ok((all.last().is_some_and(|last| last["text"] == "hello")).then_some(()))
     })?;
     Ok(took)
 }
 
-fn messages() -> Result<Vec<Value>> {
-    let told = telegram("GET", &format!("chat?id={CHAT}"), "")?;
+fn messages(chat: usize) -> Result<Vec<Value>> {
+    let told = telegram("GET", &format!("chat?id={chat}"), "")?;
     serde_json::from_str(&told).context("reading a chat")
 }
 
