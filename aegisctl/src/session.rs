@@ -38,7 +38,7 @@ pub(crate) use detach::{DetachKeys, USUAL as USUAL_DETACH_KEYS};
 use signals::Caught;
 pub(crate) use signals::Signals;
 use streams::{Pump, PumpEnd};
-pub(crate) use terminal::{Quiet, Terminal};
+pub(crate) use terminal::{Before, Quiet, Terminal};
 pub(crate) use transfer::{Transferred, transfer};
 
 /// After that many signals that ask us to end, we do, even if the command in the

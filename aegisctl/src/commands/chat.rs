@@ -5,12 +5,14 @@
 //!  screen ◄── Conversation ◄── frames ◄── aegisd
 //! ```
 //!
-//! On a terminal lines can be sent at any time, and Ctrl-C ends the answer under way.
-//! Elsewhere each line is a message, and the next goes when the one before is answered.
+//! On a terminal the line is edited with the usual keys, and answers are shown piece by
+//! piece. Elsewhere each line is a message, and the next goes when the one before is
+//! answered.
 
 mod conversation;
+mod prompt;
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead};
 
 use aegis_bus::tether::ReadOptions;
 use aegis_core::tether::{CANCEL, DONE, Frame, USER_MESSAGE};
@@ -22,15 +24,17 @@ use crate::cli::Context;
 use crate::client::{Client, Followed};
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::session::Signals;
+use crate::session::{Signals, Terminal};
 use crate::ui::{Tone, Ui};
 use conversation::{Conversation, Show};
+use prompt::{Prompt, Typed};
 
 /// Talk with the program in an instance's guest
 ///
-/// What was said before is shown first. A line is a message; /new begins afresh,
-/// /cancel or Ctrl-C ends the answer under way, /quit or Ctrl-D leaves. The instance is
-/// woken when it is needed, and goes to sleep again by itself.
+/// What was said before is shown first. A line is a message, and Alt-Enter begins a new
+/// line in it; /new begins afresh, /cancel or Ctrl-C ends the answer under way, /quit or
+/// Ctrl-D leaves. The instance is woken when it is needed, and goes to sleep again by
+/// itself.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The instance
@@ -60,26 +64,21 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     };
     let (client, followed, before) = progress.during(open).await?;
     drop(progress);
-    let on_terminal = io::stdin().is_terminal();
     let mut chat = Chat {
         ui: context.ui,
         client,
         followed,
         conversation: Conversation::new(&args.channel, &args.session),
-        on_terminal,
         args,
     };
-    if on_terminal {
-        chat.greet(&before)?;
+    if Terminal::of_both().is_some() {
+        return chat.talk(&before, &mut signals).await;
     }
     let mut lines = lines_of_stdin();
-    match on_terminal {
-        true => chat.talk(&mut lines, &mut signals).await,
-        false => tokio::select! {
-            biased;
-            signal = signals.next_end() => Ok(exit_code::of_signal(signal as i32)),
-            ended = chat.ask_each(&mut lines) => ended,
-        },
+    tokio::select! {
+        biased;
+        signal = signals.next_end() => Ok(exit_code::of_signal(signal as i32)),
+        ended = chat.ask_each(&mut lines) => ended,
     }
 }
 
@@ -104,9 +103,11 @@ struct Chat {
     client: Client,
     followed: Followed,
     conversation: Conversation,
-    on_terminal: bool,
     args: Args,
 }
+
+const HELP: &str = "a line is a message, Alt-Enter begins a new line in it; /new begins \
+    afresh; /cancel or Ctrl-C ends the answer; /quit or Ctrl-D leaves";
 
 /// What a line of the user is.
 enum Line {
@@ -129,53 +130,55 @@ fn read_line(line: &str) -> Line {
 }
 
 impl Chat {
-    fn greet(&mut self, before: &[Frame]) -> Result<(), Failure> {
+    /// On a terminal: lines, frames and signals as they come.
+    async fn talk(&mut self, before: &[Frame], signals: &mut Signals) -> Result<u8, Failure> {
+        let said = before.iter().filter(|frame| frame.kind() == USER_MESSAGE);
+        let mut prompt = Prompt::new(said.map(conversation::text))?;
         for frame in before {
             let shown = self.conversation.past(frame);
-            self.show(shown)?;
+            self.show(&mut prompt, shown)?;
         }
         let Args { name, session, .. } = &self.args;
         self.ui.note(&format!(
             "chat with {name}, session {session}: /help shows what can be said, Ctrl-D leaves"
         ));
-        self.prompt();
-        Ok(())
-    }
-
-    /// On a terminal: lines, frames and signals as they come.
-    async fn talk(&mut self, lines: &mut Typed, signals: &mut Signals) -> Result<u8, Failure> {
+        let mut interrupted = false;
         loop {
+            if !self.conversation.is_answering() {
+                interrupted = false;
+                prompt.ask();
+            }
             tokio::select! {
                 biased;
                 signal = signals.next_end() => {
                     if signal != Signal::SIGINT || !self.conversation.is_answering() {
                         self.ui.text("\n")?;
-                        return Ok(exit_code::OK);
+                        return Ok(exit_code::of_signal(signal as i32));
                     }
-                    self.control(CANCEL).await?;
+                    // Who does not want to wait for its end either presses again.
+                    match interrupted {
+                        true => self.conversation.forget(),
+                        false => self.control(CANCEL).await?,
+                    }
+                    prompt.show(self.ui, "\n")?;
+                    interrupted = true;
                 }
                 frame = self.followed.next() => {
                     let shown = self.conversation.hear(&frame?);
-                    let said = !shown.is_empty();
-                    self.show(shown)?;
-                    if said && !self.conversation.is_answering() {
-                        self.prompt();
-                    }
+                    self.show(&mut prompt, shown)?;
                 }
-                line = lines.recv() => {
-                    let line = line.transpose().map_err(stdin)?;
-                    match line.as_deref().map(read_line) {
-                        None | Some(Line::Quit) => return Ok(exit_code::OK),
-                        Some(Line::Nothing) => self.prompt(),
-                        Some(Line::Help) => {
-                            self.ui.note("a line is a message; /new begins afresh; /cancel or Ctrl-C ends the answer; /quit leaves");
-                            self.prompt();
-                        }
-                        Some(Line::Control(kind)) => {
-                            self.control(kind).await?;
-                            self.prompt();
-                        }
-                        Some(Line::Message(text)) => self.send(&text).await?,
+                typed = prompt.typed(), if prompt.is_asking() => {
+                    let line = match typed? {
+                        Typed::Line(line) => read_line(&line),
+                        Typed::Interrupted => Line::Nothing,
+                        Typed::End => Line::Quit,
+                    };
+                    match line {
+                        Line::Quit => return Ok(exit_code::OK),
+                        Line::Nothing => {}
+                        Line::Help => self.ui.note(HELP),
+                        Line::Control(kind) => self.control(kind).await?,
+                        Line::Message(text) => self.send(&text).await?,
                     }
                 }
             }
@@ -183,7 +186,7 @@ impl Chat {
     }
 
     /// Elsewhere: a message a line, each with its answer.
-    async fn ask_each(&mut self, lines: &mut Typed) -> Result<u8, Failure> {
+    async fn ask_each(&mut self, lines: &mut Lines) -> Result<u8, Failure> {
         while let Some(line) = lines.recv().await.transpose().map_err(stdin)? {
             match read_line(&line) {
                 Line::Quit => break,
@@ -193,8 +196,11 @@ impl Chat {
                     self.send(&text).await?;
                     while self.conversation.is_answering() {
                         let frame = self.followed.next().await?;
-                        let shown = self.conversation.hear(&frame);
-                        self.show(shown)?;
+                        for show in self.conversation.hear(&frame) {
+                            if let Show::Answer(text) = show {
+                                self.ui.text(&text)?;
+                            }
+                        }
                     }
                 }
             }
@@ -228,36 +234,28 @@ impl Chat {
         Ok(frame)
     }
 
-    fn show(&self, shown: Vec<Show>) -> Result<(), Failure> {
+    fn show(&self, prompt: &mut Prompt, shown: Vec<Show>) -> Result<(), Failure> {
         for show in shown {
-            match show {
-                Show::Answer(text) => self.ui.text(&text)?,
-                Show::Faint(text) if self.on_terminal => {
-                    self.ui.text(&self.ui.paint(Tone::Faint, &text))?;
-                }
-                Show::Faint(_) => {}
-            }
+            let text = match show {
+                Show::Answer(text) => text,
+                Show::Faint(text) => self.ui.paint(Tone::Faint, &text),
+            };
+            prompt.show(self.ui, &text)?;
         }
         Ok(())
     }
-
-    fn prompt(&self) {
-        if self.on_terminal {
-            Ui::prompt("> ");
-        }
-    }
 }
 
-/// Lines of stdin as they are typed.
-type Typed = mpsc::Receiver<io::Result<String>>;
+/// Lines of stdin.
+type Lines = mpsc::Receiver<io::Result<String>>;
 
 /// Reads lines in a thread of its own, which a read that never ends does not keep this
 /// process from ending.
-fn lines_of_stdin() -> Typed {
-    let (typed, lines) = mpsc::channel(1);
+fn lines_of_stdin() -> Lines {
+    let (sender, lines) = mpsc::channel(1);
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
-            if typed.blocking_send(line).is_err() {
+            if sender.blocking_send(line).is_err() {
                 return;
             }
         }

@@ -69,6 +69,28 @@ impl Drop for Raw {
     }
 }
 
+/// The mode of the terminal on stdin as it was. Dropped, it has that again, whatever
+/// another part of the program made of it.
+#[derive(Debug)]
+pub(crate) struct Before(Termios);
+
+impl Before {
+    /// Remembers the mode.
+    pub(crate) fn stdin() -> Result<Self, Failure> {
+        let before = tcgetattr(io::stdin()).map_err(|source| Failure::Terminal {
+            what: "read the mode of",
+            source,
+        })?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.0).ok();
+    }
+}
+
 /// The terminal on stdin without echo, for what nobody should see. Dropped, it gets
 /// back the mode it had.
 #[derive(Debug)]

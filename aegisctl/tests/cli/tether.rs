@@ -1,7 +1,13 @@
 //! `tether` and `chat`: messages that are kept, sent and followed.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::pty::openpty;
+use nix::sys::termios::tcgetattr;
 
 use crate::harness::Bench;
 
@@ -112,4 +118,120 @@ fn a_chat_without_a_terminal_answers_line_by_line() {
     let expected = ["heard: one", "the message was refused: no", "heard: two"];
     assert_eq!(said, expected);
     assert_eq!(chat.wait().unwrap().code(), Some(0));
+}
+
+/// The side of a person at a terminal.
+struct Keyboard {
+    master: File,
+    shown: String,
+}
+
+impl Keyboard {
+    fn press(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits for a text after the last that was waited for.
+    fn see(&mut self, text: &str) {
+        let mut buffer = [0; 4096];
+        while !self.shown.contains(text) {
+            let mut ready = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            let length = match poll(&mut ready, 20_000u16).unwrap() {
+                0 => 0,
+                _ => self.master.read(&mut buffer).unwrap_or(0),
+            };
+            assert_ne!(length, 0, "{text:?} is not in {:?}", self.shown);
+            self.shown
+                .push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        let end = self.shown.find(text).unwrap() + text.len();
+        self.shown.drain(..end);
+    }
+}
+
+#[test]
+fn a_chat_on_a_terminal_edits_streams_and_cancels() {
+    let bench = Bench::new();
+    bench.fake.keep_messages(
+        "web",
+        &[frame(1, "host", "of before").replace("\"7\"", "\"default\"")],
+    );
+    let terminal = openpty(None, None).unwrap();
+    let before = tcgetattr(&terminal.slave).unwrap();
+    let plain = bench.command(&["chat", "web"]);
+    // Ctrl-C is a signal on the terminal of a session alone.
+    let mut command = Command::new("setsid");
+    command
+        .args(["--ctty", "--wait"])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env_clear()
+        .env("TERM", "xterm");
+    for (name, value) in plain.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let slave = || Stdio::from(terminal.slave.try_clone().unwrap());
+    command.stdin(slave()).stdout(slave()).stderr(slave());
+    let mut chat = command.spawn().unwrap();
+    drop(command);
+    let mut keyboard = Keyboard {
+        master: File::from(terminal.master),
+        shown: String::new(),
+    };
+    keyboard.see("> of before");
+    keyboard.see("Ctrl-D leaves");
+    keyboard.see("> ");
+    keyboard.press("ones\x7f\r");
+    keyboard.see("heard: one\r\n");
+    // The keys of history bring back what was said, also before this chat.
+    keyboard.see("> ");
+    keyboard.press("\x1b[A\x1b[A\r");
+    keyboard.see("heard: of before\r\n");
+    // A line that is being typed stays under what comes meanwhile.
+    keyboard.see("> ");
+    keyboard.press("half");
+    keyboard.see("half");
+    bench.run(&[
+        "tether",
+        "send",
+        "--session",
+        "default",
+        "web",
+        "from elsewhere",
+    ]);
+    keyboard.see("heard: from elsewhere");
+    keyboard.see("> half");
+    keyboard.press(" whole\r");
+    keyboard.see("heard: half whole");
+    // Ctrl-C on a line gives it up, and does not leave.
+    keyboard.see("> ");
+    keyboard.press("nonsense\x03");
+    keyboard.see("> ");
+    keyboard.press("first\x1b\rsecond\r");
+    keyboard.see("heard: first\r\nsecond");
+    // Ctrl-C ends an answer; again, the wait for its end.
+    keyboard.see("> ");
+    keyboard.press("say nothing\r");
+    let cancelled = || {
+        bench
+            .run(&["tether", "read", "web"])
+            .stdout
+            .contains("control.cancel")
+    };
+    let since = std::time::Instant::now();
+    while !cancelled() {
+        assert!(since.elapsed().as_secs() < 20, "no control.cancel");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        keyboard.press("\x03");
+    }
+    keyboard.press("\x03");
+    keyboard.see("> ");
+    keyboard.press("again\r");
+    keyboard.see("heard: again");
+    keyboard.see("> ");
+    keyboard.press("\x04");
+    assert_eq!(chat.wait().unwrap().code(), Some(0));
+    assert_eq!(tcgetattr(&terminal.slave).unwrap(), before);
 }

@@ -65,6 +65,11 @@ impl Conversation {
         !self.open.is_empty()
     }
 
+    /// No answer is waited for any longer.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
+    }
+
     /// What is shown of a message of before.
     pub(super) fn past(&mut self, frame: &Frame) -> Vec<Show> {
         if let Some(seq) = frame.seq() {
@@ -157,7 +162,8 @@ impl Conversation {
     }
 }
 
-fn text(frame: &Frame) -> &str {
+/// The text of a message.
+pub(super) fn text(frame: &Frame) -> &str {
     let text = frame.payload().and_then(|payload| payload["text"].as_str());
     text.unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use aegis_bus::dict::Dict;
 use aegis_bus::error::BusFault;
 use aegis_bus::tether::{FollowOptions, ReadOptions};
 use aegis_core::fault::{Fault, Symbol};
-use aegis_core::tether::{DONE, Frame};
+use aegis_core::tether::{DONE, Frame, USER_MESSAGE};
 use serde_json::json;
 use zbus::{OwnedFd, interface};
 
@@ -49,7 +49,8 @@ impl Tether {
         let refusal = (text == "refuse").then_some("no");
         let acknowledged = frame.acknowledged(refusal);
         let mut told = vec![frame, acknowledged];
-        if refusal.is_none() {
+        let is_message = told[0].kind() == USER_MESSAGE;
+        if is_message && refusal.is_none() && text != "say nothing" {
             told.push(Frame::parse(&answer.to_string()).unwrap());
         }
         let seq = self.handles.with(|state| {
