@@ -26,6 +26,7 @@ What tests ask of it, as JSON, on the same port:
                           kinds: 429, 500, 502 (HTML), 400 with "description", 403, cut
                           (connection closed, nothing done), slow, lost (done, answer cut)
     POST /admin/block     {"chat": id}            the user blocks the bot
+    POST /admin/migrate   {"chat": id, "to": id}  the group becomes a supergroup
     GET  /admin/chat?id=  messages of the bot in order: text, html, edits, deleted, photo
     GET  /admin/calls     every call: method, chat, time, status
     GET  /admin/state     offset, violations, pending updates, commands, conflicts
@@ -45,84 +46,14 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from telegram_reading import Refused, bad, integer, kind_of, multipart, parse_html, units
+
 MESSAGE, CAPTION = 4096, 1024
 LARGEST_FILE = 20 << 20
 BURST, APART, GROUP_MINUTE, ALL_SECOND = 3, 1.0, 20, 30
-TAGS = {"b", "strong", "i", "em", "u", "ins", "s", "strike", "del", "span", "tg-spoiler",
-        "a", "tg-emoji", "code", "pre", "blockquote"}
 BOT = {"id": 0, "is_bot": True, "first_name": "Test", "username": "aegis_test_bot",
        "can_join_groups": True, "can_read_all_group_messages": False,
        "supports_inline_queries": False}
-
-
-class Refused(Exception):
-    """An answer with ok: false."""
-
-    def __init__(self, code, description, **parameters):
-        super().__init__(description)
-        self.code, self.description, self.parameters = code, description, parameters
-
-
-def units(text):
-    return len(text.encode("utf-16-le")) // 2
-
-
-def bad(description):
-    return Refused(400, "Bad Request: " + description)
-
-
-# -- marks -----------------------------------------------------------------------------------
-
-ENTITY = re.compile(r"&(#x[0-9a-fA-F]+|#[0-9]+|lt|gt|amp|quot);")
-NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"'}
-TAG = re.compile(r"<(/?)([a-zA-Z0-9-]*)((?:\s+[a-zA-Z-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s>]*))?)*)\s*>")
-
-
-def unescape(text):
-    def one(found):
-        name = found.group(1)
-        if name in NAMED:
-            return NAMED[name]
-        number = int(name[2:], 16) if name[1] == "x" else int(name[1:])
-        return chr(number) if 0 < number < 0x110000 else found.group(0)
-    return ENTITY.sub(one, text)
-
-
-def parse_html(html):
-    """The text and its entities as (type, offset, length); what Telegram refuses, refused."""
-    text, entities, open_tags, at = "", [], [], 0
-    while at < len(html):
-        if html[at] != "<":
-            end = html.find("<", at)
-            end = len(html) if end < 0 else end
-            text += unescape(html[at:end])
-            at = end
-            continue
-        offset = len(html[:at].encode())
-        found = TAG.match(html, at)
-        if not found:
-            name = re.match(r"</?([^\s>]*)", html[at:]).group(1)
-            raise bad(f"can't parse entities: Unsupported start tag \"{name}\" at byte offset {offset}")
-        closing, name, rest = found.group(1), found.group(2).lower(), found.group(3)
-        at = found.end()
-        if closing:
-            if not open_tags:
-                raise bad(f"can't parse entities: Unexpected end tag at byte offset {offset}")
-            last, start = open_tags.pop()
-            if name and name != last:
-                raise bad(f"can't parse entities: Unmatched end tag at byte offset {offset}, "
-                          f"expected \"</{last}>\", found \"</{name}>\"")
-            if start < units(text):
-                entities.append((last, start, units(text) - start))
-            continue
-        if name not in TAGS:
-            raise bad(f"can't parse entities: Unsupported start tag \"{name}\" at byte offset {offset}")
-        if name == "span" and "tg-spoiler" not in rest:
-            raise bad(f"can't parse entities: Tag \"span\" must have class \"tg-spoiler\" at byte offset {offset}")
-        open_tags.append((name, units(text)))
-    if open_tags:
-        raise bad(f"can't parse entities: Can't find end tag corresponding to start tag \"{open_tags[-1][0]}\"")
-    return text, entities
 
 
 # -- state -----------------------------------------------------------------------------------
@@ -138,6 +69,7 @@ class Telegram:
         self.poller = 0
         self.chats = {}
         self.blocked = set()
+        self.moved = {}
         self.files = {}
         self.messages = collections.defaultdict(list)
         self.sent = collections.defaultdict(collections.deque)
@@ -250,6 +182,9 @@ class Telegram:
             raise bad("chat_id is empty")
         if not isinstance(chat, int) or chat not in self.chats:
             raise bad("chat not found")
+        if chat in self.moved:
+            raise Refused(400, "Bad Request: group chat was upgraded to a supergroup chat",
+                          migrate_to_chat_id=self.moved[chat])
         if chat in self.blocked:
             raise Refused(403, "Forbidden: bot was blocked by the user")
         return chat
@@ -383,7 +318,7 @@ class Telegram:
                        "chat": chat, "date": int(time.time())}
             self.next_message = max(self.next_message, message["message_id"]) + 1
             for field in ("text", "caption", "entities", "caption_entities", "media_group_id",
-                          "reply_to_message", "voice", "sticker", "location", "contact", "poll"):
+                          "reply_to_message", "migrate_to_chat_id", "migrate_from_chat_id", "voice", "sticker", "location", "contact", "poll"):
                 if field in order:
                     message[field] = order[field]
             text = order.get("text", "")
@@ -432,44 +367,6 @@ class Telegram:
                 failure["times"] -= 1
                 return dict(failure)
         return None
-
-
-def integer(p, name, default):
-    value = p.get(name, default)
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value):
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise bad(f"{name} must be an Integer")
-    return value
-
-
-def kind_of(data):
-    for start, kind in ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"GIF8", "image/gif")):
-        if data.startswith(start):
-            return kind
-    return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
-
-
-def multipart(kind, body):
-    found = re.search(r'boundary="?([^";]+)"?', kind)
-    if not found:
-        raise bad("there is no boundary in the content type")
-    fields = {}
-    mark = b"--" + found.group(1).encode()
-    parts = body.split(mark)
-    if not parts[-1].startswith(b"--"):
-        raise bad("the multipart body has no end")
-    for part in parts[1:-1]:
-        head, _, data = part[2:].partition(b"\r\n\r\n")
-        head, data = head.decode(), data[:-2]
-        name = re.search(r'name="([^"]*)"', head).group(1)
-        file = re.search(r'filename="([^"]*)"', head)
-        if file:
-            media = re.search(r"Content-Type: *(\S+)", head, re.I)
-            fields[name] = {"name": file.group(1), "type": media.group(1) if media else None, "data": data}
-        else:
-            fields[name] = data.decode()
-    return fields
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -611,6 +508,14 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {})
         if what == "block":
             telegram.blocked.add(order["chat"])
+            return self.answer(200, {})
+        if what == "migrate":
+            old, new = order["chat"], order["to"]
+            with telegram.lock:
+                telegram.moved[old] = new
+                telegram.chats[new] = dict(telegram.chats[old], id=new, type="supergroup")
+            for chat, field, other in ((old, "migrate_to_chat_id", new), (new, "migrate_from_chat_id", old)):
+                telegram.inject({"chat": telegram.chats[chat], field: other})
             return self.answer(200, {})
         if what == "know":
             telegram.chats.setdefault(order["chat"]["id"], order["chat"])

@@ -75,10 +75,12 @@ pub struct Telegram {
 impl Telegram {
     pub fn new(deps: Deps) -> Self {
         let nothing = Settings::read(&Value::Object(serde_json::Map::new()), |_| None);
+        let memory = Memory::open(deps.record);
+        let limiter = Limiter::after_start(Instant::now(), memory.groups().into_iter());
         let shared = Arc::new(Shared {
             aegis: deps.aegis,
-            memory: Memory::open(deps.record),
-            limiter: Mutex::new(Limiter::after_start(Instant::now())),
+            memory,
+            limiter: Mutex::new(limiter),
             sending: Sending::default(),
             bot: watch::Sender::new(None),
             // The settings of an empty section, which is one.

@@ -42,6 +42,9 @@ pub enum ApiError {
         method: &'static str,
         after: Duration,
     },
+    /// The group has another id now (400, `parameters.migrate_to_chat_id`).
+    #[error("{method}: the group has become the supergroup {to}")]
+    Moved { method: &'static str, to: i64 },
     /// Telegram says no; `description` is its own.
     #[error("{method}: Telegram refuses ({code}): {description}")]
     Refused {
@@ -77,6 +80,8 @@ pub enum Meaning {
     Marks,
     /// The chat cannot be written to: blocked, left, deleted.
     ChatGone,
+    /// The chat has become this one.
+    Moved(i64),
     /// The token is not that of a bot (any more).
     Token,
     /// Another program receives the updates of this bot.
@@ -91,6 +96,7 @@ impl ApiError {
     pub fn meaning(&self) -> Meaning {
         let (code, text) = match self {
             Self::TooMany { after, .. } => return Meaning::Wait(*after),
+            Self::Moved { to, .. } => return Meaning::Moved(*to),
             Self::Refused {
                 code, description, ..
             } => (*code, description.to_lowercase()),
@@ -148,10 +154,12 @@ struct Answer {
     parameters: Option<Parameters>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Parameters {
     #[serde(default)]
     retry_after: Option<u64>,
+    #[serde(default)]
+    migrate_to_chat_id: Option<i64>,
 }
 
 /// A text with its marks.
@@ -408,10 +416,12 @@ async fn answer<T: DeserializeOwned>(
         return serde_json::from_value(answer.result).map_err(|_| odd());
     }
     let code = answer.error_code.unwrap_or(status);
+    let parameters = answer.parameters.unwrap_or_default();
+    if let Some(to) = parameters.migrate_to_chat_id {
+        return Err(ApiError::Moved { method, to });
+    }
     if code == 429 {
-        let seconds = answer
-            .parameters
-            .and_then(|parameters| parameters.retry_after);
+        let seconds = parameters.retry_after;
         let after = Duration::from_secs(seconds.unwrap_or(1).clamp(1, MAX_RETRY_AFTER));
         return Err(ApiError::TooMany { method, after });
     }

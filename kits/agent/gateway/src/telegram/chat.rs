@@ -95,7 +95,7 @@ impl Chat {
     /// one.
     async fn show(&self, shared: &Shared, key: &str, change: Change) -> Result<(), Stopping> {
         let settings = shared.settings();
-        if !settings.allows(self.id) {
+        if !shared.allows(self.id) {
             self.queue().freeze(key);
             return Ok(());
         }
@@ -166,7 +166,7 @@ impl Chat {
             self.queue().typed(now, Some(until));
             return Ok(());
         }
-        if shared.settings().allows(self.id) {
+        if shared.allows(self.id) {
             let bot = shared.bot().await?;
             if let Err(error) = bot.send_typing(self.id).await {
                 tracing::debug!("chat {}: {}, ignoring", self.id, chain(&error));

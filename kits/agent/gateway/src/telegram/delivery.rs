@@ -106,6 +106,14 @@ impl Shared {
         }
     }
 
+    /// Whether a chat may talk to the agent. A group that has become a supergroup may do
+    /// so by its old id too.
+    pub fn allows(&self, chat: i64) -> bool {
+        let settings = self.settings();
+        let old = || self.memory.was(chat);
+        settings.allows(chat) || old().is_some_and(|old| settings.allows(old))
+    }
+
     /// Waits until a message may be sent, which counts it.
     ///
     /// # Errors
@@ -131,7 +139,7 @@ impl Shared {
     /// # Errors
     /// The process ends before all of it is sent.
     pub async fn deliver(&self, chat: i64, answer: &Answer) -> Result<(), Stopping> {
-        if !self.settings().allows(chat) {
+        if !self.allows(chat) {
             tracing::warn!("an answer to chat {chat}, which is not in allowed_chats, is dropped");
             self.finish(chat, answer);
             return Ok(());
@@ -203,6 +211,7 @@ impl Shared {
         loop {
             let bot = self.bot().await?;
             self.admitted(chat).await?;
+            let to = self.memory.now_is(chat);
             let alone = match existing {
                 Some(_) => None,
                 None => Some(self.sending.lock().await),
@@ -212,11 +221,8 @@ impl Shared {
                 false => Text::Plain(&part.plain),
             };
             let result = match existing {
-                Some(message) => bot
-                    .edit_message(chat, message, text)
-                    .await
-                    .map(|()| message),
-                None => bot.send_message(chat, text, reply_to).await,
+                Some(message) => bot.edit_message(to, message, text).await.map(|()| message),
+                None => bot.send_message(to, text, reply_to).await,
             };
             let error = match self.answered(chat, result) {
                 Ok(message) => return Ok((Outcome::Sent(message), alone)),
@@ -263,6 +269,7 @@ impl Shared {
         loop {
             let bot = self.bot().await?;
             self.admitted(chat).await?;
+            let to = self.memory.now_is(chat);
             let alone = self.sending.lock().await;
             let caption = caption.map(|caption| match marks {
                 true => Text::Html(&caption.html),
@@ -276,7 +283,7 @@ impl Shared {
                 caption,
                 reply_to,
             };
-            let result = bot.send_file(chat, &upload).await;
+            let result = bot.send_file(to, &upload).await;
             let error = match self.answered(chat, result) {
                 Ok(message) => return Ok((Outcome::Sent(message), Some(alone))),
                 Err(error) => error,
@@ -359,6 +366,7 @@ impl Shared {
                 tracing::warn!("chat {chat}: {text}, trying again");
                 self.pause(backoff.wait()).await?;
             }
+            Meaning::Moved(new) => self.memory.move_group(chat, new),
             Meaning::Token | Meaning::Conflict => {
                 tracing::error!("{text}, waiting");
                 let mut bots = self.bot.subscribe();

@@ -51,12 +51,13 @@ impl Incoming {
         let first = &group.messages[0];
         let chat = first.chat.id;
         let settings = self.shared.settings();
-        if !settings.allows(chat) {
+        if !self.shared.allows(chat) {
             self.stranger(first);
             return None;
         }
         if let Some(new) = first.migrate_to_chat_id {
-            tracing::warn!("the group {chat} is now {new}: put that into allowed_chats");
+            tracing::warn!("the group {chat} is now {new}: put that into allowed_chats too");
+            self.shared.memory.move_group(chat, new);
             return None;
         }
         if !group
@@ -168,7 +169,9 @@ impl Incoming {
     async fn hand_over(&self, message: &Message, kind: &str, payload: Value) -> bool {
         let chat = message.chat.id;
         let id = msg_id(chat, message.message_id);
-        let frame = to_guest(kind, NAME, &chat.to_string(), &id, payload);
+        // The conversation goes on in what a group has become.
+        let session = self.shared.memory.was(chat).unwrap_or(chat);
+        let frame = to_guest(kind, NAME, &session.to_string(), &id, payload);
         match wait_out(|| self.shared.aegis.post_frame(&frame)).await {
             Ok(()) => true,
             Err(error) => {

@@ -66,16 +66,28 @@ struct Chat {
 
 impl Limiter {
     /// A limiter that begins where another one may just have ended, which sent as much as
-    /// may be.
-    pub fn after_start(now: Instant) -> Self {
+    /// may be; to `groups` it sent messages so long ago, and all the progress that may be,
+    /// of which there is no record.
+    pub fn after_start(now: Instant, groups: impl Iterator<Item = (i64, Vec<Duration>)>) -> Self {
         let message = Message {
             chat: 0,
             at: now,
             is_answered: true,
         };
+        let chats = groups.map(|(group, ago)| {
+            let sent = ago.into_iter().filter_map(|ago| now.checked_sub(ago));
+            let mut sent: Vec<Instant> = sent.chain([now; GROUP_PROGRESS]).collect();
+            sent.sort_unstable();
+            let chat = Chat {
+                sent: sent.into(),
+                blocked: None,
+            };
+            (group, chat)
+        });
         Self {
             all: vec![message; ALL_SECOND],
             begun: Some(now),
+            chats: chats.collect(),
             ..Self::default()
         }
     }
@@ -236,10 +248,29 @@ mod tests {
     #[test]
     fn one_that_begins_waits_for_what_another_may_have_sent() {
         let start = Instant::now();
-        let mut limiter = Limiter::after_start(start);
+        let mut limiter = Limiter::after_start(start, std::iter::empty());
         let until = limiter.admit(1, Purpose::Final, start).unwrap_err();
         assert_eq!(until, start + SECOND);
         limiter.admit(1, Purpose::Final, until).unwrap();
+    }
+
+    #[test]
+    fn one_that_begins_knows_the_last_minute_of_groups() {
+        let start = Instant::now() + Duration::from_secs(3600);
+        let answers = GROUP_MINUTE - GROUP_PROGRESS;
+        let groups = [(-1, vec![ms(30_000); answers]), (-2, Vec::new())];
+        let mut limiter = Limiter::after_start(start, groups.into_iter());
+        let later = start + APART;
+        let until = limiter.admit(-1, Purpose::Final, later).unwrap_err();
+        assert_eq!(until, start - ms(30_000) + MINUTE);
+        limiter.admit(-1, Purpose::Final, until).unwrap();
+        limiter.admit(-2, Purpose::Final, later).unwrap();
+        let until = limiter
+            .admit(-2, Purpose::Progress, later + ms(5000))
+            .unwrap_err();
+        assert_eq!(until, start + MINUTE);
+        // A group that was sent nothing is free.
+        limiter.admit(-3, Purpose::Progress, later).unwrap();
     }
 
     #[test]

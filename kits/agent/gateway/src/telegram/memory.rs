@@ -1,7 +1,8 @@
 //! What the Telegram channel must remember over an end of the process.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aegis_core::fault::chain;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ use crate::record::Record;
 const MAX_STRANGERS: usize = 1000;
 /// Most streamed answers of a chat that are remembered.
 const MAX_RUNS: usize = 8;
+/// For how long Telegram counts messages of a group.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The section of the record.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -31,6 +34,10 @@ struct Section {
     /// Chats that may not talk to the agent, and the day they were told so.
     strangers: BTreeMap<i64, String>,
     last_chat: Option<i64>,
+    /// When messages were sent to groups, in milliseconds since 1970, of the last minute.
+    groups: BTreeMap<i64, VecDeque<u64>>,
+    /// The supergroups that groups have become.
+    moved: BTreeMap<i64, i64>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -123,6 +130,7 @@ impl Memory {
     pub fn finish(&self, seq: u64, chat: i64, reply_to: &str) {
         self.change(|inner| {
             inner.progress.finish(seq);
+            inner.section.sent(chat, now());
             if let Some(chat) = inner.section.chats.get_mut(&chat) {
                 chat.runs.retain(|run| run.reply_to != reply_to);
             }
@@ -151,6 +159,7 @@ impl Memory {
     /// Records what of an answer is in the chat.
     pub fn post(&self, chat: i64, posted: &Posted) {
         self.change(|inner| {
+            inner.section.sent(chat, now());
             let runs = &mut inner.section.chats.entry(chat).or_default().runs;
             match runs.iter_mut().find(|run| run.reply_to == posted.reply_to) {
                 Some(run) => *run = posted.clone(),
@@ -192,6 +201,56 @@ impl Memory {
         if self.shell(chat) != shell {
             self.change(|inner| inner.section.chats.entry(chat).or_default().shell = shell);
         }
+    }
+
+    /// The groups that were sent something within the last minute, or are shown an answer
+    /// that is not whole, and how long ago each message of that minute was sent.
+    pub fn groups(&self) -> Vec<(i64, Vec<Duration>)> {
+        let now = now();
+        self.look(|inner| {
+            let section = &inner.section;
+            let shown = section.chats.iter();
+            let shown = shown.filter(|(id, chat)| **id < 0 && !chat.runs.is_empty());
+            let mut groups: BTreeMap<i64, Vec<Duration>> =
+                shown.map(|(id, _)| (*id, Vec::new())).collect();
+            for (group, sent) in &section.groups {
+                let ago = sent.iter().map(|at| now.saturating_sub(*at));
+                let ago = ago.map(Duration::from_millis);
+                let ago: Vec<Duration> = ago.filter(|ago| *ago < MINUTE).collect();
+                if !ago.is_empty() {
+                    groups.entry(*group).or_default().extend(ago);
+                }
+            }
+            groups.into_iter().collect()
+        })
+    }
+
+    /// A group has become a supergroup of another id: what is known of it moves along.
+    pub fn move_group(&self, old: i64, new: i64) {
+        self.change(|inner| {
+            let section = &mut inner.section;
+            section.moved.insert(old, new);
+            if let Some(chat) = section.chats.remove(&old) {
+                let shell = chat.shell;
+                section.chats.entry(new).or_default().shell |= shell;
+            }
+            if section.last_chat == Some(old) {
+                section.last_chat = Some(new);
+            }
+        });
+    }
+
+    /// The chat that a chat has become, which for nearly all is itself.
+    pub fn now_is(&self, chat: i64) -> i64 {
+        self.look(|inner| *inner.section.moved.get(&chat).unwrap_or(&chat))
+    }
+
+    /// The chat that a chat was before, where it was another one.
+    pub fn was(&self, chat: i64) -> Option<i64> {
+        self.look(|inner| {
+            let mut moved = inner.section.moved.iter();
+            moved.find(|(_, new)| **new == chat).map(|(old, _)| *old)
+        })
     }
 
     /// The chat that wrote last.
@@ -242,6 +301,27 @@ impl Memory {
     }
 }
 
+impl Section {
+    /// A message was sent to a chat. Only those to groups are counted by the minute.
+    fn sent(&mut self, chat: i64, now: u64) {
+        if chat >= 0 {
+            return;
+        }
+        self.groups.entry(chat).or_default().push_back(now);
+        let minute = u64::try_from(MINUTE.as_millis()).unwrap_or(u64::MAX);
+        for sent in self.groups.values_mut() {
+            sent.retain(|at| at + minute > now && *at <= now);
+        }
+        self.groups.retain(|_, sent| !sent.is_empty());
+    }
+}
+
+/// Milliseconds since 1970: a process that begins knows no other clock of the one before.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +358,27 @@ mod tests {
         assert!(memory.shell(1));
         // An instance that was made anew counts anew.
         assert_eq!(open().cursor("tuesday"), None);
+    }
+
+    #[test]
+    fn what_was_sent_to_groups_and_what_became_of_them_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Memory::open(Record::open(folder.path()).unwrap());
+        let memory = open();
+        memory.post(-1, &Posted::default());
+        memory.finish(1, -1, "");
+        memory.finish(2, 1, "");
+        memory.post(-2, &Posted::default());
+        memory.set_shell(-1, true);
+        memory.move_group(-1, -100);
+        let memory = open();
+        let groups = memory.groups();
+        let ids: Vec<i64> = groups.iter().map(|(group, _)| *group).collect();
+        assert_eq!(ids, [-2, -1], "{groups:?}");
+        assert_eq!(groups[1].1.len(), 2, "{groups:?}");
+        assert_eq!((memory.now_is(-1), memory.now_is(5)), (-100, 5));
+        assert_eq!((memory.was(-100), memory.was(5)), (Some(-1), None));
+        assert!(memory.shell(-100));
     }
 
     #[test]

@@ -175,7 +175,8 @@ impl Outgoing {
             let settings = self.shared.settings();
             settings.owner().or_else(|| self.shared.memory.last_chat())
         };
-        frame.session.id.parse().ok().or_else(owner)
+        let chat = frame.session.id.parse().ok().or_else(owner);
+        chat.map(|chat| self.shared.memory.now_is(chat))
     }
 
     /// The messages of an answer that another process has begun to show.

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::json;
-use tokio::time::sleep;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::aegisd::Mood;
-use crate::world::{ANN, World, wait_for};
+use crate::world::{ANN, GROUP, World, wait_for};
 
 #[tokio::test]
 async fn killed_before_and_after_aegisd_has_a_message_it_comes_once() {
@@ -169,4 +169,36 @@ async fn stopped_in_an_orderly_way_it_repeats_nothing() {
         .map(|number| format!("You said: message {number}"))
         .collect();
     assert_eq!(texts, wanted);
+}
+
+#[tokio::test]
+async fn killed_it_still_knows_what_a_group_was_sent_within_the_minute() {
+    let mut world = World::strict().await;
+    let say = |world: &World, numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let id = format!("tg-{GROUP}-{}", 9000 + number);
+            world.aegisd.done(GROUP, &id, &number.to_string());
+        }
+    };
+    say(&world, 0..14);
+    world
+        .telegram
+        .wait_texts(GROUP, |texts| texts.len() >= 13)
+        .await;
+    world.kill().await;
+    world.launch();
+    say(&world, 14..22);
+    let mut texts = Vec::new();
+    let end = Instant::now() + Duration::from_secs(100);
+    while texts.last().is_none_or(|last| last != "21") {
+        assert!(Instant::now() < end, "{texts:?}");
+        sleep(Duration::from_millis(500)).await;
+        texts = world.telegram.texts(GROUP).await;
+    }
+    let all = texts.len();
+    texts.dedup();
+    let wanted: Vec<String> = (0..22).map(|number| number.to_string()).collect();
+    assert_eq!(texts, wanted);
+    assert!(all <= wanted.len() + 1, "one kill has cost {all} messages");
+    assert_eq!(world.telegram.violations().await, Vec::<Value>::new());
 }

@@ -177,6 +177,29 @@ async fn in_a_group_only_what_is_said_to_the_bot_goes_in() {
 }
 
 #[tokio::test]
+async fn a_group_that_becomes_a_supergroup_talks_on_in_the_same_session() {
+    let world = World::start().await;
+    const NEW: i64 = -100_777;
+    world.telegram.write(GROUP, "@aegis_test_bot no mark").await;
+    let order = json!({"chat": GROUP, "to": NEW});
+    // An answer that is under way meanwhile arrives where the group is now.
+    world.telegram.order("migrate", order).await;
+    world.aegisd.done(GROUP, "tg-1-1", "under way");
+    world
+        .telegram
+        .wait_texts(NEW, |texts| texts == ["under way"])
+        .await;
+    let mention = json!({"text": "@aegis_test_bot hello",
+        "entities": [{"type": "mention", "offset": 0, "length": 15}]});
+    world.telegram.send(NEW, mention).await;
+    let frames = world.taken(1).await;
+    assert_eq!(frames[0]["session"]["id"], GROUP.to_string());
+    world.aegisd.done(GROUP, "tg-1-2", "hi");
+    let both = ["under way", "hi"];
+    world.telegram.wait_texts(NEW, |texts| texts == both).await;
+}
+
+#[tokio::test]
 async fn a_chat_that_is_not_allowed_is_told_its_id_once() {
     let mut world = World::start().await;
     for text in ["let me in", "please"] {
