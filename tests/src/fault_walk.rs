@@ -15,6 +15,7 @@ mod looks;
 mod machine;
 mod operations;
 mod report;
+mod states;
 mod trials;
 
 use std::collections::BTreeSet;

@@ -12,6 +12,7 @@ pub mod api_daemon;
 pub mod bulk;
 pub mod cache;
 pub mod canary;
+pub mod clients;
 pub mod compile;
 pub mod fault_walk;
 pub mod install;

@@ -1,11 +1,9 @@
 #!/usr/bin/env python3
 """Checks the stand-in for models with the providers' own clients.
 
-Needs the packages `openai` and `anthropic` of PyPI, pinned in check_llm.txt; starts llm.py
+Needs the packages `openai` and `anthropic` of PyPI, pinned in clients.txt; starts llm.py
 by itself on loopback. What the clients parse without complaint is what the stand-in may
 send; what they raise is what it should refuse.
-
-    pip install -r tests/stand_ins/check_llm.txt && tests/stand_ins/check_llm.py
 """
 
 import json

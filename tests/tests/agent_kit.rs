@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use aegis_tests::cache;
 use aegis_tests::instance::{DEADLINE, Instance};
 use aegis_tests::kit;
 use aegis_tests::layout::Layout;
@@ -92,6 +93,28 @@ impl<'a> World<'a> {
         self.write(&format!("{workspace}/.aegis/agent.json"), &agent)?;
         seat.aegis_ok(&format!(
             "instance start --kit agent --name {handle} --env {} {flags}",
+            self.token
+        ))?;
+        Ok(instance)
+    }
+
+    /// An agent without a workspace, which without KVM would keep its VM from hibernating,
+    /// whose VM goes to sleep soon.
+    fn sleepy_agent(&self, handle: &str) -> Result<Instance<'a>> {
+        let seat = self.seat;
+        let source = cache::repository().join("kits/agent/agent.json");
+        let mut kit: Value = serde_json::from_slice(&std::fs::read(source)?)?;
+        let fields = kit.as_object_mut().context("the manifest is an object")?;
+        fields.remove("$schema");
+        fields.remove("config");
+        fields.insert("name".to_owned(), "sleepy".into());
+        kit["defaults"]["env"] = json!({"AEGIS_MODEL": "host:ollama/test"});
+        self.write(&format!("{}/sleepy.json", seat.kits()), &kit)?;
+        let instance = Instance::expected(seat, handle)?;
+        self.allow(handle, &["*"])?;
+        seat.aegis_ok(&format!(
+            "instance start --kit sleepy --name {handle} --env {} \
+             --idle-pause 2s --idle-hibernate 2s",
             self.token
         ))?;
         Ok(instance)
@@ -224,6 +247,47 @@ fn a_conversation_goes_on_in_user_mode() -> Result<()> {
 #[test]
 fn a_conversation_goes_on_on_systemd_252() -> Result<()> {
     a_conversation_goes_on(Systemd::V252, "test-agent-kit-252")
+}
+
+/// Between two messages the VM goes to sleep by itself, and nobody notices. Then somebody
+/// talks on a terminal.
+#[test]
+fn a_conversation_goes_on_over_hibernation_and_on_a_terminal() -> Result<()> {
+    let machine = Machine::temporary("test-agent-sleep", Systemd::V257)?;
+    let world = World::new(&machine)?;
+    let (seat, chat) = (world.seat, 42);
+    let instance = world.sleepy_agent("sleepy")?;
+    let asleep = || {
+        wait_until(DEADLINE, "the VM to hibernate", || {
+            Ok(instance.state()? == "hibernated")
+        })
+        .with_context(|| instance.info().unwrap_or_default())
+    };
+    let mut expected = Vec::new();
+    for word in ["one", "two", "three"] {
+        world.writes(chat, &format!("say:{word}"))?;
+        expected.push(word.to_owned());
+        world.says(chat, &expected, DEADLINE)?;
+        asleep()?;
+    }
+    world.writes(chat, "count")?;
+    let told = wait_for(DEADLINE, "the number of messages", || {
+        Ok(world.said(chat)?.get(3).cloned())
+    })?;
+    ensure!(told.contains('4'), "the agent has heard of {told}");
+    asleep()?;
+    seat.run(
+        "cd && mkfifo keys && { timeout 120 script -qfec 'aegisctl chat sleepy' screen <keys >/dev/null & }
+         exec 3>keys
+         until grep -qs 'Ctrl-D leaves' screen; do sleep 0.2; done
+         printf 'say:typed by hand\\r' >&3
+         until grep -q '^typed by hand' screen; do sleep 0.2; kill -0 $! || exit 1; done
+         printf '\\004' >&3; wait $!",
+    )?
+    .success()
+    .with_context(|| format!("{:?}", seat.run("cat ~/screen").map(|screen| screen.text())))?;
+    world.is_blameless()?;
+    instance.delete()
 }
 
 /// Many write at once, and the gateway is killed meanwhile: nobody's message is lost, and

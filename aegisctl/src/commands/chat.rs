@@ -238,7 +238,11 @@ impl Chat {
         for show in shown {
             let text = match show {
                 Show::Answer(text) => text,
-                Show::Faint(text) => self.ui.paint(Tone::Faint, &text),
+                Show::Faint(text) => {
+                    let line = text.trim_end_matches('\n');
+                    let end = &text[line.len()..];
+                    self.ui.paint(Tone::Faint, line) + end
+                }
             };
             prompt.show(self.ui, &text)?;
         }

@@ -16,6 +16,14 @@ pub(super) fn says(seat: Seat<'_>, daemon: &str, greeting: &str) -> Result<bool>
     Ok(read.is_some_and(|line| line.contains(&format!("\"{greeting}\""))))
 }
 
+/// Whether the message of the walk is kept; never twice.
+pub(super) fn is_told(seat: Seat<'_>) -> Result<bool> {
+    let read = seat.aegis_ok(&format!("--json tether read {HANDLE}"))?;
+    let kept = read.matches("\"msg_id\":\"walk-message\"").count();
+    ensure!(kept <= 1, "the message is kept {kept} times");
+    Ok(kept == 1)
+}
+
 /// Whether a pull or an import is under way, or has left something.
 pub(super) fn is_pulling(seat: Seat<'_>) -> Result<bool> {
     let work = seat.run(&format!("ls -d {}/images/work/pull-*", seat.home()))?;
