@@ -22,4 +22,5 @@ mod http;
 mod models;
 mod rig;
 mod servers;
+mod tls;
 mod tools;

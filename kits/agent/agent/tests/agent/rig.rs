@@ -45,14 +45,16 @@ fn end(child: &mut Child) {
     child.wait().ok();
 }
 
-fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..")
+/// The program that stands in for something.
+pub(crate) fn stand_in(name: &str) -> PathBuf {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    top.join(format!("tests/stand_ins/{name}.py"))
 }
 
 impl Llm {
     fn start() -> Llm {
         let mut child = Command::new("python3")
-            .arg(top().join("tests/stand_ins/llm.py"))
+            .arg(stand_in("llm"))
             .args(["--port", "0"])
             .stdout(Stdio::piped())
             .spawn()
@@ -99,6 +101,11 @@ impl Rig {
     /// Writes agent.json.
     pub(crate) fn settings(&self, text: &str) {
         std::fs::write(self.path(".aegis/agent.json"), text).unwrap();
+    }
+
+    /// Where the model listens.
+    pub(crate) fn llm_address(&self) -> &str {
+        &self.llm.address
     }
 
     /// Gives the next agent a variable.
