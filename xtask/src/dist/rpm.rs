@@ -1,7 +1,9 @@
 //! rpm packages: rpmbuild runs the tarball's `install`, and the lists of files are the
 //! plan's.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use aegis_tests::install::{Package, Plan};
 use anyhow::{Context, Result};
@@ -50,12 +52,15 @@ pub(super) fn make(release: &Release, tarball: &Tarball) -> Result<()> {
 fn files_of(package: Package) -> Result<String> {
     let plan = Plan::of(package, "/usr")?;
     let mut lines = String::from("%defattr(-,root,root,-)\n");
+    let mut folders = BTreeSet::new();
     for entry in plan
         .entries
         .iter()
         .filter(|entry| !tree::is_fallback(entry))
     {
         let path = &entry.destination;
+        let above = Path::new(path).ancestors().skip(1);
+        folders.extend(above.filter(|folder| is_own(folder)));
         if path.starts_with("/usr/share/man/") {
             writeln!(lines, "%doc {path}")?;
         } else if path.starts_with("/usr/share/licenses/") {
@@ -64,5 +69,14 @@ fn files_of(package: Package) -> Result<String> {
             writeln!(lines, "{path}")?;
         }
     }
+    for folder in folders {
+        writeln!(lines, "%dir {}", folder.display())?;
+    }
     Ok(lines)
+}
+
+/// Whether a folder is there for AegisVM alone, and so goes with it.
+fn is_own(folder: &Path) -> bool {
+    let mut parts = folder.iter();
+    parts.any(|part| part.to_string_lossy().starts_with("aegisvm"))
 }
