@@ -275,7 +275,7 @@ impl Places {
             repository: repository.to_path_buf(),
             programs: target.join("release"),
             guest: target.join("guest"),
-            licences: target.join("licences"),
+            licences: repository.join("target/licences"),
             kernel: kernel.unwrap_or_else(|| target.join("no-kernel")),
             home: std::env::var_os("HOME")
                 .map(PathBuf::from)
