@@ -221,6 +221,7 @@ impl<'a> Running<'a> {
             User::Alice => ("packaged", 18461),
             User::Root => ("packaged-system", 18462),
         };
+        seat.aegis_ok("up")?;
         kit::install(seat, "shell", &["shell-gateway"])?;
         let flags = format!("--kit shell --detach --expose {port}:80 -- {ECHO}");
         let instance = Instance::start(seat, handle, &flags)?;
