@@ -9,7 +9,7 @@ ifneq (,$(filter shell,$(MAKECMDGOALS)))
 endif
 
 .SILENT:
-.PHONY: help build guest kernel test soak bench shell shell-stop install clean
+.PHONY: help build guest kernel test soak bench shell shell-stop install uninstall dist clean
 
 help: ## Show this list
 	sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | awk -F'\t' '{ printf "%-11s %s\n", $$1, $$2 }'
@@ -53,6 +53,12 @@ shell-stop: $(XTASK) ## Stop the machines of make shell with all that runs there
 
 install: $(XTASK) ## Install what is built [DESTDIR=] [PREFIX=/usr]
 	$(XTASK) install --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
+
+uninstall: $(XTASK) ## Remove what install put there [DESTDIR=] [PREFIX=/usr]
+	$(XTASK) uninstall --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
+
+dist: $(XTASK) ## Build the packages of every kind, into target/dist
+	$(XTASK) dist
 
 clean: $(XTASK) ## Remove what was built; the cache of roots and kernels stays
 	$(XTASK) clean

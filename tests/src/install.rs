@@ -1,9 +1,16 @@
 //! What an installation of AegisVM consists of, and putting it somewhere.
 //!
-//! The lists are data: `packaging/files` and, for the Agent Kit, `packaging/agent-kit`, one
-//! entry a line. `make install` installs both; the machines use the same ones.
+//! The lists are data, one entry a line. They are all there is to say: `make install`,
+//! `make uninstall`, the packages of `make dist` and the test machines follow them.
+//!
+//! | list | package |
+//! |---|---|
+//! | `packaging/files` | aegisvm: programs, units, what else the host needs |
+//! | `packaging/guest` | aegisvm-guest: kernel, harness, base image |
+//! | `packaging/agent-kit` | aegisvm-agent-kit: the Agent Kit |
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +19,40 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, bail};
 
 use crate::cache;
+
+/// What is packaged apart from the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Package {
+    /// The programs of the host.
+    Aegisvm,
+    /// What guests boot from.
+    Guest,
+    /// The Agent Kit.
+    AgentKit,
+}
+
+impl Package {
+    /// All of them, in an order in which each can be installed.
+    pub const ALL: [Self; 3] = [Self::Guest, Self::Aegisvm, Self::AgentKit];
+
+    /// Its name in every format.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aegisvm => "aegisvm",
+            Self::Guest => "aegisvm-guest",
+            Self::AgentKit => "aegisvm-agent-kit",
+        }
+    }
+
+    fn list(self) -> &'static str {
+        match self {
+            Self::Aegisvm => "packaging/files",
+            Self::Guest => "packaging/guest",
+            Self::AgentKit => "packaging/agent-kit",
+        }
+    }
+}
 
 /// All entries of the list, for one prefix.
 #[derive(Debug)]
@@ -29,6 +70,8 @@ pub struct Entry {
     pub mode: u32,
     /// An installation is whole without it.
     pub optional: bool,
+    /// It is for the system's service manager.
+    pub system: bool,
     /// What is installed.
     pub content: Content,
 }
@@ -45,26 +88,33 @@ pub enum Content {
 }
 
 impl Plan {
-    /// Reads the list for an installation under `prefix`.
+    /// Reads the lists of AegisVM with its guest, for an installation under `prefix`.
     ///
     /// # Errors
-    /// The list or a text file it names cannot be read, or a line of it is
-    /// malformed.
+    /// As of [`Plan::of`].
     pub fn read(prefix: &str) -> Result<Self> {
-        Self::of_list("packaging/files", prefix)
+        let mut plan = Self::of(Package::Aegisvm, prefix)?;
+        plan.entries
+            .extend(Self::of(Package::Guest, prefix)?.entries);
+        Ok(plan)
     }
 
     /// Reads the list of the Agent Kit likewise.
     ///
     /// # Errors
-    /// As of [`Plan::read`].
+    /// As of [`Plan::of`].
     pub fn of_agent_kit(prefix: &str) -> Result<Self> {
-        Self::of_list("packaging/agent-kit", prefix)
+        Self::of(Package::AgentKit, prefix)
     }
 
-    fn of_list(list: &str, prefix: &str) -> Result<Self> {
+    /// Reads the list of one package.
+    ///
+    /// # Errors
+    /// The list or a text file it names cannot be read, or a line of it is
+    /// malformed.
+    pub fn of(package: Package, prefix: &str) -> Result<Self> {
         let repository = cache::repository();
-        let path = repository.join(list);
+        let path = repository.join(package.list());
         let list =
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let places = Places::find(&repository);
@@ -99,6 +149,30 @@ impl Plan {
         }
         for entry in self.entries.iter().filter(|entry| entry.is_built()) {
             entry.install(destdir)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything from under `destdir`, then the folders that are empty by that,
+    /// up to `prefix`. What is not there is passed over, and what is not in the list stays.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn uninstall(&self, destdir: &Path, prefix: &str) -> Result<()> {
+        let top = destdir.join(prefix.trim_matches('/'));
+        for entry in &self.entries {
+            let path = destdir.join(entry.destination.trim_start_matches('/'));
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                removed => removed.with_context(|| format!("removing {}", path.display()))?,
+            }
+            let folders = path.ancestors().skip(1);
+            for folder in folders.take_while(|folder| *folder != top) {
+                // One that holds something else stays, and so do those above it.
+                if fs::remove_dir(folder).is_err() {
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -177,6 +251,8 @@ struct Places {
     guest: PathBuf,
     /// The project's own kernel, if its source package is installed.
     kernel: PathBuf,
+    /// The licences of what is linked in, as `xtask` gathers them.
+    licences: PathBuf,
     /// The user's home directory; one that is `/` is no home.
     home: Option<PathBuf>,
 }
@@ -199,6 +275,7 @@ impl Places {
             repository: repository.to_path_buf(),
             programs: target.join("release"),
             guest: target.join("guest"),
+            licences: repository.join("target/licences"),
             kernel: kernel.unwrap_or_else(|| target.join("no-kernel")),
             home: std::env::var_os("HOME")
                 .map(PathBuf::from)
@@ -219,12 +296,12 @@ fn parse(line: &str, prefix: &str, places: &Places) -> Result<Option<Entry>> {
         }
         _ => bail!("expected MODE SOURCE DESTINATION [optional|system]"),
     };
-    let optional = kind == "optional";
+    let (optional, system) = (kind == "optional", kind == "system");
     let in_home = places
         .home
         .as_ref()
         .is_some_and(|home| Path::new(prefix).starts_with(home));
-    if in_home && kind == "system" {
+    if in_home && system {
         return Ok(None);
     }
     // User units of a home are found in share, not in lib (systemd.unit(5)).
@@ -239,17 +316,17 @@ fn parse(line: &str, prefix: &str, places: &Places) -> Result<Option<Entry>> {
             destination,
             mode: 0o777,
             optional,
+            system,
             content,
         }));
     }
     let mode = u32::from_str_radix(mode, 8).context("the mode is not octal")?;
-    let (place, rest) = source
-        .split_once('/')
-        .context("the source names no place")?;
+    let (place, rest) = source.split_once('/').unwrap_or((source, ""));
     let content = match place {
         "@programs" => Content::File(places.programs.join(rest)),
         "@guest" => Content::File(places.guest.join(rest)),
         "@kernel" => Content::File(places.kernel.join(rest)),
+        "@licences" => Content::File(places.licences.join(rest)),
         _ => {
             let path = places.repository.join(source);
             let text =
@@ -261,6 +338,7 @@ fn parse(line: &str, prefix: &str, places: &Places) -> Result<Option<Entry>> {
         destination,
         mode,
         optional,
+        system,
         content,
     }))
 }
@@ -270,11 +348,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_list_is_well_formed_and_has_no_path_twice() {
+    fn the_committed_lists_are_well_formed_and_have_no_path_twice() {
         let plan = Plan::read("/usr/local/").unwrap();
+        let kit = Plan::of_agent_kit("/usr/local/").unwrap();
         let mut paths: Vec<_> = plan
             .entries
             .iter()
+            .chain(&kit.entries)
             .map(|entry| &entry.destination)
             .collect();
         assert!(paths.iter().all(|path| path.starts_with("/usr/local/")));
@@ -302,6 +382,31 @@ mod tests {
                 .iter()
                 .any(|entry| entry.destination.contains("system-services"))
         );
+    }
+
+    #[test]
+    fn uninstalling_removes_what_was_installed_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let list = || {
+            let found = Command::new("find").arg(root.path()).output();
+            let text = String::from_utf8(found.unwrap().stdout).unwrap();
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        for path in ["usr/bin/other", "usr/share/man/man1/other.1"] {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let before = list();
+        let mut plan = Plan::read("/usr").unwrap();
+        plan.entries.retain(Entry::is_built);
+        plan.install(root.path()).unwrap();
+        assert!(root.path().join("usr/bin/aegis").is_symlink());
+        plan.uninstall(root.path(), "/usr").unwrap();
+        assert_eq!(list(), before);
+        plan.uninstall(root.path(), "/usr").unwrap();
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod layout;
 pub mod machine;
 pub mod odd_image;
 pub mod outside;
+pub mod packages;
 pub mod registry;
 pub mod seat;
 pub mod session;

@@ -211,11 +211,27 @@ impl Machine {
     /// # Errors
     /// As [`Machine::shared`].
     pub fn temporary_over(name: &str, root: &Root) -> Result<Temporary> {
+        Self::temporary_by(name, root, boot::boot)
+    }
+
+    /// The same as Debian is: without AegisVM, for the tests of its packages.
+    ///
+    /// # Errors
+    /// As [`Machine::shared`].
+    pub fn temporary_bare(name: &str, systemd: Systemd) -> Result<Temporary> {
+        Self::temporary_by(name, &Root::of(systemd)?, boot::boot_bare)
+    }
+
+    fn temporary_by(
+        name: &str,
+        root: &Root,
+        boot: fn(&str, &Root) -> Result<Self>,
+    ) -> Result<Temporary> {
         root.build()?;
         if let Some(old) = Self::attach(name)? {
             old.stop()?;
         }
-        Ok(Temporary(Some(Self::ensure_over(name, root, boot::boot)?)))
+        Ok(Temporary(Some(Self::ensure_over(name, root, boot)?)))
     }
 
     /// The machine's name, which is also its host name.

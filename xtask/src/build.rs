@@ -9,6 +9,7 @@ use aegis_tests::install::{Entry, Plan};
 use aegis_tests::machine::{Root, Systemd};
 use anyhow::{Context, Result, bail};
 
+use crate::licences;
 use crate::progress::step;
 
 /// The crates with a program that is installed on the host.
@@ -22,12 +23,13 @@ const PROGRAMS: [&str; 7] = [
     "aegis-gateway",
 ];
 
-/// Builds the programs of the host.
+/// Builds the programs of the host, and gathers the licences of what is linked into them.
 pub(crate) fn programs() -> Result<()> {
     let packages = PROGRAMS.iter().flat_map(|program| ["--package", program]);
     let mut cargo = cargo();
     cargo.args(["build", "--release"]).args(packages);
-    succeed(&mut cargo)
+    succeed(&mut cargo)?;
+    licences::write()
 }
 
 /// Builds the guest's initramfs, base image and fallback kernel.

@@ -10,6 +10,8 @@
 
 mod bench;
 mod build;
+mod dist;
+mod licences;
 mod progress;
 mod shell;
 mod soak;
@@ -18,7 +20,7 @@ mod test;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aegis_tests::install::Plan;
+use aegis_tests::install::{Package, Plan};
 use aegis_tests::machine::Systemd;
 use clap::{Parser, Subcommand};
 
@@ -64,11 +66,33 @@ enum Task {
         #[arg(long, default_value = "/usr")]
         prefix: String,
     },
+    /// Remove what `install` put there, and nothing else.
+    Uninstall {
+        /// Directory that stands for the root of the file system.
+        #[arg(long, default_value = "/")]
+        destdir: PathBuf,
+        /// Where the installation lives.
+        #[arg(long, default_value = "/usr")]
+        prefix: String,
+    },
+    /// Build every package, into target/dist.
+    Dist,
+    /// Gather the licences of what is linked in, into target/licences.
+    Licences,
 }
 
 fn install(destdir: &Path, prefix: &str) -> anyhow::Result<()> {
-    Plan::read(prefix)?.install(destdir)?;
-    Plan::of_agent_kit(prefix)?.install(destdir)
+    for package in Package::ALL {
+        Plan::of(package, prefix)?.install(destdir)?;
+    }
+    Ok(())
+}
+
+fn uninstall(destdir: &Path, prefix: &str) -> anyhow::Result<()> {
+    for package in Package::ALL {
+        Plan::of(package, prefix)?.uninstall(destdir, prefix)?;
+    }
+    Ok(())
 }
 
 fn main() -> ExitCode {
@@ -87,6 +111,9 @@ fn main() -> ExitCode {
         Task::Shell(arguments) => shell::run(&arguments),
         Task::ShellStop(arguments) => shell::stop(&arguments).map(done),
         Task::Install { destdir, prefix } => install(&destdir, &prefix).map(done),
+        Task::Uninstall { destdir, prefix } => uninstall(&destdir, &prefix).map(done),
+        Task::Dist => dist::run().map(done),
+        Task::Licences => licences::write().map(done),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

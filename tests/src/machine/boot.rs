@@ -1,6 +1,7 @@
 //! Booting: from a cached root to a system that is up with alice's manager.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -18,8 +19,19 @@ const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 
 const SCRIPT: &str = include_str!("boot.sh");
 
-/// Boots the machine; the caller holds its lock and knows that it does not run.
+/// Boots the machine with what is built of AegisVM; the caller holds its lock and knows
+/// that it does not run.
 pub(super) fn boot(name: &str, root: &Root) -> Result<Machine> {
+    boot_with(name, root, software::install)
+}
+
+/// Boots it as Debian is, without AegisVM.
+pub(super) fn boot_bare(name: &str, root: &Root) -> Result<Machine> {
+    boot_with(name, root, |_, _| Ok(()))
+}
+
+/// `install` gets the machine's folder and its writable files.
+fn boot_with(name: &str, root: &Root, install: fn(&Path, &Path) -> Result<()>) -> Result<Machine> {
     let systemd = root.systemd();
     if !root.is_built() {
         bail!(
@@ -30,7 +42,7 @@ pub(super) fn boot(name: &str, root: &Root) -> Result<Machine> {
     }
     let directory = directory_of(name)?;
     let scratch = Scratch::open(&directory, root.path())?;
-    software::install(&directory, &scratch.writable)?;
+    install(&directory, &scratch.writable)?;
     fs::write(directory.join("systemd"), systemd.number())
         .with_context(|| format!("writing into {}", directory.display()))?;
     let console_path = directory.join("console.log");

@@ -12,6 +12,7 @@ use aegis_tests::skip;
 use anyhow::{Context, Result};
 
 use crate::build::cargo;
+use crate::dist;
 
 /// A group of checks with a title and a time of its own.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ enum Kind {
     Check(&'static [&'static str]),
     /// The tests beside the code of all crates.
     Crates,
+    /// Whether `make dist` packs what is built; the packages' tests take them from there.
+    Packages,
     /// System tests, chosen by parts of their names.
     System(Names),
 }
@@ -41,7 +44,7 @@ struct Names {
 }
 
 /// All suites, in the order they run in: what fails fast first.
-pub(super) const ALL: [Suite; 7] = [
+pub(super) const ALL: [Suite; 8] = [
     Suite {
         title: "format",
         kind: Kind::Check(&["fmt", "--all", "--check"]),
@@ -61,6 +64,10 @@ pub(super) const ALL: [Suite; 7] = [
     Suite {
         title: "crates",
         kind: Kind::Crates,
+    },
+    Suite {
+        title: "packages are made",
+        kind: Kind::Packages,
     },
     Suite {
         title: "system tests, systemd 257, user mode",
@@ -105,6 +112,16 @@ pub(super) struct Counts {
     pub(super) passed: u32,
     pub(super) failed: u32,
     pub(super) skipped: u32,
+}
+
+impl Counts {
+    fn of_one(passed: bool) -> Self {
+        Self {
+            passed: u32::from(passed),
+            failed: u32::from(!passed),
+            skipped: 0,
+        }
+    }
 }
 
 impl AddAssign for Counts {
@@ -165,11 +182,14 @@ impl Runner {
                     .status()
                     .context("running cargo")?
                     .success();
-                return Ok(Counts {
-                    passed: u32::from(passed),
-                    failed: u32::from(!passed),
-                    skipped: 0,
-                });
+                return Ok(Counts::of_one(passed));
+            }
+            Kind::Packages => {
+                let made = dist::packages();
+                if let Err(error) = &made {
+                    println!("{error:#}");
+                }
+                return Ok(Counts::of_one(made.is_ok()));
             }
             Kind::Crates => {
                 self.command(&mut command);

@@ -1,0 +1,147 @@
+# A stand-in for Homebrew, which cannot be had here: it reads one formula as `brew install`
+# would, checks what it declares, and runs its `install`.
+#
+#   ruby homebrew.rb FORMULA TARBALL PREFIX
+#
+# PREFIX becomes a Homebrew prefix: the files go into Cellar/NAME/VERSION, opt/NAME leads
+# there, and what Homebrew links of a keg (bin, lib, share, not libexec) is linked.
+# Enforced of the contract of https://docs.brew.sh/Formula-Cookbook: a formula calls only
+# what it may (anything else is no method here), declares desc, homepage, url, sha256 and
+# license, the tarball has that name and checksum, `install` is run in its one folder, no
+# command of it fails, it puts something into the keg, a service runs a program of the
+# keg, and the caveats can be said.
+require "digest"
+require "fileutils"
+require "pathname"
+require "tmpdir"
+
+class Pathname
+  def install_symlink(*targets)
+    mkpath
+    targets.each { |target| FileUtils.ln_sf(Pathname(target).relative_path_from(realpath), self / Pathname(target).basename) }
+  end
+end
+
+class Service
+  attr_reader :command
+
+  def initialize(formula)
+    @formula = formula
+  end
+
+  def name(linux:, macos:)
+    [linux, macos].each { |it| raise "a service's name is text" unless it.is_a?(String) }
+  end
+
+  def run(command)
+    @command = command
+  end
+
+  def keep_alive(value)
+    raise "keep_alive is true or false" unless [true, false].include?(value)
+  end
+
+  def opt_libexec = @formula.opt_prefix / "libexec"
+end
+
+class Formula
+  class << self
+    attr_reader :declared, :needs, :service_block, :test_block
+
+    def inherited(formula)
+      super
+      formula.instance_variable_set(:@declared, {})
+      formula.instance_variable_set(:@needs, [])
+    end
+
+    [:desc, :homepage, :url, :version, :sha256, :license].each do |key|
+      define_method(key) do |value|
+        raise "#{key} is declared twice" if declared.key?(key)
+
+        declared[key] = value
+      end
+    end
+
+    def depends_on(what)
+      raise "depends_on #{what.inspect}" unless what.is_a?(String) || what == :linux || what == { arch: :x86_64 }
+
+      needs << what
+    end
+
+    def service(&block)
+      @service_block = block
+    end
+
+    def test(&block)
+      @test_block = block
+    end
+  end
+
+  attr_reader :prefix, :opt_prefix
+
+  def initialize(brew, name)
+    version = self.class.declared.fetch(:version)
+    @prefix = brew / "Cellar" / name / version
+    @opt_prefix = brew / "opt" / name
+  end
+
+  [:bin, :lib, :libexec, :share].each do |folder|
+    define_method(folder) { prefix / folder.to_s }
+    define_method(:"opt_#{folder}") { opt_prefix / folder.to_s }
+  end
+
+  def system(*command)
+    words = command.map(&:to_s)
+    raise "#{words.join(" ")} failed" unless Kernel.system(*words)
+  end
+end
+
+# The folders of a keg that `brew link` links; of libexec nothing.
+LINKED = ["bin", "etc", "include", "lib", "sbin", "share", "var"].freeze
+
+def link(keg, brew)
+  LINKED.map { |folder| keg / folder }.select(&:directory?).each do |folder|
+    folder.find do |path|
+      next if path.directory? && !path.symlink?
+
+      target = brew / path.relative_path_from(keg)
+      target.dirname.mkpath
+      raise "#{target} is there already" if target.symlink? || target.exist?
+
+      FileUtils.ln_s(path, target)
+    end
+  end
+end
+
+formula_path, tarball, brew = ARGV.map { |argument| Pathname(argument).expand_path }
+name = formula_path.basename(".rb").to_s
+load formula_path.to_s
+formula_class = Object.const_get(name.split("-").map(&:capitalize).join)
+declared = formula_class.declared
+[:desc, :homepage, :url, :sha256, :license].each { |key| raise "no #{key}" unless declared[key] }
+raise "desc is longer than 80" if declared[:desc].length > 80
+raise "the url ends in another name" unless declared[:url].end_with?("/#{tarball.basename}")
+raise "another checksum" unless Digest::SHA256.file(tarball.to_s).hexdigest == declared[:sha256]
+
+formula = formula_class.new(brew, name)
+formula.prefix.dirname.mkpath
+Dir.mktmpdir do |folder|
+  raise "tar failed" unless Kernel.system("tar", "-xf", tarball.to_s, "-C", folder)
+
+  folders = Pathname(folder).children
+  raise "not one folder in the tarball" unless folders.one?
+
+  Dir.chdir(folders.first) { formula.install }
+end
+raise "nothing was installed" unless formula.prefix.directory?
+
+formula.opt_prefix.dirname.mkpath
+FileUtils.ln_s(formula.prefix, formula.opt_prefix)
+link(formula.prefix, brew)
+if formula_class.service_block
+  service = Service.new(formula)
+  service.instance_eval(&formula_class.service_block)
+  program = Pathname(service.command.first)
+  raise "#{program} is no program" unless program.executable?
+end
+puts formula.caveats if formula.respond_to?(:caveats)

@@ -1,0 +1,299 @@
+//! The Debian packages in systems where nothing of AegisVM ever was.
+
+use std::collections::BTreeSet;
+
+use aegis_tests::install::Package;
+use aegis_tests::instance::{DEADLINE, Instance};
+use aegis_tests::kit;
+use aegis_tests::machine::{Machine, Systemd, User};
+use aegis_tests::packages::{self, bring, deb, sorted};
+use aegis_tests::seat::Seat;
+use aegis_tests::session::Session;
+use aegis_tests::wait::wait_until;
+use anyhow::{Context, Result};
+
+/// All that dpkg and scripts of packages may change, each with its owner, mode, size and
+/// time; but logs, and what dpkg and systemd write down about packages and units.
+const FILES: &str = "find / -xdev \
+    \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp \
+       -o -path /var/log -o -path /var/cache -o -path /var/lib/dpkg \
+       -o -path /var/lib/systemd/timers -o -path /home -o -path /root \\) -prune \
+    -o ! -type d -printf '%p %u:%g %m %s %T@ %l\\n'";
+
+/// Those of a system account, which stays: files could belong to it. (/etc/.pwd.lock is
+/// what they are written under, and systemd keeps the host's key for credentials.)
+const STAYS: [&str; 10] = [
+    "/etc/passwd",
+    "/etc/passwd-",
+    "/etc/group",
+    "/etc/group-",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/.pwd.lock",
+    "/var/lib/systemd/credential.secret",
+];
+
+const UNITS: [&str; 3] = [
+    "aegisd.service",
+    "aegisd.socket",
+    "aegisd-credentials.socket",
+];
+
+/// A server that gives back each line.
+const ECHO: &str = "nc -ll -p 80 -e cat";
+
+#[test]
+fn debian_packages_from_installation_to_purge() -> Result<()> {
+    from_installation_to_purge("test-packages", Systemd::V257)
+}
+
+#[test]
+fn debian_packages_from_installation_to_purge_on_systemd_252() -> Result<()> {
+    from_installation_to_purge("test-packages-252", Systemd::V252)
+}
+
+fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
+    let machine = Machine::temporary_bare(name, systemd)?;
+    let files = || Ok::<_, anyhow::Error>(sorted(&machine.run(User::Root, FILES)?.text()));
+    let dpkg = |line: &str| machine.run(User::Root, &format!("dpkg {line}"));
+    let seats = [Seat::alice(&machine), Seat::root(&machine)];
+    let before = files()?;
+    let debs = Package::ALL.iter().map(|&package| deb(package));
+    let first = bring(&machine, &debs.collect::<Result<Vec<_>>>()?)?;
+
+    dpkg(&format!("--install {first}"))?.success()?;
+    for seat in seats {
+        is_ready_to_use(seat).with_context(|| format!("{} after installing", seat.scope()))?;
+    }
+
+    let running = seats
+        .into_iter()
+        .map(Running::start)
+        .collect::<Result<Vec<_>>>()?;
+    let mut lines = running
+        .iter()
+        .map(Running::connect)
+        .collect::<Result<Vec<_>>>()?;
+
+    let later = packages::upgraded("9.0.0-1")?;
+    let later: Vec<_> = Package::ALL
+        .iter()
+        .map(|package| later.path().join(format!("{}.deb", package.name())))
+        .collect();
+    let later = bring(&machine, &later)?;
+    let old = running
+        .iter()
+        .map(Running::look)
+        .collect::<Result<Vec<_>>>()?;
+    dpkg(&format!("--install {later}"))?.success()?;
+    for ((running, old), line) in running.iter().zip(&old).zip(&mut lines) {
+        running
+            .went_on(old, line)
+            .with_context(|| format!("{} after an upgrade", running.seat.scope()))?;
+    }
+
+    let outside = |line: &&String| !line.starts_with("/var/lib/aegis/");
+    let upgraded = files()?;
+    let old = running
+        .iter()
+        .map(Running::look)
+        .collect::<Result<Vec<_>>>()?;
+    let refused = dpkg(&format!("--install {first}"))?;
+    assert_ne!(refused.code(), 0);
+    for package in Package::ALL {
+        let words = format!("{}: version 9.0.0-1 is installed", package.name());
+        assert!(
+            refused.error_text().contains(&words),
+            "{}",
+            refused.error_text()
+        );
+    }
+    // A running instance writes what is its own.
+    let changed = difference(
+        files()?.iter().filter(outside),
+        upgraded.iter().filter(outside),
+    );
+    assert_eq!(changed, "", "a refused downgrade changes nothing");
+    for (running, old) in running.iter().zip(&old) {
+        assert_eq!(running.look()?, *old, "a refused downgrade stops nothing");
+    }
+
+    let names: Vec<_> = Package::ALL.iter().map(|package| package.name()).collect();
+    dpkg(&format!("--remove {}", names.join(" ")))?.success()?;
+    nothing_is_left(&machine)?;
+    for seat in seats {
+        let registry = format!("test -s {}/registry.db", seat.home());
+        machine.run(User::Root, &registry)?.success()?;
+    }
+
+    dpkg(&format!("--install {later}"))?.success()?;
+    for running in &running {
+        let list = running.seat.aegis_ok("instance list")?;
+        assert!(list.contains(running.instance.handle()), "{list}");
+        // What a removal stopped was stopped by hand.
+        running.instance.start_again()?;
+        assert_eq!(running.instance.exec_ok("echo again")?, "again");
+    }
+
+    let purged = dpkg(&format!("--purge {}", names.join(" ")))?;
+    purged.success()?;
+    nothing_is_left(&machine)?;
+    let words = "What users keep in their homes (~/.aegis) is left to them.";
+    assert!(
+        purged.error_text().contains(words),
+        "{}",
+        purged.error_text()
+    );
+    machine
+        .run(
+            User::Root,
+            "test ! -e /var/lib/aegis && test -s /home/alice/.aegis/registry.db",
+        )?
+        .success()?;
+    let stays = |line: &&String| {
+        let path = line.split(' ').next().unwrap_or_default();
+        STAYS.contains(&path)
+    };
+    let purged = files()?;
+    let left = difference(
+        purged.iter().filter(|line| !stays(line)),
+        before.iter().filter(|line| !stays(line)),
+    );
+    assert_eq!(left, "", "a purge leaves what was there before");
+    Ok(())
+}
+
+/// What is there after an installation, with no further step.
+fn is_ready_to_use(seat: Seat<'_>) -> Result<()> {
+    let mode = seat.scope().trim_start_matches('-');
+    for unit in UNITS {
+        let verify = format!(
+            "systemd-analyze {} verify --man=no /usr/lib/systemd/{mode}/{unit}",
+            seat.scope()
+        );
+        let said = seat.run(&verify)?;
+        assert_eq!(
+            (said.text(), said.error_text()),
+            (String::new(), String::new()),
+            "{unit}"
+        );
+    }
+    for socket in &UNITS[1..] {
+        seat.systemctl(&format!("is-enabled {socket}"))?.success()?;
+        assert_eq!(seat.active_state(socket)?, "active", "{socket}");
+    }
+    assert_eq!(
+        seat.active_state("aegisd.service")?,
+        "inactive",
+        "before any use"
+    );
+    seat.aegis("doctor")?.success()?;
+    let kits = seat.aegis_ok("kit list")?;
+    assert!(
+        kits.lines()
+            .any(|line| line.starts_with("agent ") && line.contains(" ok ")),
+        "{kits}"
+    );
+    Ok(())
+}
+
+/// An instance with a daemon and a port.
+struct Running<'a> {
+    seat: Seat<'a>,
+    instance: Instance<'a>,
+    port: u16,
+}
+
+/// What must not change under it, and aegisd, which does.
+#[derive(Debug, PartialEq, Eq)]
+struct Processes {
+    qemu: Option<u32>,
+    owner: Option<u32>,
+    daemon: u32,
+    aegisd: Option<u32>,
+}
+
+impl<'a> Running<'a> {
+    fn start(seat: Seat<'a>) -> Result<Self> {
+        let (handle, port) = match seat.user() {
+            User::Alice => ("packaged", 18461),
+            User::Root => ("packaged-system", 18462),
+        };
+        seat.aegis_ok("up")?;
+        kit::install(seat, "shell", &["shell-gateway"])?;
+        let flags = format!("--kit shell --detach --expose {port}:80 -- {ECHO}");
+        let instance = Instance::start(seat, handle, &flags)?;
+        Ok(Self {
+            seat,
+            instance,
+            port,
+        })
+    }
+
+    fn connect(&self) -> Result<Session<'a>> {
+        let mut line = Session::start(self.seat, &format!("socat - TCP:127.0.0.1:{}", self.port))?;
+        line.write(b"first\n")?;
+        line.wait_for_line("first")?;
+        Ok(line)
+    }
+
+    fn look(&self) -> Result<Processes> {
+        Ok(Processes {
+            qemu: self.instance.qemu_pid()?,
+            owner: self.seat.main_pid(&self.instance.vm_unit())?,
+            daemon: self.instance.daemon_pid("gateway")?,
+            aegisd: self.seat.main_pid("aegisd.service")?,
+        })
+    }
+
+    /// Nothing but aegisd is another one, and that one is in charge.
+    fn went_on(&self, old: &Processes, line: &mut Session<'_>) -> Result<()> {
+        let new = self.look()?;
+        assert!(
+            old.qemu.is_some() && new.aegisd.is_some(),
+            "{old:?} {new:?}"
+        );
+        assert_ne!(new.aegisd, old.aegisd);
+        assert_eq!(
+            (new.qemu, new.owner, new.daemon),
+            (old.qemu, old.owner, old.daemon)
+        );
+        line.write(b"still here\n")?;
+        line.wait_for_line("still here")?;
+        assert_eq!(self.instance.exec_ok("echo served")?, "served");
+        assert_eq!(self.instance.state()?, "running");
+        Ok(())
+    }
+}
+
+/// No unit and no process of ours, nor a socket.
+fn nothing_is_left(machine: &Machine) -> Result<()> {
+    for seat in [Seat::alice(machine), Seat::root(machine)] {
+        let mut units = String::new();
+        wait_until(DEADLINE, "the units to go", || {
+            let list = "list-units --all --no-legend --plain 'aegis*'";
+            units = seat.systemctl(list)?.success()?;
+            Ok(units.is_empty())
+        })
+        .with_context(|| units.clone())?;
+    }
+    let processes = "ps -eo args= | grep -e '[a]egis-' -e '[a]egisd' -e '[q]emu-system'";
+    let processes = machine.run(User::Root, processes)?.text();
+    assert_eq!(processes, "");
+    let sockets = "ls -d /run/aegis /run/user/*/aegis 2>/dev/null";
+    assert_eq!(machine.run(User::Root, sockets)?.text(), "");
+    Ok(())
+}
+
+/// The lines that only one of two lists has, `+` those of the first.
+fn difference<'a>(
+    now: impl Iterator<Item = &'a String>,
+    before: impl Iterator<Item = &'a String>,
+) -> String {
+    let (now, before): (BTreeSet<_>, BTreeSet<_>) = (now.collect(), before.collect());
+    let more = now.difference(&before).map(|line| format!("+ {line}\n"));
+    let less = before.difference(&now).map(|line| format!("- {line}\n"));
+    more.chain(less).collect()
+}
