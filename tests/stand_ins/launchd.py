@@ -179,6 +179,7 @@ def listening(entry):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(path)
         os.chmod(path, entry.get("SockPathMode", 0o666))
+        os.chown(path, entry.get("SockPathOwner", -1), -1)
     else:
         family = socket.AF_INET6 if entry.get("SockFamily") == "IPv6" else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)

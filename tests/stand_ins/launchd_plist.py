@@ -35,7 +35,7 @@ KEEP_ALIVE = {"SuccessfulExit", "Crashed"}
 SOCKET = {
     "SockPathName": STRING, "SockPathMode": INTEGER, "SockNodeName": STRING,
     "SockServiceName": STRING, "SockFamily": STRING, "SockType": STRING,
-    "SockPassive": BOOLEAN, "SockProtocol": STRING,
+    "SockPathOwner": INTEGER, "SockPassive": BOOLEAN, "SockProtocol": STRING,
 }
 RESOURCES = {"Core", "CPU", "Data", "FileSize", "MemoryLock", "NumberOfFiles",
              "NumberOfProcesses", "ResidentSetSize", "Stack"}

@@ -9,6 +9,8 @@ import socket
 
 
 def notify(text):
+    if "NOTIFY_SOCKET" not in os.environ:
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
         to.connect(os.environ["NOTIFY_SOCKET"])
         to.send(text.encode())

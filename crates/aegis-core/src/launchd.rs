@@ -252,10 +252,7 @@ mod tests {
     fn a_daemon_waits_after_failures_and_for_its_configuration() {
         let next = |last_end| situation(last_end, None).next();
         assert_eq!(next(None), Next::Run);
-        assert_eq!(
-            next(Some(LastEnd::Signal(9))),
-            Next::After { failures: 5 }
-        );
+        assert_eq!(next(Some(LastEnd::Signal(9))), Next::After { failures: 5 });
         assert_eq!(next(Some(LastEnd::Code(78))), Next::Config);
         let healthy = Situation {
             lasted: Duration::from_secs(60),
@@ -268,7 +265,11 @@ mod tests {
     fn a_job_with_sockets_rests_until_it_is_wanted() {
         let idle = |last_end| situation(last_end, Some(false)).next();
         assert_eq!(idle(None), Next::Rest, "when it is loaded");
-        assert_eq!(idle(Some(LastEnd::Code(0))), Next::Run, "kickstarted by hand");
+        assert_eq!(
+            idle(Some(LastEnd::Code(0))),
+            Next::Run,
+            "kickstarted by hand"
+        );
         assert_eq!(idle(Some(LastEnd::Code(1))), Next::After { failures: 5 });
         let visited = situation(None, Some(true)).next();
         assert_eq!(visited, Next::Run);

@@ -30,7 +30,9 @@ pub(crate) enum Call {
 /// Why a command line makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
-    #[error("the first argument must be 'daemon', 'activate', 'ended', 'door' or 'port', not {0:?}")]
+    #[error(
+        "the first argument must be 'daemon', 'activate', 'ended', 'door' or 'port', not {0:?}"
+    )]
     Verb(OsString),
     #[error("the argument {0:?} is unknown")]
     Unknown(OsString),

@@ -137,8 +137,8 @@ pub(crate) fn waits(socket: &OwnedFd) -> bool {
 /// The one socket that this door stands for.
 pub(crate) fn inherit() -> Result<OwnedFd, DoorError> {
     let passed = Sockets::take().map_err(DoorError::Inherited)?.into_inner();
-    let [socket] = <[OwnedFd; 1]>::try_from(passed)
-        .map_err(|passed| DoorError::Sockets(passed.len()))?;
+    let [socket] =
+        <[OwnedFd; 1]>::try_from(passed).map_err(|passed| DoorError::Sockets(passed.len()))?;
     Ok(socket)
 }
 

@@ -67,11 +67,7 @@ pub(crate) enum JobError {
 ///
 /// # Errors
 /// The record could not be written.
-pub(crate) fn turn(
-    job: &Job,
-    sockets: Option<&Sockets>,
-    limits: Limits,
-) -> Result<Turn, JobError> {
+pub(crate) fn turn(job: &Job, sockets: Option<&Sockets>, limits: Limits) -> Result<Turn, JobError> {
     let before = read(&job.record);
     let now = now();
     let situation = Situation {
@@ -190,5 +186,7 @@ fn write(path: &Path, record: &RunRecord) -> Result<(), JobError> {
 /// run was a healthy one.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    })
 }
