@@ -159,6 +159,9 @@ pub struct Capabilities {
     pub confinement: bool,
     /// Log lines of a unit carry its instance, kit and daemon as fields.
     pub log_fields: bool,
+    /// What units write is kept in a journal, within bounds (systemd). Without it in files
+    /// that nothing bounds.
+    pub journal: bool,
     /// Units can be given a credential at each start (systemd).
     pub credentials: bool,
     /// Units of a user can outlive the user's logout (`loginctl enable-linger`).

@@ -206,12 +206,11 @@ def become(job):
     for number, old in enumerate(high):
         os.dup2(old, number, inheritable=True)
     os.closerange(len(high), 1024)
-    for word, limit in (("SoftResourceLimits", 0), ("HardResourceLimits", 1)):
-        for name, number in plist.get(word, {}).items():
-            which = {"Core": resource.RLIMIT_CORE, "NumberOfFiles": resource.RLIMIT_NOFILE}[name]
-            limits = list(resource.getrlimit(which))
-            limits[limit] = number
-            resource.setrlimit(which, (min(limits), limits[1]))
+    limits = {"Core": resource.RLIMIT_CORE, "NumberOfFiles": resource.RLIMIT_NOFILE}
+    soft, hard = plist.get("SoftResourceLimits", {}), plist.get("HardResourceLimits", {})
+    for name in {*soft, *hard}:
+        now = resource.getrlimit(limits[name])
+        resource.setrlimit(limits[name], (soft.get(name, now[0]), hard.get(name, now[1])))
     user = pwd.getpwuid(os.getuid())
     if "UserName" in plist:
         user = pwd.getpwnam(plist["UserName"])

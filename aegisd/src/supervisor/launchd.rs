@@ -69,6 +69,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     growing_delay: false,
     confinement: false,
     log_fields: false,
+    journal: false,
     credentials: false,
     outlives_logout: false,
     between_starts: Duration::from_secs(jobs::THROTTLE_SECONDS),

@@ -261,6 +261,7 @@ impl Supervisor for Systemd {
                 growing_delay: self.maker.grows_delays(),
                 confinement: true,
                 log_fields: mode == Mode::System || version >= USER_LOG_FIELDS_SINCE,
+                journal: true,
                 credentials: true,
                 outlives_logout: true,
                 between_starts: Duration::ZERO,

@@ -25,7 +25,6 @@ pub const THROTTLE_SECONDS: u64 = 1;
 pub struct UnitUser {
     pub name: String,
     pub uid: u32,
-    pub gid: u32,
 }
 
 /// What all jobs have in common.
