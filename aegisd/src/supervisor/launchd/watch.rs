@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::time::sleep;
 
-use super::Inner;
+use super::domain::Domain;
 use super::files;
 use super::jobs;
 use super::readiness::Heard;
@@ -28,16 +28,16 @@ type Look = (String, RunRecord, Option<Heard>);
 type Looks = BTreeMap<String, Look>;
 
 struct Watch {
-    inner: Arc<Inner>,
+    domain: Arc<Domain>,
     last: Option<Looks>,
     told: VecDeque<Change>,
 }
 
 /// Everything that happens to units from now on.
-pub(super) async fn changes(inner: Arc<Inner>) -> BoxStream<'static, Change> {
-    let last = look(&inner).await;
+pub(super) async fn changes(domain: Arc<Domain>) -> BoxStream<'static, Change> {
+    let last = look(&domain).await;
     let watch = Watch {
-        inner,
+        domain,
         last,
         told: VecDeque::new(),
     };
@@ -47,7 +47,7 @@ pub(super) async fn changes(inner: Arc<Inner>) -> BoxStream<'static, Change> {
                 return Some((change, watch));
             }
             sleep(PAUSE).await;
-            let now = look(&watch.inner).await;
+            let now = look(&watch.domain).await;
             watch.told.extend(match (&watch.last, &now) {
                 (Some(before), Some(now)) => differences(before, now),
                 // launchd could not be asked, or can be again.
@@ -60,19 +60,19 @@ pub(super) async fn changes(inner: Arc<Inner>) -> BoxStream<'static, Change> {
     .boxed()
 }
 
-async fn look(inner: &Inner) -> Option<Looks> {
-    let text = inner.launchctl.print(&inner.maker.domain).await;
+async fn look(domain: &Domain) -> Option<Looks> {
+    let text = domain.launchctl.print(&domain.maker.domain).await;
     let text = text
         .inspect_err(|error| tracing::debug!("cannot look at jobs: {error}"))
         .ok()??;
     let ours = rows(&text).filter_map(|row| {
         let label = row.split_whitespace().last()?;
         jobs::unit(label)?;
-        let record = inner.folder.read(label).record;
+        let record = domain.folder.read(label).record;
         let look = (
             row.to_owned(),
             files::read_record(record.as_deref()),
-            inner.ears.heard(label),
+            domain.ears.heard(label),
         );
         Some((label.to_owned(), look))
     });
