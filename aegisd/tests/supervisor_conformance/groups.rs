@@ -10,8 +10,10 @@ use futures_util::StreamExt;
 
 use crate::world::{PATIENCE, World};
 
+/// Whether it runs: one that has ended and is not reaped does not.
 fn is_alive(pid: &str) -> bool {
-    Path::new("/proc").join(pid).exists()
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,9 @@ use aegisd::supervisor::{Supervisor, UnitId};
 /// Names `tests/stand_ins/launchctl.py`.
 const STAND_IN: &str = "AEGIS_LAUNCHCTL";
 
+/// The folder of a launchd that is another process's.
+const SHARED: &str = "AEGIS_LAUNCHD_FOLDER";
+
 /// The manager, and what belongs to it.
 #[derive(Debug)]
 pub(crate) enum Manager {
@@ -30,7 +33,9 @@ impl Manager {
             let mode = Mode::default_for(uid());
             return Self::Systemd { mode };
         };
-        let folder = std::env::temp_dir().join("aegis-launchd").join(test);
+        let name = format!("{test}.{}", std::process::id());
+        let own = || std::env::temp_dir().join("aegis-launchd").join(name);
+        let folder = std::env::var_os(SHARED).map_or_else(own, PathBuf::from);
         std::fs::create_dir_all(&folder).expect("make the folder of launchd");
         let script = format!(
             "#!/bin/sh\nLAUNCHD_STAND_IN={} exec /usr/bin/python3 -E -s {} \"$@\"\n",
@@ -43,6 +48,13 @@ impl Manager {
         std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o755)).expect("allow it");
         std::fs::rename(fresh, program).expect("name launchctl");
         Self::Launchd { folder }
+    }
+
+    /// Has a copy of this program use the same manager.
+    pub(crate) fn share(&self, copy: &mut Command) {
+        if let Self::Launchd { folder } = self {
+            copy.env(SHARED, folder);
+        }
     }
 
     pub(crate) fn layout(&self) -> Layout {

@@ -342,11 +342,10 @@ async fn what_was_created_outlives_its_creator() {
         std::future::pending::<()>().await;
     }
     let world = World::new(name).await;
-    let mut creator = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", NAME])
-        .env(CREATOR, "1")
-        .spawn()
-        .unwrap();
+    let mut copy = std::process::Command::new(std::env::current_exe().unwrap());
+    copy.args(["--ignored", NAME]).env(CREATOR, "1");
+    world.manager.share(&mut copy);
+    let mut creator = copy.spawn().unwrap();
     world.wait_for_lines("created", 1).await;
     let daemon = UnitId::daemon(&world.handle, "d");
     let before = world.unit(&daemon).await.unwrap();
