@@ -17,8 +17,8 @@ use crate::effects;
 use crate::engine::Engine;
 use crate::host::Host;
 use crate::secrets::status::KeyState;
-use crate::supervisor::SupervisorError;
 use crate::supervisor::state::Facts;
+use crate::supervisor::{Capabilities, SupervisorError};
 
 /// The oldest QEMU that is tested: Debian 12's.
 const OLDEST_QEMU: [u32; 2] = [7, 2];
@@ -66,7 +66,12 @@ pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     }
     let mut rows = vec![row("service-manager", Good, facts.name.clone(), "")];
     rows.extend(lingering(&facts));
-    rows.push(confinement(shared.supervisor.confinement_obstacle().await));
+    let obstacle = shared.supervisor.confinement_obstacle().await;
+    rows.push(match obstacle {
+        Ok(Some(obstacle)) if !facts.capabilities.confinement => row("sandbox", Warn, obstacle, ""),
+        obstacle => confinement(obstacle),
+    });
+    rows.extend(shortcomings(facts.capabilities));
     rows.push(programs(&shared.host));
     rows.push(qemu(&shared.host).await);
     rows.push(kvm());
@@ -91,6 +96,10 @@ fn lingering(facts: &Facts) -> Option<CheckRow> {
     if facts.mode == Mode::System {
         return None;
     }
+    if !facts.capabilities.outlives_logout {
+        let words = "this service manager ends all instances at logout";
+        return Some(row("lingering", Warn, words, ""));
+    }
     Some(match facts.lingering {
         Some(true) => row("lingering", Good, "instances go on after logout", ""),
         Some(false) => row(
@@ -106,6 +115,22 @@ fn lingering(facts: &Facts) -> Option<CheckRow> {
             "",
         ),
     })
+}
+
+/// What else the service manager cannot do.
+fn shortcomings(capabilities: Capabilities) -> Vec<CheckRow> {
+    let mut rows = Vec::new();
+    if !capabilities.credentials {
+        let words = "this service manager gives units no secrets: instances that have some \
+             do not start";
+        rows.push(row("unit-secrets", Warn, words, ""));
+    }
+    if !capabilities.journal {
+        let words = "this service manager keeps no journal: what daemons write is in the \
+             folder 'log' of their instance, and grows there";
+        rows.push(row("journal", Warn, words, ""));
+    }
+    rows
 }
 
 fn confinement(obstacle: Result<Option<String>, SupervisorError>) -> CheckRow {

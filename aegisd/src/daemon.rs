@@ -25,11 +25,14 @@ use crate::bus::{self, ServeError};
 use crate::credentials;
 use crate::effects;
 use crate::engine::{Engine, EngineError};
-use crate::host::{Host, HostError};
+use crate::host::{Host, HostError, UNIT_USER};
 use crate::registry::{Registry, RegistryError};
 use crate::sockets::{SocketError, Sockets};
-use crate::supervisor::SupervisorError;
+use crate::supervisor::launchd::Launchd;
+use crate::supervisor::launchd::jobs::UnitUser;
+use crate::supervisor::launchd::launchctl::Launchctl;
 use crate::supervisor::systemd::Systemd;
+use crate::supervisor::{Supervisor, SupervisorError};
 
 /// Between two looks at a registry that cannot be used, growing from the first to
 /// the last.
@@ -106,7 +109,7 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
     bus::check_name_is_free(&asking).await?;
     drop(asking);
     let uid = rustix::process::geteuid().as_raw();
-    let supervisor = Arc::new(Systemd::connect(&host.layout, uid).await?);
+    let supervisor = supervisor(&host, uid).await?;
     let path = host.layout.registry();
     let registry = open(&path).await;
     let engine = Engine::start(host, supervisor, registry).await?;
@@ -137,6 +140,24 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
     tracing::info!("ending; instances go on without aegisd");
     publisher.abort();
     Ok(())
+}
+
+/// The operating system's service manager.
+async fn supervisor(host: &Host, uid: u32) -> Result<Arc<dyn Supervisor>, SupervisorError> {
+    if !cfg!(target_os = "macos") {
+        return Ok(Arc::new(Systemd::connect(&host.layout, uid).await?));
+    }
+    let launchctl = Launchctl::find().map_err(|error| SupervisorError::Unreachable {
+        address: "launchctl".to_owned(),
+        source: error.into(),
+    })?;
+    let user = host.unit_owner.map(|owner| UnitUser {
+        name: UNIT_USER.to_owned(),
+        uid: owner.uid,
+    });
+    let shim = host.program("aegis-shim");
+    let launchd = Launchd::connect(launchctl, &host.layout, shim, uid, user).await?;
+    Ok(Arc::new(launchd))
 }
 
 /// Holds off a second aegisd with the same folders, before anything is touched.

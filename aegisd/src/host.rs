@@ -9,7 +9,7 @@ use aegis_core::layout::{Layout, LayoutError, Mode, Surroundings};
 use aegis_core::tools::{SECURITY, SYSTEMD_CREDS, Tool};
 
 /// The user that VM and daemon units run as in system mode (sysusers.d).
-const UNIT_USER: &str = "aegis";
+pub(crate) const UNIT_USER: &str = "aegis";
 
 /// Why the surroundings are not usable.
 #[derive(Debug, thiserror::Error)]

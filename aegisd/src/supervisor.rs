@@ -21,13 +21,17 @@
 //! | [`state`] | what is so: states and changes of units |
 //! | [`error`] | what can go wrong |
 //! | [`systemd`] | transient units over D-Bus |
-//! | [`launchd`] | jobs as property lists |
+//! | [`launchd`] | jobs by launchctl |
+//! | `bind` | which address keeps sockets from listening |
 
+mod bind;
 pub mod error;
 pub mod launchd;
 pub mod plan;
 pub mod state;
 pub mod systemd;
+
+use std::time::Duration;
 
 use aegis_core::handle::Handle;
 use aegis_core::port::PortMapping;
@@ -141,6 +145,10 @@ pub enum Outcome {
 }
 
 /// What this service manager can do beyond the common ground.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// The manager itself makes the delay between restarts grow (systemd 254).
@@ -151,6 +159,15 @@ pub struct Capabilities {
     pub confinement: bool,
     /// Log lines of a unit carry its instance, kit and daemon as fields.
     pub log_fields: bool,
+    /// What units write is kept in a journal, within bounds (systemd). Without it in files
+    /// that nothing bounds.
+    pub journal: bool,
+    /// Units can be given a credential at each start (systemd).
+    pub credentials: bool,
+    /// Units of a user can outlive the user's logout (`loginctl enable-linger`).
+    pub outlives_logout: bool,
+    /// The least time between two starts of a unit, whatever its delay is.
+    pub between_starts: Duration,
 }
 
 /// A service manager.

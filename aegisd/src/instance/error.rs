@@ -312,6 +312,8 @@ pub fn supervisor_fault(error: &SupervisorError) -> Fault {
                 "'aegisctl doctor' names the cure; --insecure runs the instance without a sandbox",
             )
         }
+        SupervisorError::NoCredentials { .. } => fault(Symbol::Unsupported)
+            .with_hint("systemd gives units their secrets, launchd cannot"),
         SupervisorError::Word { .. } => fault(Symbol::InvalidArgument).with_hint(
             "XDG_RUNTIME_DIR and the folders around a home take letters, digits and _.,=@+- only",
         ),

@@ -76,6 +76,9 @@ pub enum SupervisorError {
     /// The manager could not confine the unit's processes.
     #[error("{unit} could not be confined (exit code {code} of the service manager)")]
     NotConfined { unit: String, code: i32 },
+    /// The manager hands out no credentials, and the unit needs one.
+    #[error("{unit} has secrets, and this service manager can give it none")]
+    NoCredentials { unit: String },
     /// Confinement needs user namespaces, and this host forbids them.
     #[error("{unit} cannot be confined: {obstacle}")]
     NoUserNamespaces {

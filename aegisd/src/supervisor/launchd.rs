@@ -1,305 +1,343 @@
-//! launchd: jobs as property lists (launchd.plist(5)).
+//! launchd: jobs of a user's domain or of the system, by launchctl(1).
 //!
-//! Only the rendering exists: there is no backend yet, and nothing of this was run
-//! on a Mac. It is here so that the [`Supervisor`](super::Supervisor) seam is held
-//! to what launchd can do:
+//! Not run on a Mac so far: the tests run it against `tests/stand_ins/launchctl.py`, which
+//! keeps launchd's rules as they are documented and reported, and runs the jobs.
 //!
 //! | the seam | launchd |
 //! |---|---|
-//! | group | none: all jobs whose label begins with the instance's |
-//! | open | `launchctl bootstrap` of [`vm_job`]; its sockets listen from then on |
-//! | listen | `launchctl bootstrap` of [`door_job`] |
-//! | launch | `launchctl bootstrap` of [`daemon_job`] |
-//! | start, restart | `launchctl kickstart`, with `-k` |
-//! | stop of a VM | `launchctl kill SIGTERM`; the job stays, so its sockets do |
+//! | group | none: all jobs whose labels name the instance |
+//! | open, listen, launch | a property list and `launchctl bootstrap` |
+//! | start, restart | an order in the record of runs, then `launchctl kickstart` |
+//! | stop of a VM or a door | `launchctl kill SIGTERM`; the job stays, so its sockets do |
 //! | stop of all else | `launchctl bootout`, then `print` until it is not found |
-//! | list, changes | `launchctl print`, polled |
-//! | clear | removes the back-off that aegis-shim keeps |
+//! | signal | `launchctl kill` |
+//! | list | `launchctl print`, and the record that aegis-shim keeps |
+//! | changes | the same, looked at once a second |
+//! | readiness | sd_notify(3) on sockets of ours |
+//! | delay that grows, restart of a VM, end with 78 | aegis-shim ([`aegis_core::launchd`]) |
+//! | help | a process of aegisd's in a group of its own |
 //!
-//! launchd confines nothing, limits no memory and knows no readiness. The distance
-//! between two starts is fixed ([`THROTTLE_SECONDS`]); what goes beyond it is
-//! aegis-shim's to wait, which first has to learn how a run ended: launchd has no
-//! counterpart of `ExecStopPost=`.
+//! launchd confines nothing, limits nothing, and hands out no credentials:
+//! [`CAPABILITIES`] says so.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`launchctl`] | calls of the program, and what its exit codes mean |
+//! | [`jobs`] | units as labels and property lists |
+//! | `domain` | the steps that calls are made of |
+//! | [`files`] | those on disk, and the records of runs |
+//! | `readiness` | what jobs say of themselves |
+//! | `states` | all of this as states of units, pure |
+//! | `watch` | changes |
 
-use std::path::Path;
+mod domain;
+pub mod files;
+pub mod jobs;
+pub mod launchctl;
+mod readiness;
+mod states;
+mod watch;
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::handle::Handle;
+use aegis_core::launchd::Order;
+use aegis_core::layout::Layout;
 use aegis_core::units::UnitKind;
-use plist::{Dictionary, Value};
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use futures_util::stream::BoxStream;
 
-use super::plan::{Listen, Program, Restarts};
-use super::{Capabilities, DaemonPlan, DoorPlan, InstancePlan, UnitId};
+use self::domain::{Domain, call_failed, changed, file_failed};
+use self::jobs::{JobFiles, UnitUser};
+use self::launchctl::Launchctl;
+use super::bind::bind_error;
+use super::plan::Listen;
+use super::state::Active;
+use super::{
+    Capabilities, Change, DaemonPlan, DoorPlan, Facts, HelperPlan, InstancePlan, Limits, Outcome,
+    Supervisor, SupervisorError, UnitId, UnitState, Usage,
+};
 
 /// What launchd can do.
 pub const CAPABILITIES: Capabilities = Capabilities {
     growing_delay: false,
     confinement: false,
     log_fields: false,
+    journal: false,
+    credentials: false,
+    outlives_logout: false,
+    between_starts: Duration::from_secs(jobs::THROTTLE_SECONDS),
 };
 
-/// Seconds between two starts of a job. Below 10, the default, launchd is not known
-/// to be reliable, but a daemon that was killed should not be missed for that long.
-pub const THROTTLE_SECONDS: u64 = 5;
+/// Why nothing is confined.
+const NO_SANDBOX: &str = "launchd has no sandbox: units run with all that their user may do, \
+     and without limits of memory, CPU and processes";
 
-/// Why a property list could not be rendered.
-#[derive(Debug, thiserror::Error)]
-pub enum RenderError {
-    #[error("cannot render the property list of {label}")]
-    Write {
-        label: String,
-        #[source]
-        source: plist::Error,
-    },
-}
+/// How long a daemon may take to say that it is ready, as systemd has it by default.
+const READY: Duration = Duration::from_secs(90);
+/// Jobs that are looked at at a time: each look is a process.
+const LOOKS: usize = 8;
 
-/// The label of a unit's job; `None` for groups and sockets, which have no job of
-/// their own.
-pub fn label(unit: &UnitId) -> Option<String> {
-    match &unit.kind {
-        UnitKind::Vm => Some(format!("org.aegisvm.vm:{}", unit.handle)),
-        UnitKind::Daemon(daemon) => Some(format!("org.aegisvm.kit:{}:{daemon}", unit.handle)),
-        UnitKind::Door => Some(format!("org.aegisvm.api:{}", unit.handle)),
-        UnitKind::PortDoor(port) => Some(format!("org.aegisvm.port:{}:{port}", unit.handle)),
-        UnitKind::Slice | UnitKind::Socket | UnitKind::ApiSocket | UnitKind::PortSocket(_) => None,
+/// launchd, in one of its domains.
+#[derive(Clone, Debug)]
+pub struct Launchd(Arc<Domain>);
+
+impl Launchd {
+    /// Finds the domain of the layout's mode and listens to the jobs that are there.
+    /// `shim` is aegis-shim, `user` whom jobs of the system run as.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Unreachable`] where launchctl does not work or no domain is there.
+    pub async fn connect(
+        launchctl: Launchctl,
+        layout: &Layout,
+        shim: PathBuf,
+        uid: u32,
+        user: Option<UnitUser>,
+    ) -> Result<Self, SupervisorError> {
+        let domain = Domain::find(launchctl, layout, shim, uid, user).await?;
+        Ok(Self(Arc::new(domain)))
     }
 }
 
-/// The job of an instance's VM: started by the first connection to a socket, and
-/// again by the next one after it ended in whatever way. `logs` gets its stderr.
-pub fn vm_job(plan: &InstancePlan, logs: &Path) -> Dictionary {
-    let name = format!("org.aegisvm.vm:{}", plan.handle);
-    let mut job = common(&name, &plan.program, logs);
-    let sockets: Vec<Value> = plan.listen.iter().map(socket).collect();
-    let mut named = Dictionary::new();
-    named.insert("aegis".into(), Value::Array(sockets));
-    job.insert("Sockets".into(), Value::Dictionary(named));
-    job.insert("ExitTimeOut".into(), plan.stop_timeout.as_secs().into());
-    job
-}
-
-/// The job of an instance daemon: started when it is bootstrapped, and again as its
-/// plan says. `logs` gets its stderr.
-pub fn daemon_job(plan: &DaemonPlan, logs: &Path) -> Dictionary {
-    let name = format!("org.aegisvm.kit:{}:{}", plan.handle, plan.daemon);
-    let mut program = plan.program.clone();
-    program
-        .arguments
-        .extend(["--back-off".to_owned(), plan.back_off.display().to_string()]);
-    let mut job = common(&name, &program, logs);
-    let keep_alive = match plan.restarts {
-        Restarts::OnFailure => {
-            let mut failures = Dictionary::new();
-            failures.insert("SuccessfulExit".into(), false.into());
-            Value::Dictionary(failures)
-        }
-        Restarts::Always => true.into(),
-        Restarts::Never => false.into(),
-    };
-    job.insert("KeepAlive".into(), keep_alive);
-    job.insert("RunAtLoad".into(), true.into());
-    job.insert("ThrottleInterval".into(), THROTTLE_SECONDS.into());
-    job.insert("ExitTimeOut".into(), plan.stop_timeout.as_secs().into());
-    job
-}
-
-/// The job of an instance's door: started by the first connection to its socket.
-/// `logs` gets its stderr.
-pub fn door_job(plan: &DoorPlan, logs: &Path) -> Dictionary {
-    let name = label(&plan.door).unwrap_or_default();
-    let mut job = common(&name, &plan.program, logs);
-    let mut named = Dictionary::new();
-    named.insert("aegis".into(), Value::Array(vec![socket(&plan.listen)]));
-    job.insert("Sockets".into(), Value::Dictionary(named));
-    job
-}
-
-/// A job as the text that `launchctl bootstrap` reads.
-///
-/// # Errors
-/// The property list could not be written.
-pub fn render(job: &Dictionary) -> Result<Vec<u8>, RenderError> {
-    let mut text = Vec::new();
-    plist::to_writer_xml(&mut text, job).map_err(|source| RenderError::Write {
-        label: job
-            .get("Label")
-            .and_then(Value::as_string)
-            .unwrap_or_default()
-            .to_owned(),
-        source,
-    })?;
-    Ok(text)
-}
-
-fn common(label: &str, program: &Program, logs: &Path) -> Dictionary {
-    let path = program.path.display().to_string();
-    let argv = std::iter::once(path).chain(program.arguments.iter().cloned());
-    let mut no_core = Dictionary::new();
-    no_core.insert("Core".into(), 0u64.into());
-    let mut job = Dictionary::new();
-    job.insert("Label".into(), label.into());
-    job.insert(
-        "ProgramArguments".into(),
-        Value::Array(argv.map(Value::String).collect()),
-    );
-    // Background jobs are throttled, and a person waits for this one.
-    job.insert("ProcessType".into(), "Interactive".into());
-    job.insert("Umask".into(), 0o077u64.into());
-    job.insert(
-        "HardResourceLimits".into(),
-        Value::Dictionary(no_core.clone()),
-    );
-    job.insert("SoftResourceLimits".into(), Value::Dictionary(no_core));
-    job.insert(
-        "StandardErrorPath".into(),
-        logs.display().to_string().into(),
-    );
-    job
-}
-
-fn socket(listen: &Listen) -> Value {
-    let mut socket = Dictionary::new();
-    match listen {
-        Listen::Unix(path) => {
-            socket.insert("SockPathName".into(), path.display().to_string().into());
-            socket.insert("SockPathMode".into(), 0o600u64.into());
-        }
-        Listen::Tcp(address) => {
-            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-            socket.insert("SockNodeName".into(), address.ip().to_string().into());
-            socket.insert("SockServiceName".into(), address.port().to_string().into());
-            socket.insert("SockFamily".into(), family.into());
-            socket.insert("SockType".into(), "stream".into());
-        }
-    }
-    Value::Dictionary(socket)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::plan::{Confinement, Limits, LogFields, Readiness};
-    use super::*;
-
-    fn program(path: &str) -> Program {
-        Program {
-            path: path.into(),
-            arguments: vec!["--spec".into(), "/i/spec.json".into()],
-        }
+#[async_trait]
+impl Supervisor for Launchd {
+    async fn facts(&self) -> Result<Facts, SupervisorError> {
+        Ok(Facts {
+            name: format!("launchd ({})", self.0.maker.domain),
+            version: 0,
+            mode: self.0.layout.mode,
+            started_at: self.0.began,
+            lingering: None,
+            capabilities: CAPABILITIES,
+        })
     }
 
-    fn vm() -> InstancePlan {
-        InstancePlan {
-            handle: "web".parse().unwrap(),
-            program: program("/opt/homebrew/libexec/aegisvm/aegis-vmm"),
-            listen: vec![
-                Listen::Unix("/tmp/aegis/web/control.sock".into()),
-                Listen::Tcp("127.0.0.1:8080".parse().unwrap()),
-                Listen::Tcp("[::1]:8081".parse().unwrap()),
-            ],
-            stop_timeout: Duration::from_secs(25),
-            watchdog: Duration::from_secs(30),
-            restart: aegis_core::restart::RestartPolicy::OnFailure { most: None },
-            credentials: None,
-            limits: Limits::default(),
-            confinement: Confinement::Waived,
-            log: LogFields::default(),
+    async fn confinement_obstacle(&self) -> Result<Option<String>, SupervisorError> {
+        Ok(Some(NO_SANDBOX.to_owned()))
+    }
+
+    async fn open(&self, plan: &InstancePlan) -> Result<Outcome, SupervisorError> {
+        let domain = &self.0;
+        let (sockets, vm) = (UnitId::sockets(&plan.handle), UnitId::vm(&plan.handle));
+        let label = Domain::label(&vm)?;
+        match domain.service(&vm, &label).await? {
+            Some(service) if service.is_leaving() => drop(domain.let_go(&vm, &label).await?),
+            Some(_) => return Ok(Outcome::Unchanged),
+            None => {}
         }
+        no_credentials(&vm, plan.credentials.as_deref())?;
+        free(&sockets, &plan.listen)?;
+        let files = domain.files(&vm, &label)?;
+        files::remove(&files.record).map_err(|error| file_failed("open", &vm.name(), error))?;
+        let job = domain.maker.vm(plan, &files);
+        domain.load(&vm, &label, &job).await?;
+        domain.first_run(&vm, &label).await?;
+        Ok(Outcome::Changed)
     }
 
-    fn daemon() -> DaemonPlan {
-        DaemonPlan {
-            handle: "web".parse().unwrap(),
-            daemon: "gateway".into(),
-            label: "Gateway".into(),
-            program: program("/opt/homebrew/libexec/aegisvm/aegis-shim"),
-            ended: program("/opt/homebrew/libexec/aegisvm/aegis-shim"),
-            back_off: "/i/back-off.json".into(),
-            readiness: Readiness::Started,
-            restarts: Restarts::OnFailure,
-            restart_max_delay: Duration::from_secs(60),
-            stop_timeout: Duration::from_secs(20),
-            credentials: None,
-            limits: Limits::default(),
-            confinement: Confinement::Waived,
-            log: LogFields::default(),
+    async fn listen(&self, plan: &DoorPlan) -> Result<Outcome, SupervisorError> {
+        let domain = &self.0;
+        let label = Domain::label(&plan.door)?;
+        match domain.service(&plan.door, &label).await? {
+            Some(service) if service.is_leaving() => drop(domain.let_go(&plan.door, &label).await?),
+            Some(_) => return Ok(Outcome::Unchanged),
+            None => {}
         }
+        free(&plan.socket, [&plan.listen])?;
+        let files = domain.files(&plan.door, &label)?;
+        let job = domain.maker.door(plan, &label, &files.log);
+        domain.load(&plan.door, &label, &job).await?;
+        Ok(Outcome::Changed)
     }
 
-    /// What launchd would read.
-    fn read_back(job: &Dictionary) -> Dictionary {
-        plist::from_bytes(&render(job).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn a_vm_waits_for_its_sockets() {
-        let job = read_back(&vm_job(&vm(), Path::new("/i/log/vm.log")));
-        assert_eq!(job["Label"].as_string(), Some("org.aegisvm.vm:web"));
-        assert!(
-            !job.contains_key("KeepAlive") && !job.contains_key("RunAtLoad"),
-            "on demand only"
-        );
-        let sockets = job["Sockets"].as_dictionary().unwrap()["aegis"]
-            .as_array()
-            .unwrap();
-        let word = |index: usize, key: &str| {
-            sockets[index].as_dictionary().unwrap()[key]
-                .as_string()
-                .unwrap()
-                .to_owned()
+    async fn launch(&self, plan: &DaemonPlan) -> Result<Outcome, SupervisorError> {
+        let domain = &self.0;
+        let unit = UnitId::daemon(&plan.handle, &plan.daemon);
+        let label = Domain::label(&unit)?;
+        if let Some(known) = domain.known(&unit, &label).await? {
+            let state = known.unit_state(unit.clone());
+            let is_over = state.has_exited() || state.active == Active::Failed;
+            if !is_over && !known.service.is_leaving() {
+                return Ok(Outcome::Unchanged);
+            }
+            domain.let_go(&unit, &label).await?;
+        }
+        no_credentials(&unit, plan.credentials.as_deref())?;
+        let files = JobFiles {
+            record: plan.back_off.clone(),
+            ..domain.files(&unit, &label)?
         };
-        assert_eq!(word(0, "SockPathName"), "/tmp/aegis/web/control.sock");
-        let mode = &sockets[0].as_dictionary().unwrap()["SockPathMode"];
-        assert_eq!(mode.as_unsigned_integer(), Some(0o600));
-        assert_eq!(
-            (word(1, "SockNodeName"), word(1, "SockServiceName")),
-            ("127.0.0.1".into(), "8080".into())
-        );
-        assert_eq!(
-            (word(2, "SockNodeName"), word(2, "SockFamily")),
-            ("::1".into(), "IPv6".into())
-        );
+        files::remove(&files.record).map_err(|error| file_failed("launch", &unit.name(), error))?;
+        let job = domain.maker.daemon(plan, &files);
+        domain.load(&unit, &label, &job).await?;
+        domain.first_run(&unit, &label).await?;
+        match domain.ready("start", &unit, &label, 1, Some(READY)).await {
+            // The daemon's own failure is launchd's to repeat.
+            Ok(()) | Err(SupervisorError::Job { .. }) => Ok(Outcome::Changed),
+            Err(error) => Err(error),
+        }
     }
 
-    #[test]
-    fn a_door_waits_for_its_port() {
-        let (handle, port) = ("web".parse().unwrap(), "8080:80".parse().unwrap());
-        let plan = DoorPlan {
-            socket: UnitId::port_socket(&handle, port),
-            door: UnitId::port_door(&handle, port),
-            label: "Port".into(),
-            listen: Listen::Tcp(port.host),
-            program: program("/opt/homebrew/libexec/aegisvm/aegis-shim"),
-            confinement: Confinement::Waived,
+    async fn help(&self, plan: HelperPlan) -> Result<(), SupervisorError> {
+        let unit = plan.name.clone();
+        let started = launchctl::start_helper(plan).await;
+        started.map_err(|source| SupervisorError::Call {
+            operation: "start",
+            unit,
+            source: source.into(),
+        })
+    }
+
+    async fn start(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        let domain = &self.0;
+        let label = Domain::label(unit)?;
+        let known = domain.existing(unit, &label).await?;
+        if known.unit_state(unit.clone()).active == Active::Active && known.service.pid.is_some() {
+            return Ok(Outcome::Unchanged);
+        }
+        let is_starting = known.hold().is_none()
+            && known.unit_state(unit.clone()).active == Active::Activating
+            && known.service.pid.is_some();
+        let mut run = known.service.runs;
+        if !is_starting {
+            domain.order(unit, &label, Order::Run)?;
+            if let Some(pid) = known.service.pid {
+                // aegis-shim waits, or decides without knowing of the order.
+                domain.end_process(unit, &label, pid).await?;
+            }
+            let before = domain.existing(unit, &label).await?.service;
+            run = before.runs + u32::from(before.pid.is_none());
+            domain.kickstart(unit, &label).await?;
+        }
+        domain.ready("start", unit, &label, run, None).await?;
+        Ok(Outcome::Changed)
+    }
+
+    async fn stop(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        let domain = &self.0;
+        match &unit.kind {
+            UnitKind::Slice => {
+                let jobs = domain.loaded(Some(&unit.handle)).await?;
+                let going = jobs.iter().map(|(unit, label)| domain.let_go(unit, label));
+                let outcomes = try_join_all(going).await?;
+                for label in domain.folder.labels() {
+                    if jobs::unit(&label).is_some_and(|left| left.handle == unit.handle) {
+                        let forgotten = domain.folder.forget(&label);
+                        forgotten.map_err(|error| file_failed("forget", &label, error))?;
+                    }
+                }
+                Ok(changed(outcomes.contains(&Outcome::Changed)))
+            }
+            UnitKind::Vm | UnitKind::Door | UnitKind::PortDoor(_) => {
+                domain.rest(unit, &Domain::label(unit)?).await
+            }
+            _ => domain.let_go(unit, &Domain::label(unit)?).await,
+        }
+    }
+
+    async fn restart(&self, unit: &UnitId) -> Result<(), SupervisorError> {
+        let domain = &self.0;
+        let label = Domain::label(unit)?;
+        let before = domain.existing(unit, &label).await?.service;
+        domain.order(unit, &label, Order::Run)?;
+        if let Some(pid) = before.pid {
+            domain.end_process(unit, &label, pid).await?;
+        }
+        // launchd starts it by itself after some ends.
+        domain.kickstart(unit, &label).await?;
+        let ready = domain.ready("restart", unit, &label, before.runs + 1, None);
+        ready.await
+    }
+
+    async fn signal(&self, unit: &UnitId, signal: i32) -> Result<(), SupervisorError> {
+        let target = self.0.maker.target(&Domain::label(unit)?);
+        let sent = self.0.launchctl.kill(signal, &target).await;
+        match sent.map_err(|error| call_failed("signal", &unit.name(), error))? {
+            true => Ok(()),
+            false => Err(SupervisorError::NotFound { unit: unit.name() }),
+        }
+    }
+
+    async fn limit(&self, _unit: &UnitId, _limits: &Limits) -> Result<(), SupervisorError> {
+        Ok(())
+    }
+
+    async fn usage(&self, unit: &UnitId) -> Result<Usage, SupervisorError> {
+        self.0.existing(unit, &Domain::label(unit)?).await?;
+        Ok(Usage::default())
+    }
+
+    async fn clear(&self, unit: &UnitId) -> Result<Outcome, SupervisorError> {
+        let domain = &self.0;
+        let Some(label) = jobs::label(unit) else {
+            return Ok(Outcome::Unchanged);
         };
-        let job = read_back(&door_job(&plan, Path::new("/i/log/port.log")));
-        let label = "org.aegisvm.port:web:127.0.0.1:8080:80";
-        assert_eq!(job["Label"].as_string(), Some(label));
-        let sockets = job["Sockets"].as_dictionary().unwrap();
-        assert_eq!(sockets["aegis"].as_array().unwrap().len(), 1);
+        let Some(known) = domain.known(unit, &label).await? else {
+            return Ok(Outcome::Unchanged);
+        };
+        if known.unit_state(unit.clone()).active == Active::Failed {
+            return domain.let_go(unit, &label).await;
+        }
+        if let Some(record) = domain.folder.read(&label).record
+            && known.record.failures > 0
+        {
+            let cleared = files::change_record(&record, |record| record.failures = 0);
+            cleared.map_err(|error| file_failed("clear", &unit.name(), error))?;
+        }
+        Ok(Outcome::Changed)
     }
 
-    #[test]
-    fn a_daemon_runs_until_it_ends_with_0() {
-        let job = read_back(&daemon_job(&daemon(), Path::new("/i/log/gateway.log")));
-        let keep_alive = job["KeepAlive"].as_dictionary().unwrap();
-        assert_eq!(keep_alive["SuccessfulExit"].as_boolean(), Some(false));
-        let argv = job["ProgramArguments"].as_array().unwrap();
-        assert_eq!(argv.last().unwrap().as_string(), Some("/i/back-off.json"));
-        assert_eq!(job["ExitTimeOut"].as_unsigned_integer(), Some(20));
+    async fn list(&self, instance: Option<&Handle>) -> Result<Vec<UnitState>, SupervisorError> {
+        let domain = &self.0;
+        let jobs = domain.loaded(instance).await?;
+        let mut states = Vec::new();
+        for some in jobs.chunks(LOOKS) {
+            let looks = some.iter().map(|(unit, label)| async move {
+                let known = domain.known(unit, label).await?;
+                Ok::<_, SupervisorError>(known.map(|known| (unit, known)))
+            });
+            for (unit, known) in try_join_all(looks).await?.into_iter().flatten() {
+                if known.service.is_leaving() && known.service.pid.is_none() {
+                    continue;
+                }
+                if let Some(socket) = jobs::socket_of(unit).filter(|_| !known.service.is_leaving())
+                {
+                    states.push(states::standing(socket, "listening"));
+                }
+                states.push(known.unit_state(unit.clone()));
+            }
+        }
+        let groups: BTreeSet<UnitId> = (states.iter())
+            .map(|state| UnitId::group(&state.unit.handle))
+            .collect();
+        let groups = groups.into_iter();
+        states.extend(groups.map(|group| states::standing(group, "active")));
+        states.sort_by(|a, b| a.unit.cmp(&b.unit));
+        Ok(states)
     }
 
-    #[test]
-    fn labels_are_those_of_the_jobs() {
-        let handle = "web".parse().unwrap();
-        let vm_label = vm_job(&vm(), Path::new("/x"))["Label"]
-            .as_string()
-            .map(str::to_owned);
-        assert_eq!(label(&UnitId::vm(&handle)), vm_label);
-        let daemon_label = daemon_job(&daemon(), Path::new("/x"))["Label"]
-            .as_string()
-            .map(str::to_owned);
-        assert_eq!(label(&UnitId::daemon(&handle, "gateway")), daemon_label);
-        assert_eq!(label(&UnitId::group(&handle)), None);
-        assert_eq!(label(&UnitId::sockets(&handle)), None);
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, SupervisorError> {
+        Ok(watch::changes(Arc::clone(&self.0)).await)
+    }
+}
+
+/// Refuses addresses that cannot be listened on: launchd would only say that it failed.
+fn free<'a>(
+    unit: &UnitId,
+    listen: impl IntoIterator<Item = &'a Listen>,
+) -> Result<(), SupervisorError> {
+    bind_error(unit, listen).map_or(Ok(()), Err)
+}
+
+/// Refuses a unit that could not have its secrets.
+fn no_credentials(unit: &UnitId, credentials: Option<&Path>) -> Result<(), SupervisorError> {
+    match credentials {
+        Some(_) => Err(SupervisorError::NoCredentials { unit: unit.name() }),
+        None => Ok(()),
     }
 }

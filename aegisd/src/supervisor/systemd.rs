@@ -5,7 +5,6 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | `bind` | which address keeps sockets from listening |
 //! | `connection` | the way to the manager's bus |
 //! | `manager` | the calls |
 //! | `jobs` | waiting for what a call began, and why it failed |
@@ -16,7 +15,6 @@
 //! | `version` | which features there are |
 //! | `query` | properties as [`UnitState`] |
 
-mod bind;
 mod connection;
 mod jobs;
 mod manager;
@@ -40,12 +38,12 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use self::bind::bind_error;
 use self::jobs::Ended;
 use self::manager::{AuxiliaryUnit, Manager, Property, is_absent, is_error};
 use self::sandbox::Places;
 use self::signals::Signal;
 use self::units::UnitMaker;
+use super::bind::bind_error;
 use super::plan::Confinement;
 use super::state::{Active, ProcessEnd};
 use super::{
@@ -263,6 +261,10 @@ impl Supervisor for Systemd {
                 growing_delay: self.maker.grows_delays(),
                 confinement: true,
                 log_fields: mode == Mode::System || version >= USER_LOG_FIELDS_SINCE,
+                journal: true,
+                credentials: true,
+                outlives_logout: true,
+                between_starts: Duration::ZERO,
             },
         })
     }

@@ -228,6 +228,10 @@ impl Supervisor for FakeSupervisor {
                 growing_delay: true,
                 confinement: true,
                 log_fields: true,
+                journal: true,
+                credentials: true,
+                outlives_logout: true,
+                between_starts: Duration::ZERO,
             },
         })
     }

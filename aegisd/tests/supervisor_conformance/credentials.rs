@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use aegis_core::units;
 use aegisd::supervisor::plan::Program;
 use aegisd::supervisor::state::RunResult;
-use aegisd::supervisor::{Supervisor, SupervisorError, UnitId};
+use aegisd::supervisor::{SupervisorError, UnitId};
 
 use crate::world::{PATIENCE, World};
 

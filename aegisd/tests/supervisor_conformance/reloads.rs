@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aegis_core::layout::Mode;
-use aegisd::supervisor::{Outcome, Supervisor, UnitId};
+use aegisd::supervisor::{Outcome, UnitId};
 
 use crate::world::{PATIENCE, World};
 

@@ -1,12 +1,13 @@
 //! What a confined unit cannot do, tried from inside.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use aegis_core::layout::Mode;
-use aegisd::supervisor::plan::Program;
-use aegisd::supervisor::{Supervisor, UnitId};
+use aegisd::supervisor::plan::{Confinement, Program};
+use aegisd::supervisor::{SupervisorError, UnitId};
 
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 /// Each line tries one thing and says `yes` or `no`.
 const TRIES: &str = r#"
@@ -98,7 +99,7 @@ async fn a_daemon_reaches_its_own_and_nothing_else() {
     }
     check(&lines, may_signal);
     // The manager writes what it was asked for into a file, which it reads again.
-    world.reload();
+    world.manager.reload();
     std::fs::remove_file(world.dir.join("tries")).unwrap();
     let unit = UnitId::daemon(&world.handle, "d");
     world.supervisor.restart(&unit).await.unwrap();
@@ -155,5 +156,82 @@ async fn a_vm_unit_can_jail_its_children() {
         .stop(&UnitId::group(&world.handle))
         .await
         .unwrap();
+    world.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs inside the test machine"]
+async fn what_cannot_be_confined_does_not_run() {
+    let world = World::new("c-missing").await;
+    let mut plan = world.daemon("d", "echo run >> runs; exec sleep 1000");
+    let Confinement::Reach(reach) = &mut plan.confinement else {
+        panic!("confined by default")
+    };
+    reach.writable.push(world.dir.join("does-not-exist"));
+    let refused = world.supervisor.launch(&plan).await;
+    assert!(
+        matches!(refused, Err(SupervisorError::NotConfined { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(
+        world.unit(&UnitId::daemon(&world.handle, "d")).await,
+        None,
+        "it is gone"
+    );
+    assert!(!world.dir.join("runs").exists());
+    world.clean().await;
+}
+
+/// A daemon that can write one folder, before and after the manager read its unit
+/// again from disk; `false` if the path was refused.
+async fn writes_its_folder(world: &World, folder: &Path) -> Result<bool, SupervisorError> {
+    let unit = UnitId::daemon(&world.handle, "d");
+    let mut plan = world.daemon("d", "cd folder-*; echo run >> runs; exec sleep 1000");
+    let Confinement::Reach(reach) = &mut plan.confinement else {
+        panic!("confined by default")
+    };
+    reach.writable.push(folder.to_owned());
+    // Not by its folder, or a path that was cut off would not be noticed.
+    reach.writable.retain(|path| *path != world.dir);
+    reach.read_only.push(world.dir.clone());
+    let state = world.dir.join("state");
+    world.make_folder(&state);
+    plan.back_off = state.join("back-off.json");
+    reach.writable.push(state);
+    match world.supervisor.launch(&plan).await {
+        Err(SupervisorError::Word { .. }) => return Ok(false),
+        launched => launched?,
+    };
+    let runs = Path::new(folder.file_name().expect("it has a name")).join("runs");
+    let runs = runs.to_str().expect("it is text").to_owned();
+    world.wait_for_lines(&runs, 1).await;
+    world.manager.reload();
+    world.supervisor.restart(&unit).await?;
+    world.wait_for_lines(&runs, 2).await;
+    Ok(true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs inside the test machine"]
+async fn odd_paths_are_refused_or_survive_a_reload_of_the_manager() {
+    let world = World::new("c-paths").await;
+    let mut broken = Vec::new();
+    for odd in " :;$%'\"\\,ü&#()[]*?!~`|<>=@+".chars() {
+        let folder = world.dir.join(format!("folder-a{odd}b"));
+        world.make_folder(&folder);
+        let attempt = tokio::time::timeout(PATIENCE / 6, writes_its_folder(&world, &folder)).await;
+        match attempt {
+            Ok(Ok(passed)) => println!("{odd:?} {}", if passed { "passes" } else { "is refused" }),
+            Ok(Err(error)) => broken.push((odd, error.to_string())),
+            Err(_) => broken.push((odd, "does not see its folder".to_owned())),
+        }
+        world
+            .supervisor
+            .stop(&UnitId::group(&world.handle))
+            .await
+            .unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
     world.clean().await;
 }

@@ -9,9 +9,15 @@ import socket
 
 
 def notify(text):
+    if "NOTIFY_SOCKET" not in os.environ:
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
-        to.connect(os.environ["NOTIFY_SOCKET"])
-        to.send(text.encode())
+        try:
+            to.connect(os.environ["NOTIFY_SOCKET"])
+            to.send(text.encode())
+        except ConnectionRefusedError:
+            # With launchd aegisd listens, and may be gone.
+            pass
 
 
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -4,11 +4,13 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use aegis_core::layout::Mode;
+use aegis_core::port::PortMapping;
 use aegisd::supervisor::plan::Listen;
 use aegisd::supervisor::state::Active;
-use aegisd::supervisor::{Change, Outcome, Supervisor, SupervisorError, UnitId};
+use aegisd::supervisor::{Change, Outcome, SupervisorError, UnitId, UnitState};
 use futures_util::StreamExt;
 
 use crate::world::{PATIENCE, World};
@@ -45,15 +47,15 @@ async fn served_by(listen: Listen) -> u32 {
 async fn facts_name_the_manager() {
     let world = World::new("c-facts").await;
     let facts = world.supervisor.facts().await.unwrap();
-    assert!(facts.version >= 252, "{facts:?}");
+    assert!(world.manager.is_named(&facts), "{facts:?}");
+    assert_eq!(facts.mode, world.layout.mode);
     assert!(facts.started_at > 1_700_000_000_000_000, "{facts:?}");
-    assert_eq!(
-        facts.lingering,
-        (facts.mode == Mode::User).then_some(true),
-        "{facts:?}"
-    );
+    let again = world.manager.connect(&world.layout).await.facts().await;
+    assert_eq!(again.unwrap().started_at, facts.started_at);
+    let can_linger = facts.capabilities.outlives_logout && facts.mode == Mode::User;
+    assert_eq!(facts.lingering, can_linger.then_some(true), "{facts:?}");
     let obstacle = world.supervisor.confinement_obstacle().await.unwrap();
-    assert_eq!(obstacle, None);
+    assert_eq!(obstacle.is_none(), facts.capabilities.confinement);
     world.clean().await;
 }
 
@@ -81,10 +83,11 @@ async fn a_connection_starts_the_service_and_a_stop_leaves_the_sockets() {
         .await;
     assert_eq!(state.main_pid, Some(first));
     assert_eq!(state.status, "serving");
-    assert!(
-        state
-            .control_group
-            .ends_with("/aegis-vm-c-Sock.et_s-1.service"),
+    let capabilities = world.supervisor.facts().await.unwrap().capabilities;
+    let group = "/aegis-vm-c-Sock.et_s-1.service";
+    assert_eq!(
+        state.control_group.ends_with(group),
+        capabilities.confinement,
         "{state:?}"
     );
     assert_eq!(
@@ -188,6 +191,75 @@ async fn a_taken_address_is_named_and_nothing_is_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs inside the test machine"]
+async fn a_late_port_has_a_door_of_its_own() {
+    let world = World::new("c-late").await;
+    world.supervisor.open(&world.instance(&[])).await.unwrap();
+    let vm = UnitId::vm(&world.handle);
+    world.supervisor.start(&vm).await.unwrap();
+    let before = world.unit(&vm).await.unwrap();
+    let host = free_port();
+    let plan = world.door(PortMapping { host, guest: 80 });
+    let taken = TcpListener::bind(host).unwrap();
+    let refused = world.supervisor.listen(&plan).await;
+    assert!(
+        matches!(&refused, Err(SupervisorError::Bind { address, .. }) if *address == host.to_string()),
+        "{refused:?}"
+    );
+    drop(taken);
+    for outcome in [Outcome::Changed, Outcome::Unchanged] {
+        assert_eq!(world.supervisor.listen(&plan).await.unwrap(), outcome);
+    }
+    let first = served_by(Listen::Tcp(host)).await;
+    let door = world
+        .wait_for(&plan.door, "running", |door| door.active == Active::Active)
+        .await;
+    assert_eq!(door.main_pid, Some(first));
+    assert_eq!(
+        world.supervisor.stop(&plan.door).await.unwrap(),
+        Outcome::Changed
+    );
+    assert_ne!(served_by(Listen::Tcp(host)).await, first, "it is woken");
+    assert_eq!(
+        world.supervisor.stop(&plan.door).await.unwrap(),
+        Outcome::Changed
+    );
+    assert_eq!(
+        world.supervisor.stop(&plan.socket).await.unwrap(),
+        Outcome::Changed
+    );
+    assert!(TcpStream::connect(host).is_err(), "a closed port refuses");
+    assert_eq!(world.unit(&plan.socket).await, None);
+    let after = world.unit(&vm).await.unwrap();
+    assert_eq!(after.main_pid, before.main_pid, "the VM did not notice");
+    world.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs inside the test machine"]
+async fn a_killed_service_comes_back_without_a_visitor_and_a_stopped_one_does_not() {
+    let world = World::new("c-back").await;
+    let vm = UnitId::vm(&world.handle);
+    world.supervisor.open(&world.instance(&[])).await.unwrap();
+    world.supervisor.start(&vm).await.unwrap();
+    let first = world.unit(&vm).await.unwrap();
+    world.supervisor.signal(&vm, 9).await.unwrap();
+    let again = |state: &UnitState| {
+        state.active == Active::Active
+            && state
+                .main_pid
+                .is_some_and(|pid| Some(pid) != first.main_pid)
+    };
+    world.wait_for(&vm, "running again", again).await;
+    assert_eq!(world.supervisor.stop(&vm).await.unwrap(), Outcome::Changed);
+    let capabilities = world.supervisor.facts().await.unwrap().capabilities;
+    tokio::time::sleep(capabilities.between_starts * 3 + Duration::from_millis(300)).await;
+    let rests = world.unit(&vm).await.unwrap();
+    assert_eq!((rests.active, rests.main_pid), (Active::Inactive, None));
+    world.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs inside the test machine"]
 async fn sockets_do_not_open_under_a_running_service() {
     let world = World::new("c-under").await;
     let plan = world.instance(&[]);
@@ -232,12 +304,7 @@ async fn what_people_stop_is_told_from_what_vanished() {
     world.supervisor.open(&world.instance(&[])).await.unwrap();
     let sockets = UnitId::sockets(&world.handle);
     let mut changes = world.supervisor.changes().await.unwrap();
-    let mode = format!("--{}", world.layout.mode);
-    let status = std::process::Command::new("systemctl")
-        .args([mode.as_str(), "stop", &sockets.name()])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    world.manager.stop_by_hand(&sockets);
     let told = async {
         let mut stopped = false;
         while let Some(change) = changes.next().await {
@@ -275,11 +342,10 @@ async fn what_was_created_outlives_its_creator() {
         std::future::pending::<()>().await;
     }
     let world = World::new(name).await;
-    let mut creator = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", NAME])
-        .env(CREATOR, "1")
-        .spawn()
-        .unwrap();
+    let mut copy = std::process::Command::new(std::env::current_exe().unwrap());
+    copy.args(["--ignored", NAME]).env(CREATOR, "1");
+    world.manager.share(&mut copy);
+    let mut creator = copy.spawn().unwrap();
     world.wait_for_lines("created", 1).await;
     let daemon = UnitId::daemon(&world.handle, "d");
     let before = world.unit(&daemon).await.unwrap();

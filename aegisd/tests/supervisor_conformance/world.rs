@@ -6,19 +6,22 @@ use std::time::{Duration, Instant};
 
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::handle::Handle;
-use aegis_core::layout::{Layout, Mode, Surroundings};
+use aegis_core::layout::{Layout, Mode};
+use aegis_core::port::PortMapping;
 use aegisd::supervisor::plan::{
     Confinement, Limits, Listen, LogFields, Program, Reach, Readiness, Restarts,
 };
 use aegisd::supervisor::state::Active;
-use aegisd::supervisor::systemd::Systemd;
-use aegisd::supervisor::{DaemonPlan, InstancePlan, Supervisor, UnitId, UnitState};
+use aegisd::supervisor::{DaemonPlan, DoorPlan, InstancePlan, Supervisor, UnitId, UnitState};
+
+use crate::managers::{Manager, shim};
 
 /// How long anything here may take on a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct World {
-    pub(crate) supervisor: Systemd,
+    pub(crate) supervisor: Box<dyn Supervisor>,
+    pub(crate) manager: Manager,
     pub(crate) layout: Layout,
     pub(crate) handle: Handle,
     pub(crate) dir: PathBuf,
@@ -27,24 +30,15 @@ pub(crate) struct World {
 impl World {
     /// An instance of this name with empty folders.
     pub(crate) async fn new(name: &str) -> Self {
-        let uid = nix::unistd::geteuid().as_raw();
-        let surroundings = Surroundings {
-            aegis_home: None,
-            home: std::env::var_os("HOME").map(|home| Path::new(&home).join("conformance")),
-            runtime: Some(format!("/run/user/{uid}").into()),
-        };
-        let layout =
-            Layout::new(Mode::default_for(uid), &surroundings).expect("HOME is set in the machine");
-        let supervisor = Systemd::connect(&layout, uid)
-            .await
-            .expect("connect to the manager");
+        let manager = Manager::of_this_process(name);
+        let layout = manager.layout();
         let handle: Handle = name.parse().expect("a handle");
-        let dir = layout.instance(&handle).dir().to_owned();
         let world = Self {
-            supervisor,
+            supervisor: manager.connect(&layout).await,
+            dir: layout.instance(&handle).dir().to_owned(),
+            manager,
             layout,
             handle,
-            dir,
         };
         world.clean().await;
         world.make_folder(&world.dir);
@@ -83,15 +77,6 @@ impl World {
         if self.dir.exists() {
             std::fs::remove_dir_all(&self.dir).expect("remove the instance's folder");
         }
-    }
-
-    /// Has the manager read all units again from their files.
-    pub(crate) fn reload(&self) {
-        let mode = format!("--{}", self.layout.mode);
-        let reload = std::process::Command::new("systemctl")
-            .args([&mode, "daemon-reload"])
-            .status();
-        assert!(reload.expect("run systemctl").success());
     }
 
     pub(crate) async fn units(&self) -> Vec<UnitState> {
@@ -198,6 +183,22 @@ impl World {
         }
     }
 
+    /// A port's socket, and behind it `server.py`.
+    pub(crate) fn door(&self, port: PortMapping) -> DoorPlan {
+        let script = self.write("server.py", include_str!("server.py"));
+        DoorPlan {
+            socket: UnitId::port_socket(&self.handle, port),
+            door: UnitId::port_door(&self.handle, port),
+            label: "Test door".into(),
+            listen: Listen::Tcp(port.host),
+            program: Program {
+                path: "/usr/bin/python3".into(),
+                arguments: vec![script.display().to_string()],
+            },
+            confinement: self.reach(),
+        }
+    }
+
     /// A daemon that runs a shell script in the instance's folder, through aegis-shim.
     pub(crate) fn daemon(&self, name: &str, script: &str) -> DaemonPlan {
         let spec = DaemonSpec {
@@ -247,10 +248,4 @@ impl World {
             ..Reach::default()
         })
     }
-}
-
-/// aegis-shim as it is installed, or as `AEGIS_SHIM` says.
-fn shim() -> PathBuf {
-    std::env::var_os("AEGIS_SHIM")
-        .map_or_else(|| "/usr/libexec/aegisvm/aegis-shim".into(), PathBuf::from)
 }

@@ -22,6 +22,7 @@
 //! | [`capabilities`] | what a guest may do beyond its own VM |
 //! | [`layout`] | where everything lies on disk |
 //! | [`units`] | the names of units |
+//! | [`launchd`] | what launchd and aegis-shim tell of jobs |
 //! | [`restart`] | what the end of a command leads to |
 //! | [`idle`] | when an instance that nobody needs falls asleep |
 //! | [`snapshot`] | the file of a hibernated machine: whether it counts, and its key |
@@ -48,6 +49,7 @@ pub mod idle;
 pub mod image;
 pub mod kit;
 pub mod label;
+pub mod launchd;
 pub mod layout;
 pub mod lifecycle;
 pub mod limits;

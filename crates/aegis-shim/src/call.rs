@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::launchd::Job;
+
 /// What the shim is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -11,7 +13,11 @@ pub(crate) enum Call {
         spec: PathBuf,
         /// Wait out the back-off recorded here.
         back_off: Option<PathBuf>,
+        /// The job of launchd's that this is a run of.
+        job: Option<Job>,
     },
+    /// Become a program behind the sockets of a job of launchd's.
+    Activate { job: Job, program: Vec<OsString> },
     /// Record how the daemon's run ended.
     Ended { back_off: PathBuf },
     /// Bring the inherited socket to aegisd's.
@@ -24,7 +30,9 @@ pub(crate) enum Call {
 /// Why a command line makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
-    #[error("the first argument must be 'daemon', 'ended', 'door' or 'port', not {0:?}")]
+    #[error(
+        "the first argument must be 'daemon', 'activate', 'ended', 'door' or 'port', not {0:?}"
+    )]
     Verb(OsString),
     #[error("the argument {0:?} is unknown")]
     Unknown(OsString),
@@ -44,20 +52,43 @@ impl Call {
     pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Self, CallError> {
         let verb = words.next().unwrap_or_default();
         let (mut spec, mut back_off, mut to, mut guest) = (None, None, None, None);
+        let (mut job, mut launchctl, mut record) = (None, None, None);
+        let mut program = Vec::new();
         while let Some(word) = words.next() {
             let (name, place) = match word.to_str() {
                 Some("--spec") => ("--spec", &mut spec),
                 Some("--back-off") => ("--back-off", &mut back_off),
                 Some("--to") => ("--to", &mut to),
                 Some("--guest") => ("--guest", &mut guest),
+                Some("--job") => ("--job", &mut job),
+                Some("--launchctl") => ("--launchctl", &mut launchctl),
+                Some("--record") => ("--record", &mut record),
+                Some("--") => {
+                    program.extend(words.by_ref());
+                    break;
+                }
                 _ => return Err(CallError::Unknown(word)),
             };
             *place = Some(PathBuf::from(words.next().ok_or(CallError::NoValue(name))?));
         }
+        let job = match job {
+            Some(target) => Some(Job {
+                target: target.into_os_string(),
+                launchctl: launchctl.ok_or(CallError::Missing("--launchctl"))?,
+                record: record.ok_or(CallError::Missing("--record"))?,
+            }),
+            None => None,
+        };
         match verb.to_str() {
             Some("daemon") => Ok(Self::Daemon {
                 spec: spec.ok_or(CallError::Missing("--spec"))?,
                 back_off,
+                job,
+            }),
+            Some("activate") if program.is_empty() => Err(CallError::Missing("-- PROGRAM")),
+            Some("activate") => Ok(Self::Activate {
+                job: job.ok_or(CallError::Missing("--job"))?,
+                program,
             }),
             Some("ended") => Ok(Self::Ended {
                 back_off: back_off.ok_or(CallError::Missing("--back-off"))?,
@@ -101,7 +132,28 @@ mod tests {
             parse("daemon --spec /s --back-off /b"),
             Ok(Call::Daemon {
                 spec: "/s".into(),
-                back_off: Some("/b".into())
+                back_off: Some("/b".into()),
+                job: None,
+            })
+        );
+        let job = Job {
+            target: "user/0/x".into(),
+            launchctl: "/l".into(),
+            record: "/r".into(),
+        };
+        assert_eq!(
+            parse("daemon --spec /s --job user/0/x --launchctl /l --record /r"),
+            Ok(Call::Daemon {
+                spec: "/s".into(),
+                back_off: None,
+                job: Some(job.clone()),
+            })
+        );
+        assert_eq!(
+            parse("activate --job user/0/x --launchctl /l --record /r -- /p --to x"),
+            Ok(Call::Activate {
+                job,
+                program: vec!["/p".into(), "--to".into(), "x".into()],
             })
         );
         assert_eq!(
@@ -121,6 +173,14 @@ mod tests {
         assert_eq!(
             parse("port --to /s --guest x"),
             Err(CallError::Port("x".into()))
+        );
+        assert_eq!(
+            parse("daemon --spec /s --job x --record /r"),
+            Err(CallError::Missing("--launchctl"))
+        );
+        assert_eq!(
+            parse("activate --job x --launchctl /l --record /r --"),
+            Err(CallError::Missing("-- PROGRAM"))
         );
         assert_eq!(parse("ended /b"), Err(CallError::Unknown("/b".into())));
     }

@@ -6,7 +6,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -19,6 +18,7 @@ use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::secret::SecretEnv;
 use zeroize::Zeroizing;
 
+use crate::launchd::{self, Job, JobError, Limits, Turn};
 use crate::privileges::{self, PrivilegeError};
 use crate::record::{self, RecordError};
 use crate::signals;
@@ -54,6 +54,8 @@ pub(crate) enum DaemonError {
     },
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error(transparent)]
+    Job(#[from] JobError),
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
     #[error("cannot set the signals back to their defaults")]
@@ -94,14 +96,16 @@ const FROM_THE_UNIT: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USE
 /// the start is extended by the wait and this.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Becomes the daemon of a spec; it returns only if that failed.
+/// Becomes the daemon of a spec; it returns only if that failed, or if a job of
+/// launchd's is to rest.
 ///
 /// # Errors
 /// What failed; the daemon did not run.
 pub(crate) fn become_daemon(
     spec: &Path,
     back_off: Option<&Path>,
-) -> Result<Infallible, DaemonError> {
+    job: Option<&Job>,
+) -> Result<(), DaemonError> {
     let text = std::fs::read(spec).map_err(|source| DaemonError::Read {
         path: spec.to_owned(),
         source,
@@ -110,10 +114,19 @@ pub(crate) fn become_daemon(
         path: spec.to_owned(),
         source,
     })?;
+    let [longest, healthy_after] =
+        [spec.restart_max_delay_ms, spec.restart_reset_after_ms].map(Duration::from_millis);
     if let Some(path) = back_off {
-        let [longest, healthy_after] =
-            [spec.restart_max_delay_ms, spec.restart_reset_after_ms].map(Duration::from_millis);
         wait(path, longest, healthy_after)?;
+    }
+    if let Some(job) = job {
+        let limits = Limits {
+            longest,
+            healthy_after,
+        };
+        if launchd::turn(job, None, limits)? == Turn::Rest {
+            return Ok(());
+        }
     }
     let secrets = secrets(&spec)?;
     std::env::set_current_dir(&spec.workdir).map_err(|source| DaemonError::Workdir {

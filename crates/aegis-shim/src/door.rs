@@ -6,7 +6,7 @@
 //! each, so none is lost while there is no aegisd.
 
 use std::io::{self, IoSlice, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use aegis_core::door::{Knock, REST};
 use aegis_core::fault::Fault;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use crate::sockets::Sockets;
 
 /// Before aegisd is called again, which the service manager starts for the first
 /// call. Each call that ends at once doubles it.
@@ -132,23 +134,12 @@ pub(crate) fn waits(socket: &OwnedFd) -> bool {
     poll(&mut polled, PollTimeout::ZERO).map_or(true, |ready| ready > 0)
 }
 
-#[cfg(target_os = "linux")]
+/// The one socket that this door stands for.
 pub(crate) fn inherit() -> Result<OwnedFd, DoorError> {
-    let passed = sd_notify::listen_fds().map_err(DoorError::Inherited)?;
-    let passed: Vec<_> = passed.collect();
-    let [socket] = passed[..] else {
-        return Err(DoorError::Sockets(passed.len()));
-    };
-    // SAFETY: sd_listen_fds(3) hands this number to this process, which takes it
-    // exactly once: this is the only caller.
-    #[allow(unsafe_code, reason = "descriptors arrive as plain numbers")]
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let passed = Sockets::take().map_err(DoorError::Inherited)?.into_inner();
+    let [socket] =
+        <[OwnedFd; 1]>::try_from(passed).map_err(|passed| DoorError::Sockets(passed.len()))?;
     Ok(socket)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn inherit() -> Result<OwnedFd, DoorError> {
-    Err(DoorError::Sockets(0))
 }
 
 #[cfg(test)]

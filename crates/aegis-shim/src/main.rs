@@ -5,14 +5,16 @@
 //! reads the spec and becomes the daemon; it is never a parent that stays.
 //!
 //! ```text
-//! aegis-shim daemon --spec FILE [--back-off FILE]    becomes the daemon
+//! aegis-shim daemon --spec FILE [--back-off FILE | JOB]    becomes the daemon
+//! aegis-shim activate JOB -- PROGRAM ARGUMENT...     becomes a program with sockets of launchd's
 //! aegis-shim ended --back-off FILE                   records how its run ended
 //! aegis-shim door --to SOCKET                        brings an API socket to aegisd
 //! aegis-shim port --to SOCKET --guest PORT           brings a port to its VM's owner
 //! ```
 //!
-//! The second call and `--back-off` exist for managers whose delay between
-//! restarts cannot grow: systemd before 254, and launchd.
+//! `ended` and `--back-off` exist for managers whose delay between restarts cannot
+//! grow but that tell how a run ended: systemd before 254. launchd can do neither; JOB,
+//! which is `--job TARGET --launchctl PROGRAM --record FILE`, has the shim ask.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -20,19 +22,25 @@
 //! | [`back_off`] | how long to wait after failures, pure |
 //! | [`record`] | the back-off between two runs, on disk |
 //! | [`daemon`] | becoming the daemon |
+//! | [`launchd`] | whether and when to run as a job of launchd's |
+//! | [`activate`] | becoming a program behind sockets of launchd's |
+//! | [`sockets`] | the sockets that the service manager passes |
 //! | [`door`] | standing for an API socket |
 //! | [`port`] | standing for a port |
 //! | [`privileges`] | what the daemon must not have |
 //! | [`signals`] | a clean slate of signals |
 
+mod activate;
 mod back_off;
 mod call;
 mod daemon;
 mod door;
+mod launchd;
 mod port;
 mod privileges;
 mod record;
 mod signals;
+mod sockets;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -47,10 +55,18 @@ fn main() -> ExitCode {
         Err(error) => return end(&error, USAGE),
     };
     match call {
-        Call::Daemon { spec, back_off } => {
-            let Err(error) = daemon::become_daemon(&spec, back_off.as_deref());
-            end(&error, error.exit_code())
-        }
+        Call::Daemon {
+            spec,
+            back_off,
+            job,
+        } => match daemon::become_daemon(&spec, back_off.as_deref(), job.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => end(&error, error.exit_code()),
+        },
+        Call::Activate { job, program } => match activate::activate(&job, &program) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => end(&error, error.exit_code()),
+        },
         Call::Ended { back_off } => match record::note_end(&back_off, &record::Run::reported()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => end(&error, OURS),

@@ -143,7 +143,7 @@ struct Instant {
 }
 
 impl Instant {
-    /// `None` where the system does not tell, as on macOS for now.
+    /// `None` where the system does not tell, as elsewhere than where systemd is.
     #[cfg(target_os = "linux")]
     fn now() -> Option<Self> {
         use nix::time::{ClockId, clock_gettime};

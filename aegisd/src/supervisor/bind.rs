@@ -1,12 +1,12 @@
-//! Why a socket unit cannot listen.
+//! Why a socket cannot listen.
 
 use std::net::TcpListener;
 
-use crate::supervisor::plan::Listen;
-use crate::supervisor::{SupervisorError, UnitId};
+use super::plan::Listen;
+use super::{SupervisorError, UnitId};
 
-/// The address that keeps a socket unit from listening. systemd reports only that
-/// it failed, so this tries the same: the first refusal is the reason.
+/// The address that keeps a socket from listening. Service managers report only
+/// that it failed, so this tries the same: the first refusal is the reason.
 pub(super) fn bind_error<'a>(
     unit: &UnitId,
     listen: impl IntoIterator<Item = &'a Listen>,
