@@ -117,8 +117,14 @@ async fn changes_tell_of_a_daemon_that_runs_and_is_stopped() {
     let plan = world.daemon("d", "exec sleep 1000");
     world.supervisor.launch(&plan).await.unwrap();
     wait_for(Change::Changed(unit.clone())).await;
+    let killed = world.unit(&unit).await.unwrap().main_pid;
     world.supervisor.signal(&unit, 9).await.unwrap();
     wait_for(Change::Changed(unit.clone())).await;
+    // One that is stopped before it runs again may stay as failed.
+    let again = |state: &UnitState| {
+        state.active == Active::Active && state.main_pid.is_some() && state.main_pid != killed
+    };
+    world.wait_for(&unit, "restarted", again).await;
     world.supervisor.stop(&unit).await.unwrap();
     wait_for(Change::Gone(unit)).await;
     world.clean().await;
