@@ -36,6 +36,7 @@ trait Manager {
         states: &[&str],
         patterns: &[&str],
     ) -> zbus::Result<Vec<ListedUnit>>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(signal)]
     fn job_removed(
         &self,
@@ -46,6 +47,15 @@ trait Manager {
     ) -> zbus::Result<()>;
     #[zbus(property)]
     fn version(&self) -> zbus::Result<String>;
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Unit",
+    default_service = "org.freedesktop.systemd1"
+)]
+trait UnitObject {
+    #[zbus(property)]
+    fn need_daemon_reload(&self) -> zbus::Result<bool>;
 }
 
 /// A line of `ListUnitsByPatterns`, `(ssssssouso)`.
@@ -88,6 +98,27 @@ impl Systemd {
             .version()
             .await
             .map_err(Failure::systemd("tell its version"))
+    }
+
+    /// The units of aegisd whose files have changed since systemd has read them.
+    pub(crate) async fn stale_units(&self) -> Result<Vec<&'static str>, Failure> {
+        let mut stale = Vec::new();
+        for name in units::CONTROL_PLANE {
+            let changed = async {
+                let unit = self.0.load_unit(name).await?;
+                let unit = UnitObjectProxy::builder(self.0.inner().connection())
+                    .path(unit)
+                    .cache_properties(CacheProperties::No)
+                    .build()
+                    .await?;
+                unit.need_daemon_reload().await
+            };
+            let failed = Failure::systemd(format!("tell of {name}"));
+            if changed.await.map_err(failed)? {
+                stale.push(name);
+            }
+        }
+        Ok(stale)
     }
 
     /// Has aegisd started at login (or at boot). Says whether that is new.

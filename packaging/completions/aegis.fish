@@ -765,6 +765,7 @@ complete -c aegis -n "__fish_aegis_using_subcommand status" -l system -d 'Use th
 complete -c aegis -n "__fish_aegis_using_subcommand status" -l json -d 'Print data, and errors, as JSON'
 complete -c aegis -n "__fish_aegis_using_subcommand status" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegis -n "__fish_aegis_using_subcommand status" -s h -l help -d 'Print help'
+complete -c aegis -n "__fish_aegis_using_subcommand doctor" -l fix -d 'Repair what can be repaired, then check again'
 complete -c aegis -n "__fish_aegis_using_subcommand doctor" -l user
 complete -c aegis -n "__fish_aegis_using_subcommand doctor" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegis -n "__fish_aegis_using_subcommand doctor" -l json -d 'Print data, and errors, as JSON'

@@ -384,7 +384,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__doctor)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --fix --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

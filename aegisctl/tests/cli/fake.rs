@@ -126,6 +126,7 @@ impl Fake {
                     .unwrap();
                 let _systemd = zbus::connection::Builder::address(address.as_str())
                     .name(systemd::NAME)
+                    .serve_at(systemd::UNIT, systemd::OneUnit)
                     .serve_at(systemd::PATH, systemd::Systemd)
                     .build()
                     .await

@@ -64,7 +64,12 @@ impl Bench {
         command
     }
 
-    /// The programs of this machine behind a journalctl that plays.
+    /// Has a script play a program of this machine.
+    pub(crate) fn play(&self, name: &str, script: &str) {
+        write_program(self.dir.path(), name, script);
+    }
+
+    /// The programs of this machine behind those that play.
     fn path(&self) -> std::ffi::OsString {
         let mut path = self.dir.path().join("bin").into_os_string();
         path.push(":");
@@ -169,14 +174,19 @@ pub(crate) fn wait_for_line(stream: &mut impl Read, line: &str) {
 
 /// A journalctl that plays; one that follows has nothing to tell.
 fn write_journalctl(dir: &Path, act: &str) {
+    let script = format!(
+        "journal=$(dirname \"$0\")/journal\n\
+         case \"$*\" in *--follow*) exec sleep 1000;; esac\n{act}"
+    );
+    write_program(dir, "journalctl", &script);
+}
+
+/// A program that the one under test finds before this machine's.
+fn write_program(dir: &Path, name: &str, script: &str) {
     let bin = dir.join("bin");
     fs::create_dir_all(&bin).unwrap();
-    let program = bin.join("journalctl");
-    let script = format!(
-        "#!/bin/sh\njournal=$(dirname \"$0\")/journal\n\
-         case \"$*\" in *--follow*) exec sleep 1000;; esac\n{act}\n"
-    );
-    fs::write(&program, script).unwrap();
+    let program = bin.join(name);
+    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
 }
 

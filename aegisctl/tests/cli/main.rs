@@ -9,6 +9,7 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod doctor;
 mod fake;
 mod harness;
 mod images;

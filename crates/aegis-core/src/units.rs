@@ -11,6 +11,8 @@ use crate::port::PortMapping;
 pub const ROOT_SLICE: &str = "aegis.slice";
 /// aegisd's own unit.
 pub const AEGISD: &str = "aegisd.service";
+/// The units of aegisd itself, which an installation brings as files.
+pub const CONTROL_PLANE: [&str; 3] = [AEGISD, "aegisd.socket", "aegisd-credentials.socket"];
 /// Matches every unit of an instance.
 pub const PATTERN: &str = "aegis-*";
 

@@ -96,6 +96,7 @@ impl Manager {
         vec![
             CheckRow::new("qemu", CheckStatus::Ok, "QEMU 10.0", ""),
             CheckRow::new("kernel", CheckStatus::Fail, "no kernel", "make kernel"),
+            CheckRow::new("lingering", CheckStatus::Warn, "no lingering", ""),
         ]
     }
 

@@ -7,7 +7,20 @@ use zbus::{Connection, OwnedObjectPath, interface};
 pub(super) const PATH: &str = "/org/freedesktop/systemd1";
 pub(super) const NAME: &str = "org.freedesktop.systemd1";
 
+/// The one object of all its units.
+pub(super) const UNIT: &str = "/org/freedesktop/systemd1/unit/one";
+
 pub(super) struct Systemd;
+
+pub(super) struct OneUnit;
+
+#[interface(name = "org.freedesktop.systemd1.Unit")]
+impl OneUnit {
+    #[zbus(property)]
+    fn need_daemon_reload(&self) -> bool {
+        false
+    }
+}
 
 /// Name, description, load, active and sub state, followed unit, object, job.
 type Unit = (
@@ -69,6 +82,10 @@ impl Systemd {
             String::new(),
             root(),
         )]
+    }
+
+    fn load_unit(&self, _name: String) -> OwnedObjectPath {
+        OwnedObjectPath::try_from(UNIT).unwrap()
     }
 
     #[zbus(signal)]
