@@ -8,8 +8,7 @@ use aegis_core::lifecycle::VmState;
 
 use crate::host::Host;
 use crate::supervisor::UnitId;
-use crate::supervisor::plan::Limits;
-use crate::supervisor::state::{Active, RunResult, UnitState};
+use crate::supervisor::state::{Active, UnitState};
 
 /// A host whose folders are all below `root`; those of creation are made.
 pub(crate) fn host(root: &Path) -> Host {
@@ -36,23 +35,7 @@ pub(crate) fn host(root: &Path) -> Host {
 
 /// A unit in a state.
 pub(crate) fn unit_state(unit: UnitId, active: Active) -> UnitState {
-    UnitState {
-        unit,
-        active,
-        sub: String::new(),
-        result: RunResult::Success,
-        restarts: 0,
-        next_restart: None,
-        main_pid: None,
-        run: String::new(),
-        last_end: None,
-        started: 0,
-        since: 0,
-        control_group: String::new(),
-        status: String::new(),
-        stopping: false,
-        limits: Limits::default(),
-    }
+    UnitState::without_process(unit, active)
 }
 
 /// The status of a VM in a state.

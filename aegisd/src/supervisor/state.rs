@@ -109,6 +109,27 @@ pub struct UnitState {
 }
 
 impl UnitState {
+    /// A unit of which nothing is known but this.
+    pub(crate) fn without_process(unit: UnitId, active: Active) -> Self {
+        Self {
+            unit,
+            active,
+            sub: String::new(),
+            result: RunResult::Success,
+            restarts: 0,
+            next_restart: None,
+            main_pid: None,
+            run: String::new(),
+            last_end: None,
+            started: 0,
+            since: 0,
+            control_group: String::new(),
+            status: String::new(),
+            stopping: false,
+            limits: Limits::default(),
+        }
+    }
+
     /// A unit that ended by itself with code 0 and is kept for people to see.
     pub fn has_exited(&self) -> bool {
         self.active == Active::Active && self.sub == "exited"

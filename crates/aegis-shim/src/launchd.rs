@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aegis_core::launchd::{Hold, Next, Order, RunRecord, Service, Situation};
 
 use crate::back_off::BackOff;
+use crate::record;
 use crate::sockets::Sockets;
 
 /// The job that this process is a run of.
@@ -170,16 +171,11 @@ fn read(path: &Path) -> RunRecord {
         .unwrap_or_default()
 }
 
-/// Replaces the file as a whole, so that a reader never sees half of it.
 fn write(path: &Path, record: &RunRecord) -> Result<(), JobError> {
-    let failed = |source| JobError::Write {
+    record::replace(path, record).map_err(|source| JobError::Write {
         path: path.to_owned(),
         source,
-    };
-    let text = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text).map_err(failed)?;
-    std::fs::rename(&fresh, path).map_err(failed)
+    })
 }
 
 /// The wall clock in microseconds since 1970. It only tells people when, and whether a

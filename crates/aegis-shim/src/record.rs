@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::back_off::BackOff;
 
 /// Why the record could not be kept.
@@ -123,16 +125,19 @@ fn read(path: &Path, boot: &str) -> BackOff {
         .unwrap_or_default()
 }
 
-/// Replaces the file as a whole, so that a reader never sees half of it.
 fn write(path: &Path, back_off: &BackOff) -> Result<(), RecordError> {
-    let failed = |source| RecordError::Write {
+    replace(path, back_off).map_err(|source| RecordError::Write {
         path: path.to_owned(),
         source,
-    };
-    let text = serde_json::to_vec(back_off).map_err(|error| failed(error.into()))?;
+    })
+}
+
+/// Replaces a file by a value as JSON, as a whole, so that a reader never sees half of it.
+pub(crate) fn replace(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(value)?;
     let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text).map_err(failed)?;
-    std::fs::rename(&fresh, path).map_err(failed)
+    std::fs::write(&fresh, text)?;
+    std::fs::rename(&fresh, path)
 }
 
 /// A moment of this boot. Wall clock time would make a wait of hours out of a

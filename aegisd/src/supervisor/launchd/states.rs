@@ -131,21 +131,8 @@ impl Known {
 /// The state of a unit that is there as long as a job is: a socket, a group.
 pub(super) fn standing(unit: UnitId, sub: &str) -> UnitState {
     UnitState {
-        unit,
-        active: Active::Active,
         sub: sub.to_owned(),
-        result: RunResult::Success,
-        restarts: 0,
-        next_restart: None,
-        main_pid: None,
-        run: String::new(),
-        last_end: None,
-        started: 0,
-        since: 0,
-        control_group: String::new(),
-        status: String::new(),
-        stopping: false,
-        limits: Limits::default(),
+        ..UnitState::without_process(unit, Active::Active)
     }
 }
 
