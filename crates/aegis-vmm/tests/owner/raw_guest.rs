@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use aegis_link::frame::{self, Frame, Kind, Reader};
 use aegis_link::message::{Booted, Call, Event, Hello, Message, Reply};
+use aegis_link::mux::MESSAGE_WINDOW;
 
 /// The epoch of a fresh link.
 pub(crate) const EPOCH: u32 = 1;
@@ -13,6 +14,9 @@ pub(crate) const EPOCH: u32 = 1;
 pub(crate) struct RawGuest {
     pub(crate) channel: UnixStream,
     reader: Reader,
+    /// Bytes of messages, headers included, that the owner has room for; 0 where it
+    /// was sent more than that.
+    pub(crate) room: usize,
 }
 
 impl RawGuest {
@@ -21,6 +25,7 @@ impl RawGuest {
         Self {
             channel,
             reader: Reader::default(),
+            room: usize::try_from(MESSAGE_WINDOW).unwrap(),
         }
     }
 
@@ -60,13 +65,21 @@ impl RawGuest {
     }
 
     pub(crate) fn send(&mut self, kind: Kind, stream: u32, payload: &[u8]) -> io::Result<()> {
-        self.channel.write_all(&wire(kind, stream, payload))
+        let frame = wire(kind, stream, payload);
+        if matches!(kind, Kind::Message | Kind::MessagePart) {
+            self.room = self.room.saturating_sub(frame.len());
+        }
+        self.channel.write_all(&frame)
     }
 
     /// The next frame of the owner; an error at the end of the channel.
     pub(crate) fn receive(&mut self) -> io::Result<(Kind, u32, Vec<u8>)> {
         loop {
             if let Some(frame) = self.reader.next_frame().unwrap() {
+                if (frame.kind, frame.stream) == (Kind::Credit, 0) {
+                    let number = u32::from_le_bytes(frame.payload.try_into().unwrap());
+                    self.room += usize::try_from(number).unwrap();
+                }
                 return Ok((frame.kind, frame.stream, frame.payload.to_vec()));
             }
             let mut bytes = [0; 4096];
