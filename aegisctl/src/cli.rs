@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use aegis_core::layout::Mode;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 
-use crate::client::Client;
+use crate::client::{Agent, Client};
 use crate::commands::Command;
 use crate::exit_code;
 use crate::failure::Failure;
@@ -54,6 +55,8 @@ struct GlobalFlags {
 pub(crate) struct Context {
     pub(crate) ui: Ui,
     pub(crate) mode: Mode,
+    /// Asks for passwords from the first connection to the end of the program.
+    agent: OnceLock<Option<Agent>>,
 }
 
 impl Context {
@@ -66,7 +69,9 @@ impl Context {
 
     /// A connection to the bus of the chosen mode. Calls to aegisd start it.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        Client::connect(self.mode).await
+        let client = Client::connect(self.mode).await?;
+        self.agent.get_or_init(|| Agent::start(self.mode));
+        Ok(client)
     }
 }
 
@@ -121,7 +126,11 @@ fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> 
             what: "start the event loop",
             source,
         })?;
-    let context = Context { ui, mode };
+    let context = Context {
+        ui,
+        mode,
+        agent: OnceLock::new(),
+    };
     let result = runtime.block_on(command.execute(&context));
     // A thread that still reads stdin must not hold the process.
     runtime.shutdown_background();

@@ -26,8 +26,10 @@ use zbus::{Connection, OwnedObjectPath};
 use crate::failure::Failure;
 use crate::systemd::Systemd;
 
+mod agent;
 mod messages;
 
+pub(crate) use agent::Agent;
 pub(crate) use messages::Followed;
 
 /// How long any call may take. The bus gives an aegisd that it starts two minutes to

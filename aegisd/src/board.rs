@@ -57,6 +57,8 @@ pub struct JobShown {
     pub kind: &'static str,
     /// `None` where it is about all of them.
     pub instance: Option<Handle>,
+    /// The user whose instance it is about, or who asked for it.
+    pub owner: u32,
     /// 0 to 1; -1 while unknown.
     pub progress: f64,
     /// What it does at the moment, in words.

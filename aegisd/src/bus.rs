@@ -4,11 +4,15 @@
 //! | module | what it serves |
 //! |---|---|
 //! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`], [`tether`], [`volumes`] | one interface each |
+//! | [`access`] | who may do what, and who is told of what |
+//! | [`introspection`] | what the paths above all objects tell of themselves |
 //! | [`managed`] | all objects in one answer |
 //! | [`objects`] | the objects that come and go, and every signal |
 
+mod access;
 pub mod image;
 pub mod instance;
+mod introspection;
 pub mod job;
 pub mod kit;
 mod managed;
@@ -28,6 +32,9 @@ use zbus::{Connection, fdo};
 
 use crate::engine::Engine;
 
+pub use access::Gate;
+use access::Guarded;
+
 /// Why aegisd is not on the bus.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -44,27 +51,39 @@ pub enum ServeError {
 /// They come first: a server of objects that is added to a connection takes up its
 /// work some time later, and a call that is read before that is lost without an
 /// answer. Clients that waited for aegisd call the moment that it has its name.
-pub fn serve<'a>(connection: Builder<'a>, engine: &Arc<Engine>) -> Builder<'a> {
+pub fn serve<'a>(connection: Builder<'a>, engine: &Arc<Engine>, gate: &Gate) -> Builder<'a> {
+    let (managed, manager) = (managed::Managed::new, manager::ManagerObject::new);
+    let (secrets, volumes) = (secrets::SecretsObject::new, volumes::VolumesObject::new);
+    let tether = tether::TetherObject::new;
+    let (engine, gate) = (|| engine.clone(), || gate.clone());
     connection
-        .serve_at(ROOT_PATH, managed::Managed::new(engine.clone()))
-        .serve_at(ROOT_PATH, manager::ManagerObject::new(engine.clone()))
-        .serve_at(ROOT_PATH, secrets::SecretsObject::new(engine.clone()))
-        .serve_at(ROOT_PATH, volumes::VolumesObject::new(engine.clone()))
-        .serve_at(ROOT_PATH, tether::TetherObject::new(engine.clone()))
+        .serve_at(ROOT_PATH, Guarded::new(managed(engine(), gate()), gate()))
+        .serve_at(ROOT_PATH, Guarded::new(manager(engine(), gate()), gate()))
+        .serve_at(ROOT_PATH, Guarded::new(secrets(engine(), gate()), gate()))
+        .serve_at(ROOT_PATH, Guarded::new(volumes(engine(), gate()), gate()))
+        .serve_at(ROOT_PATH, Guarded::new(tether(engine(), gate()), gate()))
 }
 
 /// Publishes the objects that come and go on a connection made with [`serve`] and
-/// keeps them current; the task ends with the connection.
+/// keeps them current, for those whom the gate lets know; the task ends with the
+/// connection.
 ///
 /// # Errors
 /// The connection is broken.
 pub async fn publish(
     connection: &Connection,
     engine: &Arc<Engine>,
+    gate: &Gate,
 ) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
-    let mut publisher = objects::Publisher::new(connection.clone(), engine.clone());
+    introspection::narrow(connection)
+        .await
+        .map_err(ServeError::Publish)?;
+    let mut publisher = objects::Publisher::new(connection.clone(), engine.clone(), gate.clone());
     publisher.tell().await.map_err(ServeError::Publish)?;
-    Ok(tokio::spawn(publisher.run()))
+    let (connection, gate) = (connection.clone(), gate.clone());
+    Ok(tokio::spawn(async move {
+        tokio::try_join!(publisher.run(), gate.watch(&connection)).map(|_| ())
+    }))
 }
 
 /// Whether somebody has the name already: to be asked before anything is touched.

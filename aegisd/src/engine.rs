@@ -28,6 +28,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 
 use crate::board::{Board, JobId};
+use crate::caller::Caller;
 use crate::host::Host;
 use crate::images::Images;
 use crate::instance::ports::{Numbered, Wanted};
@@ -55,16 +56,6 @@ pub enum EngineError {
     Supervisor(#[from] SupervisorError),
     #[error("the folders of aegisd cannot be made")]
     Folders(#[source] Box<InstanceError>),
-}
-
-/// Who asks for an instance.
-#[derive(Clone, Debug, Default)]
-pub struct Caller {
-    /// Unique name on the bus, by which an ephemeral instance is kept alive; `None`
-    /// where there is no bus between.
-    pub bus_name: Option<String>,
-    /// User id, as the bus knows it.
-    pub uid: Option<u32>,
 }
 
 /// See the module.
@@ -238,6 +229,24 @@ impl Engine {
         found.ok_or_else(|| InstanceError::Unknown(handle.to_owned()))
     }
 
+    /// The same for a caller, for whom those of others may not be there.
+    ///
+    /// # Errors
+    /// There is none for them.
+    pub fn find(&self, caller: &Caller, handle: &str) -> Result<Instance, InstanceError> {
+        let found = self.get(handle)?;
+        match caller.sees.is_there(found.record().owner()) {
+            true => Ok(found),
+            false => Err(InstanceError::Unknown(handle.to_owned())),
+        }
+    }
+
+    /// Who keeps what the caller makes: in user mode everybody's home is aegisd's own.
+    fn keeper(&self, caller: &Caller) -> Option<u32> {
+        let mode = self.shared.host.layout.mode;
+        caller.uid.filter(|_| mode == Mode::System)
+    }
+
     /// Makes an instance; an empty name lets the engine choose one. `values` are the
     /// secrets that become its own.
     ///
@@ -266,15 +275,17 @@ impl Engine {
             required,
             mentioned,
         } = self.draft(name, request).await?;
-        // In user mode everybody's home is aegisd's own.
-        let mode = self.shared.host.layout.mode;
         if options.disabled {
             record.intent = Intent::Disabled;
         }
-        record.creator = caller.uid.filter(|_| mode == Mode::System);
+        record.creator = self.keeper(&caller);
         files::check(&self.shared.host, &record)?;
         // Before anything is started: all secrets are there, encrypted, readable.
-        let prepared = self.shared.vault.prepare(&record, values, required).await?;
+        let prepared = self
+            .shared
+            .vault
+            .prepare(&record, values, required, caller.sees);
+        let prepared = prepared.await?;
         let own = prepared.own.clone();
         self.shared.registry.insert(record.clone(), own).await?;
         drop(prepared);
@@ -470,9 +481,9 @@ impl Engine {
     ///
     /// # Errors
     /// The registry cannot be used.
-    pub fn stop_all(&self) -> Result<JobId, InstanceError> {
+    pub fn stop_all(&self, caller: &Caller) -> Result<JobId, InstanceError> {
         self.usable()?;
-        let job = self.shared.jobs.begin("stop-all", None);
+        let job = self.shared.jobs.begin("stop-all", None, caller.owner());
         let id = job.id();
         let asked: Vec<Result<JobId, InstanceError>> = self
             .shared

@@ -331,9 +331,11 @@ impl Instance {
         notes: Vec<String>,
     ) -> (Self, JobId) {
         let operation = Operation::Create { start };
-        let job = shared
-            .jobs
-            .begin(operation.kind().word(), Some(&record.handle));
+        let job = shared.jobs.begin(
+            operation.kind().word(),
+            Some(&record.handle),
+            record.owner(),
+        );
         let id = job.id();
         // In the actor's hands from the beginning: without it, it would take the
         // record for one that a crash left half-made.
@@ -444,10 +446,11 @@ impl Instance {
                 InstanceError::Unknown(self.handle.to_string())
             }
         })?;
+        let owner = self.record.borrow().owner();
         let job = self
             .shared
             .jobs
-            .begin(operation.kind().word(), Some(&self.handle));
+            .begin(operation.kind().word(), Some(&self.handle), owner);
         let id = job.id();
         room.send(Request { operation, job });
         Ok(id)

@@ -48,8 +48,8 @@ impl Jobs {
         }
     }
 
-    /// Begins a job and shows it.
-    pub fn begin(&self, kind: &'static str, instance: Option<&Handle>) -> Job {
+    /// Begins a job of the user `owner` and shows it.
+    pub fn begin(&self, kind: &'static str, instance: Option<&Handle>, owner: u32) -> Job {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let cancel = Arc::new(Notify::new());
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,6 +57,7 @@ impl Jobs {
         let shown = JobShown {
             kind,
             instance: instance.cloned(),
+            owner,
             progress: -1.0,
             status: String::new(),
             parts: Vec::new(),
@@ -213,7 +214,7 @@ mod tests {
     async fn a_job_ends_once_and_lingers() {
         let board = Arc::new(Board::default());
         let jobs = Jobs::new(board.clone());
-        let job = jobs.begin("start", None);
+        let job = jobs.begin("start", None, 0);
         let id = job.id();
         job.reporter().says("booting");
         assert_eq!(board.job(id).unwrap().status, "booting");
@@ -229,7 +230,7 @@ mod tests {
     async fn a_dropped_job_has_failed() {
         let board = Arc::new(Board::default());
         let jobs = Jobs::new(board.clone());
-        let job = jobs.begin("start", None);
+        let job = jobs.begin("start", None, 0);
         let id = job.id();
         drop(job);
         assert_eq!(board.job(id).unwrap().outcome.state, JobState::Failed);
@@ -238,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancel_before_the_work_looks_is_not_lost() {
         let jobs = Jobs::new(Arc::new(Board::default()));
-        let job = jobs.begin("start", None);
+        let job = jobs.begin("start", None, 0);
         jobs.cancel(job.id());
         job.reporter().cancelled().await;
         job.end(Err(Fault::new(Symbol::Cancelled, "cancelled")));

@@ -22,6 +22,7 @@
 //! | [`credentials`] | the credentials of units |
 //! | [`sockets`] | aegisd's own listening sockets |
 //! | [`board`] | what clients can see, and its one way out |
+//! | [`caller`] | who asks, and what there is for them |
 //! | [`engine`] | all instances together |
 //! | [`instance`] | one instance: its actor and its operations |
 //! | [`reconcile`] | what should be done, pure |
@@ -45,6 +46,7 @@
 pub mod api;
 pub mod board;
 pub mod bus;
+pub mod caller;
 pub mod checks;
 pub mod credentials;
 pub mod daemon;

@@ -18,6 +18,7 @@
 //! | [`key`] | the key and the forms it is kept in |
 //! | [`sealer`] | what of the host seals the key |
 //! | [`store`] | the files of keys |
+//! | [`ring`] | the keys that one operation asks for |
 //! | [`rotation`] | a new key for every value, or for none |
 //! | [`snapshots`] | the keys of instances' snapshots |
 //! | [`status`] | how secrets are kept, for people |
@@ -31,6 +32,7 @@ pub mod audit;
 mod dates;
 pub mod key;
 pub mod passed;
+mod ring;
 pub mod rotation;
 pub mod seal;
 pub mod sealer;
@@ -49,13 +51,13 @@ use aegis_core::handle::Handle;
 use aegis_core::secret::{self, MAX_ALL, SecretEnv, SecretName, SecretSource, SecretText};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
+use crate::caller::Sees;
 use crate::host::Host;
 use crate::instance::now_us;
 use crate::registry::{KeptSecret, Owner, Record, Registry, RegistryError, SecretId, Versions};
 
-use key::{Key, KeyId};
+use ring::Ring;
 use seal::SealError;
-use sealer::SealerError;
 use store::{KeyError, KeyStore};
 use wanting::Wanting;
 
@@ -164,19 +166,6 @@ pub struct Vault {
     turn: Arc<RwLock<()>>,
 }
 
-/// The keys that one operation has asked for. One that does not open is not tried again
-/// for each value.
-struct Ring<'a> {
-    keys: &'a KeyStore,
-    asked: BTreeMap<KeyId, Result<Key, Missing>>,
-}
-
-#[derive(Clone)]
-enum Missing {
-    Lost,
-    Shut(SealerError),
-}
-
 impl Vault {
     pub fn new(registry: Registry, keys: KeyStore) -> Self {
         Self {
@@ -254,6 +243,7 @@ impl Vault {
 
     /// Checks that a new instance can have all its secrets, and encrypts the values
     /// that are to be its own. `variables` are those that it needs and does not have.
+    /// Who does not see everything has no named secrets: they are the administrator's.
     ///
     /// # Errors
     /// Something is missing, not acceptable, or cannot be encrypted or decrypted.
@@ -262,6 +252,7 @@ impl Vault {
         record: &Record,
         passed: SecretEnv,
         variables: Vec<String>,
+        sees: Sees,
     ) -> Result<Prepared, SecretsError> {
         let turn = self.settled().await?;
         let mut wanting = Wanting {
@@ -270,10 +261,13 @@ impl Vault {
         };
         let named: BTreeSet<&SecretName> = named(&record.spec.secrets).collect();
         for name in named {
-            let name = name.to_string();
-            match self.registry.secret(Owner::Everybody, name).await {
-                Ok(_) => {}
-                Err(RegistryError::NoSecret(name)) => wanting.secrets.push(name),
+            match self
+                .registry
+                .secret(Owner::Everybody, name.to_string())
+                .await
+            {
+                Ok(_) if sees == Sees::All => {}
+                Ok(_) | Err(RegistryError::NoSecret(_)) => wanting.secrets.push(name.to_string()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -317,7 +311,14 @@ impl Vault {
         &self,
         sources: &BTreeMap<String, SecretSource>,
         passed: &SecretEnv,
+        sees: Sees,
     ) -> Result<SecretEnv, SecretsError> {
+        let mut named = named(sources);
+        if sees != Sees::All
+            && let Some(name) = named.next()
+        {
+            return Err(RegistryError::NoSecret(name.to_string()).into());
+        }
         let _turn = self.turn.read().await;
         self.env(None, sources, passed).await.map(|(env, _)| env)
     }
@@ -413,45 +414,6 @@ fn named(sources: &BTreeMap<String, SecretSource>) -> impl Iterator<Item = &Secr
     })
 }
 
-impl<'a> Ring<'a> {
-    fn new(keys: &'a KeyStore) -> Self {
-        Self {
-            keys,
-            asked: BTreeMap::new(),
-        }
-    }
-
-    /// Decrypts a value; the inner error is the value's own, the outer one of all.
-    async fn open(
-        &mut self,
-        owner: &str,
-        kept: &KeptSecret,
-    ) -> Result<Result<SecretText, SealError>, KeyError> {
-        let id = match seal::key_of(&kept.ciphertext) {
-            Ok(id) => id,
-            Err(error) => return Ok(Err(error)),
-        };
-        let key = match self.asked.get(&id) {
-            Some(asked) => asked.clone(),
-            None => {
-                let asked = match self.keys.find(id).await {
-                    Ok(Some(key)) => Ok(key),
-                    Ok(None) => Err(Missing::Lost),
-                    Err(KeyError::Shut { source, .. }) => Err(Missing::Shut(source)),
-                    Err(error) => return Err(error),
-                };
-                self.asked.insert(id, asked.clone());
-                asked
-            }
-        };
-        Ok(match key {
-            Ok(key) => seal::open(&key, owner, &kept.name, &kept.ciphertext),
-            Err(Missing::Lost) => Err(SealError::KeyLost),
-            Err(Missing::Shut(source)) => Err(SealError::KeyShut(source)),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use aegis_core::spec::InstanceSpec;
@@ -491,6 +453,7 @@ mod tests {
                 &record(),
                 [("OWN".to_owned(), "o".to_owned().into())].into(),
                 Vec::new(),
+                Sees::All,
             )
             .await
             .unwrap();
@@ -528,6 +491,7 @@ mod tests {
             .env_for(
                 &[("A".to_owned(), SecretSource::Named(name("old")))].into(),
                 &SecretEnv::new(),
+                Sees::All,
             )
             .await;
         let fault = lost.unwrap_err().fault();
@@ -556,7 +520,10 @@ mod tests {
         sealer.change_host();
         // As after a restart: what was opened before is not remembered.
         let vault = vault(&folder, &sealer);
-        let shut = vault.env_for(&named, &SecretEnv::new()).await.unwrap_err();
+        let shut = vault
+            .env_for(&named, &SecretEnv::new(), Sees::All)
+            .await
+            .unwrap_err();
         assert_eq!(shut.fault().symbol, Symbol::SecretKeyLost);
         assert!(!vault.list().await.unwrap()[0].readable);
         vault.set(name("new"), value("n")).await.unwrap();
@@ -564,7 +531,10 @@ mod tests {
         assert_eq!(readable(vault.list().await.unwrap()), [true, false]);
         // The key that was put aside opens again, and with it what it was used for.
         sealer.change_host_back();
-        let env = vault.env_for(&named, &SecretEnv::new()).await.unwrap();
+        let env = vault
+            .env_for(&named, &SecretEnv::new(), Sees::All)
+            .await
+            .unwrap();
         assert_eq!(env["A"].reveal(), "v");
     }
 

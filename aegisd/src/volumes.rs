@@ -14,6 +14,7 @@ use aegis_core::volume::{VolumeError as NameError, check_name};
 
 use crate::effects;
 use crate::host::Host;
+use crate::instance::files::make_user_folder;
 use crate::instance::since_1970;
 
 /// Why something cannot be done with a named volume.
@@ -76,14 +77,19 @@ pub struct Listed {
     pub users: Vec<String>,
 }
 
-/// Every volume, by name.
+/// Every volume of a keeper, by name.
 ///
 /// # Errors
 /// Their folder cannot be read.
-pub fn list(host: &Host, users: &Users) -> Result<Vec<Listed>, VolumeError> {
-    let folder = host.layout.volumes();
+pub fn list(host: &Host, keeper: Option<u32>, users: &Users) -> Result<Vec<Listed>, VolumeError> {
+    let folder = host.layout.volumes(keeper);
     let mut listed = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
+    let entries = match fs::read_dir(&folder) {
+        // A user who never had one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listed),
+        entries => entries.map_err(failed("read", &folder))?,
+    };
+    for entry in entries {
         let entry = entry.map_err(failed("read", &folder))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         // One that goes away meanwhile is not there.
@@ -108,9 +114,11 @@ pub fn list(host: &Host, users: &Users) -> Result<Vec<Listed>, VolumeError> {
 ///
 /// # Errors
 /// The name is none, or the folder cannot be made.
-pub fn make(host: &Host, name: &str) -> Result<bool, VolumeError> {
+pub fn make(host: &Host, keeper: Option<u32>, name: &str) -> Result<bool, VolumeError> {
     check_name(name)?;
-    let path = host.layout.volume(name);
+    let path = host.layout.volume(keeper, name);
+    let folder = host.layout.volumes(keeper);
+    make_user_folder(host, keeper, &folder).map_err(failed("make", &folder))?;
     let made = match effects::make_folder(&path, 0o700) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
@@ -132,9 +140,14 @@ pub fn make(host: &Host, name: &str) -> Result<bool, VolumeError> {
 ///
 /// # Errors
 /// It is used, or there is none.
-pub fn remove(host: &Host, name: &str, users: &Users) -> Result<(), VolumeError> {
+pub fn remove(
+    host: &Host,
+    keeper: Option<u32>,
+    name: &str,
+    users: &Users,
+) -> Result<(), VolumeError> {
     check_name(name)?;
-    let path = host.layout.volume(name);
+    let path = host.layout.volume(keeper, name);
     if let Some(users) = users.get(name) {
         let (name, users) = (name.to_owned(), users.clone());
         return Err(VolumeError::Used { name, users });
@@ -152,12 +165,17 @@ pub fn remove(host: &Host, name: &str, users: &Users) -> Result<(), VolumeError>
 ///
 /// # Errors
 /// The first that cannot be removed.
-pub fn prune(host: &Host, users: &Users, dry_run: bool) -> Result<Vec<String>, VolumeError> {
-    let mut unused = list(host, users)?;
+pub fn prune(
+    host: &Host,
+    keeper: Option<u32>,
+    users: &Users,
+    dry_run: bool,
+) -> Result<Vec<String>, VolumeError> {
+    let mut unused = list(host, keeper, users)?;
     unused.retain(|volume| volume.users.is_empty());
     if !dry_run {
         for volume in &unused {
-            remove(host, &volume.name, users)?;
+            remove(host, keeper, &volume.name, users)?;
         }
     }
     Ok(unused.into_iter().map(|volume| volume.name).collect())
@@ -180,31 +198,31 @@ mod tests {
     fn a_volume_is_made_once_and_removed_only_while_nobody_uses_it() {
         let root = tempfile::tempdir().unwrap();
         let host = host(root.path());
-        assert!(make(&host, "data").unwrap());
-        assert!(!make(&host, "data").unwrap());
-        assert!(make(&host, "free").unwrap());
-        fs::write(host.layout.volumes().join(".hidden"), "").unwrap();
-        fs::write(host.layout.volumes().join("file"), "").unwrap();
+        assert!(make(&host, None, "data").unwrap());
+        assert!(!make(&host, None, "data").unwrap());
+        assert!(make(&host, None, "free").unwrap());
+        fs::write(host.layout.volumes(None).join(".hidden"), "").unwrap();
+        fs::write(host.layout.volumes(None).join("file"), "").unwrap();
         let users: Users = [("data".to_owned(), vec!["web".to_owned()])].into();
-        let listed = list(&host, &users).unwrap();
+        let listed = list(&host, None, &users).unwrap();
         let names: Vec<&str> = listed.iter().map(|volume| volume.name.as_str()).collect();
         assert_eq!(names, ["data", "free"]);
         assert_eq!(listed[0].users, ["web"]);
 
-        let used = remove(&host, "data", &users).unwrap_err();
+        let used = remove(&host, None, "data", &users).unwrap_err();
         assert_eq!(used.fault().symbol, Symbol::VolumeInUse);
         assert!(used.to_string().ends_with("used by web"), "{used}");
-        assert_eq!(prune(&host, &users, true).unwrap(), ["free"]);
-        assert!(host.layout.volume("free").exists());
-        assert_eq!(prune(&host, &users, false).unwrap(), ["free"]);
-        assert!(!host.layout.volume("free").exists());
-        assert!(host.layout.volume("data").exists());
-        let missing = remove(&host, "free", &users).unwrap_err();
+        assert_eq!(prune(&host, None, &users, true).unwrap(), ["free"]);
+        assert!(host.layout.volume(None, "free").exists());
+        assert_eq!(prune(&host, None, &users, false).unwrap(), ["free"]);
+        assert!(!host.layout.volume(None, "free").exists());
+        assert!(host.layout.volume(None, "data").exists());
+        let missing = remove(&host, None, "free", &users).unwrap_err();
         assert_eq!(missing.fault().symbol, Symbol::VolumeNotFound);
         for name in ["..", "", "a/b", ".hidden"] {
-            assert!(matches!(make(&host, name), Err(VolumeError::Name(_))));
+            assert!(matches!(make(&host, None, name), Err(VolumeError::Name(_))));
             assert!(matches!(
-                remove(&host, name, &users),
+                remove(&host, None, name, &users),
                 Err(VolumeError::Name(_))
             ));
         }

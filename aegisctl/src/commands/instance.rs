@@ -164,6 +164,7 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
         "state_reason": view.state_reason,
         "state_since_us": view.state_since_us,
         "enabled": view.enabled,
+        "owner": view.owner,
         "kit": view.kit,
         "kit_version": view.kit_version,
         "kit_installed": view.kit_installed,

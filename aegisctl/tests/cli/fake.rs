@@ -13,9 +13,10 @@ use aegis_bus::names;
 use aegis_core::handle::Handle;
 use aegis_core::tether::Frame;
 use zbus::Connection;
-use zbus::fdo::{ObjectManager, RequestNameFlags};
+use zbus::fdo::RequestNameFlags;
 
 use instance::Instance;
+use managed::Managed;
 use manager::Manager;
 use secrets::Secrets;
 use tether::Tether;
@@ -25,6 +26,7 @@ mod guest;
 mod image;
 mod instance;
 mod job;
+mod managed;
 mod manager;
 mod secrets;
 mod systemd;
@@ -143,6 +145,9 @@ async fn publish(address: &str, handles: &Handles) -> Connection {
     let manager = Manager {
         handles: handles.clone(),
     };
+    let managed = Managed {
+        handles: handles.clone(),
+    };
     let secrets = Secrets {
         handles: handles.clone(),
     };
@@ -153,7 +158,7 @@ async fn publish(address: &str, handles: &Handles) -> Connection {
         handles: handles.clone(),
     };
     let connection = zbus::connection::Builder::address(address)
-        .serve_at(names::ROOT_PATH, ObjectManager)
+        .serve_at(names::ROOT_PATH, managed)
         .serve_at(names::ROOT_PATH, manager)
         .serve_at(names::ROOT_PATH, secrets)
         .serve_at(names::ROOT_PATH, volumes)
@@ -187,7 +192,9 @@ async fn add(
     let path = names::instance_path(&instance.handle);
     let record = Record { spec, state };
     handles.with(|state| state.instances.insert(handle.to_owned(), record));
-    connection.object_server().at(path, instance).await.unwrap();
+    let server = connection.object_server();
+    managed::added(connection, &path, &instance).await;
+    server.at(path, instance).await.unwrap();
 }
 
 /// Removes an instance, from a task of its own: an object cannot be removed by a
@@ -197,6 +204,7 @@ fn remove(connection: Connection, handles: Handles, handle: Handle) {
         handles.with(|state| state.instances.remove(handle.as_str()));
         let server = connection.object_server();
         let path = names::instance_path(&handle);
-        server.remove::<Instance, _>(path).await.unwrap();
+        server.remove::<Instance, _>(&path).await.unwrap();
+        managed::removed(&connection, &path).await;
     });
 }

@@ -14,7 +14,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use aegis_core::spec::Workspace;
 use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
@@ -124,9 +123,7 @@ pub(super) async fn write_config(asked: &Asked, body: Bytes) -> Result<Response<
 
 fn workspace(asked: &Asked) -> Result<PathBuf, ApiError> {
     let record = asked.instance.record();
-    let workspace: Option<&Workspace> = record.spec.workspace.as_ref();
-    let path =
-        workspace.map(|workspace| shares::workspace_path(&asked.engine.shared().host, workspace));
+    let path = shares::workspace_path(&asked.engine.shared().host, &record);
     path.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "the instance has no workspace"))
 }
 

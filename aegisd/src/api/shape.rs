@@ -34,8 +34,7 @@ pub(super) fn instance(asked: &Asked) -> Result<Value, ApiError> {
     let connections = status.map_or(0, |status| status.connections);
     let mut shown = render(&view, connections, now_us());
     let host = &asked.engine.shared().host;
-    let workspace = record.spec.workspace.as_ref();
-    let path = workspace.map(|workspace| shares::workspace_path(host, workspace));
+    let path = shares::workspace_path(host, &record);
     let secrets: Vec<&String> = record.spec.secrets.keys().collect();
     let ports = &record.spec.ports;
     let endpoints: Vec<Value> = ports

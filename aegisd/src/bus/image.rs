@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aegis_bus::dict::Dict;
 use aegis_bus::image::ImageView;
 
+use super::access::Owned;
 use super::objects::{Looks, Shows};
 
 /// An image's object.
@@ -20,6 +21,8 @@ impl ImageObject {
         }
     }
 }
+
+impl Owned for ImageObject {}
 
 impl Shows<ImageView> for ImageObject {
     fn show(&self, view: Arc<ImageView>) {

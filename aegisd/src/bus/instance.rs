@@ -18,9 +18,11 @@ use aegis_core::handle::Handle;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath};
 
-use super::manager::{caller, failed, nameless, refused};
+use super::access::{Gate, Owned};
+use super::manager::{failed, refused};
 use super::objects::{Looks, Shows};
 use super::secrets::passed_values;
+use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::instance::{Instance, InstanceError, Operation, now_us};
 use crate::jobs::Outcome;
@@ -31,14 +33,22 @@ use crate::vm::VmError;
 #[derive(Debug)]
 pub struct InstanceObject {
     engine: Arc<Engine>,
+    gate: Gate,
     handle: Handle,
     looks: Looks<InstanceView>,
 }
 
+impl Owned for InstanceObject {
+    fn owner(&self) -> Option<u32> {
+        Some(self.looks.get().owner)
+    }
+}
+
 impl InstanceObject {
-    pub fn new(engine: Arc<Engine>, handle: Handle, view: Arc<InstanceView>) -> Self {
+    pub fn new(engine: Arc<Engine>, gate: Gate, handle: Handle, view: Arc<InstanceView>) -> Self {
         Self {
             engine,
+            gate,
             handle,
             looks: Looks::new(view),
         }
@@ -188,11 +198,11 @@ impl InstanceObject {
         let options = ExecOptions::from_dict(options).map_err(refused)?;
         let instance = self.instance()?;
         // Who it is stands in the record of the use.
-        let uid = match options.secrets.is_empty() {
-            true => None,
-            false => caller(connection, &header).await.map_err(nameless)?.uid,
+        let caller = match options.secrets.is_empty() {
+            true => Caller::default(),
+            false => self.gate.caller(connection, &header).await?,
         };
-        let secrets = instance.secrets(&options.secrets, &values, uid).await;
+        let secrets = instance.secrets(&options.secrets, &values, &caller).await;
         let argv = match options.of_image {
             true => instance.words_of_image(&argv),
             false => argv,
@@ -236,6 +246,11 @@ impl InstanceObject {
     #[zbus(property(emits_changed_signal = "const"))]
     fn handle(&self) -> String {
         self.handle.to_string()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn owner(&self) -> u32 {
+        self.looks.get().owner
     }
 
     #[zbus(property)]

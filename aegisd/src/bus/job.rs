@@ -7,6 +7,7 @@ use aegis_bus::names::instance_path;
 use zbus::object_server::SignalEmitter;
 use zbus::{ObjectPath, OwnedObjectPath};
 
+use super::access::Owned;
 use super::objects::{Looks, Shows};
 use crate::board::{JobId, JobShown};
 use crate::engine::Engine;
@@ -26,6 +27,12 @@ impl JobObject {
             id,
             looks: Looks::new(view),
         }
+    }
+}
+
+impl Owned for JobObject {
+    fn owner(&self) -> Option<u32> {
+        Some(self.looks.get().owner)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aegis_bus::dict::Dict;
 use aegis_bus::kit::{KitDaemon, KitView};
 
+use super::access::Owned;
 use super::objects::{Looks, Shows};
 
 /// A kit's object.
@@ -21,6 +22,8 @@ impl KitObject {
         }
     }
 }
+
+impl Owned for KitObject {}
 
 impl Shows<KitView> for KitObject {
     fn show(&self, view: Arc<KitView>) {

@@ -8,33 +8,39 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aegis_bus::error::BusFault;
 use aegis_bus::names::{image_path, instance_path, job_path, kit_path};
 use futures_util::FutureExt as _;
 use serde::ser::{Error as _, SerializeMap};
 use serde::{Serialize, Serializer};
 use zbus::fdo::ManagedObjects;
+use zbus::message::Header;
 use zbus::names::InterfaceName;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, OwnedObjectPath, Signature, Type, Variant};
 
+use super::access::{Gate, Owned};
 use super::image::ImageObject;
 use super::instance::InstanceObject;
 use super::job::JobObject;
 use super::kit::KitObject;
 use super::objects::values;
 use crate::board::Shown;
+use crate::caller::Sees;
 use crate::engine::Engine;
 
-/// Answers for the objects below its path. zbus knows it by its name and tells of
-/// objects that come and go.
+/// Answers for the objects below its path.
 #[derive(Debug)]
 pub(super) struct Managed {
     engine: Arc<Engine>,
+    gate: Gate,
 }
 
+impl Owned for Managed {}
+
 impl Managed {
-    pub(super) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub(super) fn new(engine: Arc<Engine>, gate: Gate) -> Self {
+        Self { engine, gate }
     }
 }
 
@@ -44,26 +50,33 @@ impl Managed {
 )]
 impl Managed {
     #[zbus(out_args("objects"))]
-    async fn get_managed_objects(&self, #[zbus(connection)] connection: &Connection) -> Objects {
+    async fn get_managed_objects(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Objects, BusFault> {
+        let sees = self.gate.caller(connection, &header).await?.sees;
         let board = self.engine.board();
         // Nobody is to learn from it what was not told.
         board.settled().await;
-        Objects {
+        Ok(Objects {
             shown: board.follow().borrow().clone(),
+            sees,
             engine: self.engine.clone(),
+            gate: self.gate.clone(),
             connection: connection.clone(),
-        }
+        })
     }
 
     #[zbus(signal)]
-    async fn interfaces_added(
+    pub(super) async fn interfaces_added(
         emitter: &SignalEmitter<'_>,
         object: ObjectPath<'_>,
         interfaces: HashMap<InterfaceName<'_>, HashMap<&str, Variant<'_>>>,
     ) -> zbus::Result<()>;
 
     #[zbus(signal)]
-    async fn interfaces_removed(
+    pub(super) async fn interfaces_removed(
         emitter: &SignalEmitter<'_>,
         object: ObjectPath<'_>,
         interfaces: Vec<InterfaceName<'_>>,
@@ -73,7 +86,9 @@ impl Managed {
 /// The answer: `a{oa{sa{sv}}}`.
 struct Objects {
     shown: Shown,
+    sees: Sees,
     engine: Arc<Engine>,
+    gate: Gate,
     connection: Connection,
 }
 
@@ -85,8 +100,10 @@ impl Serialize for Objects {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let shown = &self.shown;
         let mut objects = serializer.serialize_map(None)?;
-        for (handle, view) in &shown.instances {
-            let object = InstanceObject::new(self.engine.clone(), handle.clone(), view.clone());
+        let instances = shown.instances.iter();
+        for (handle, view) in instances.filter(|(_, view)| self.sees.is_there(view.owner)) {
+            let (engine, gate) = (self.engine.clone(), self.gate.clone());
+            let object = InstanceObject::new(engine, gate, handle.clone(), view.clone());
             self.entry(&mut objects, &instance_path(handle), &object)?;
         }
         for (name, view) in &shown.kits {
@@ -96,7 +113,8 @@ impl Serialize for Objects {
             let object = ImageObject::new(view.clone());
             self.entry(&mut objects, &image_path(digits), &object)?;
         }
-        for (&id, view) in &shown.jobs {
+        let jobs = shown.jobs.iter();
+        for (&id, view) in jobs.filter(|(_, view)| self.sees.is_there(view.owner)) {
             let object = JobObject::new(self.engine.clone(), id, view.clone());
             self.entry(&mut objects, &job_path(id), &object)?;
         }

@@ -9,15 +9,16 @@ use aegis_bus::kit::{InstallOptions, RemoveOptions};
 use aegis_bus::manager::{CheckRow, CreateOptions, SpecRequest};
 use aegis_bus::names::{instance_path, job_path, kit_path};
 use aegis_bus::prune::PruneOptions;
-use aegis_core::fault::{Fault, Symbol};
+use aegis_core::fault::Fault;
 use aegis_core::handle::Handle;
 use futures_util::StreamExt;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, fdo};
 
+use super::access::{Gate, Owned};
 use super::secrets::{passed_document, passed_values};
 use crate::checks;
-use crate::engine::{Caller, Engine};
+use crate::engine::Engine;
 use crate::images::Given;
 use crate::instance::InstanceError;
 
@@ -25,11 +26,14 @@ use crate::instance::InstanceError;
 #[derive(Debug)]
 pub struct ManagerObject {
     engine: Arc<Engine>,
+    gate: Gate,
 }
 
+impl Owned for ManagerObject {}
+
 impl ManagerObject {
-    pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
+        Self { engine, gate }
     }
 }
 
@@ -47,7 +51,7 @@ impl ManagerObject {
         let values = passed_values(&mut spec).await?;
         let request = SpecRequest::from_dict(spec).map_err(refused)?;
         let options = CreateOptions::from_dict(options).map_err(refused)?;
-        let caller = caller(connection, &header).await.map_err(nameless)?;
+        let caller = self.gate.caller(connection, &header).await?;
         let owner = caller.bus_name.clone();
         let created = self
             .engine
@@ -67,8 +71,14 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("instance"))]
-    async fn get_instance(&self, handle: String) -> Result<OwnedObjectPath, BusFault> {
-        let instance = self.engine.get(&handle).map_err(failed)?;
+    async fn get_instance(
+        &self,
+        handle: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
+        let instance = self.engine.find(&caller, &handle).map_err(failed)?;
         Ok(instance_path(instance.handle()))
     }
 
@@ -83,16 +93,28 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("handles"))]
-    async fn find_prunable(&self, options: Dict) -> Result<Vec<String>, BusFault> {
+    async fn find_prunable(
+        &self,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
         let options = PruneOptions::from_dict(options).map_err(refused)?;
-        let handles = self.engine.prunable(&options).map_err(failed)?;
+        let handles = self.engine.prunable(&caller, &options).map_err(failed)?;
         Ok(handles.iter().map(ToString::to_string).collect())
     }
 
     #[zbus(out_args("handles", "job"))]
-    async fn prune(&self, options: Dict) -> Result<(Vec<String>, OwnedObjectPath), BusFault> {
+    async fn prune(
+        &self,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(Vec<String>, OwnedObjectPath), BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
         let options = PruneOptions::from_dict(options).map_err(refused)?;
-        let (handles, job) = self.engine.prune(&options).map_err(failed)?;
+        let (handles, job) = self.engine.prune(&caller, &options).map_err(failed)?;
         self.engine.board().settled().await;
         let handles = handles.iter().map(ToString::to_string).collect();
         Ok((handles, job_path(job)))
@@ -126,7 +148,14 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("job"))]
-    async fn pull_image(&self, name: String, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+    async fn pull_image(
+        &self,
+        name: String,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
         let options = PullOptions::from_dict(options).map_err(refused)?;
         let access = match options.access {
             Some(descriptor) => Some(passed_document(descriptor).await?),
@@ -137,15 +166,28 @@ impl ManagerObject {
             source: options.source,
             insecure: options.insecure,
         };
-        let job = self.engine.pull_image(&name, given).map_err(failed)?;
+        let job = self
+            .engine
+            .pull_image(&caller, &name, given)
+            .map_err(failed)?;
         self.engine.board().settled().await;
         Ok(job_path(job))
     }
 
     #[zbus(out_args("job"))]
-    async fn import_image(&self, name: String, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+    async fn import_image(
+        &self,
+        name: String,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
         let options = ImportOptions::from_dict(options).map_err(refused)?;
-        let job = self.engine.import_image(&name, options).map_err(failed)?;
+        let job = self
+            .engine
+            .import_image(&caller, &name, options)
+            .map_err(failed)?;
         self.engine.board().settled().await;
         Ok(job_path(job))
     }
@@ -173,11 +215,17 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("job"))]
-    async fn stop_all(&self, options: Dict) -> Result<OwnedObjectPath, BusFault> {
+    async fn stop_all(
+        &self,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
         DictReader::new("option", options)
             .finish()
             .map_err(refused)?;
-        let job = self.engine.stop_all().map_err(failed)?;
+        let job = self.engine.stop_all(&caller).map_err(failed)?;
         self.engine.board().settled().await;
         Ok(job_path(job))
     }
@@ -233,26 +281,6 @@ pub(super) fn refused(error: DictError) -> BusFault {
 #[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 pub(super) fn failed(error: InstanceError) -> BusFault {
     error.fault().into()
-}
-
-/// Who calls, as the bus knows it.
-pub(super) async fn caller(connection: &Connection, header: &Header<'_>) -> zbus::Result<Caller> {
-    let Some(sender) = header.sender() else {
-        return Ok(Caller::default());
-    };
-    let bus = fdo::DBusProxy::new(connection).await?;
-    let uid = bus.get_connection_unix_user(sender.clone().into()).await?;
-    Ok(Caller {
-        bus_name: Some(sender.to_string()),
-        uid: Some(uid),
-    })
-}
-
-/// The bus does not tell who calls.
-#[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
-pub(super) fn nameless(error: zbus::Error) -> BusFault {
-    let words = format!("the bus does not tell whose call this is: {error}");
-    Fault::new(Symbol::Internal, words).into()
 }
 
 /// Waits until the owner of an ephemeral instance leaves the bus.

@@ -7,7 +7,8 @@
 //!  no longer there  ─► InterfacesRemoved   a job has ended ─► Completed
 //! ```
 //!
-//! Changes that come faster than the bus takes them are told as one.
+//! Changes that come faster than the bus takes them are told as one. The gate says who
+//! may know of each.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -24,10 +25,12 @@ use zbus::fdo::Properties;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
+use super::access::{Gate, Guarded, Owned};
 use super::image::ImageObject;
 use super::instance::InstanceObject;
 use super::job::JobObject;
 use super::kit::KitObject;
+use super::managed::Managed;
 use super::manager::ManagerObject;
 use crate::board::{JobId, JobShown, Shown};
 use crate::engine::Engine;
@@ -66,6 +69,7 @@ impl<V> Looks<V> {
 pub struct Publisher {
     connection: Connection,
     engine: Arc<Engine>,
+    gate: Gate,
     /// From before the first telling: no change falls between two of them.
     shown: watch::Receiver<Shown>,
     manager: Values,
@@ -76,11 +80,12 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(connection: Connection, engine: Arc<Engine>) -> Self {
+    pub fn new(connection: Connection, engine: Arc<Engine>, gate: Gate) -> Self {
         Self {
             connection,
             shown: engine.board().follow(),
             engine,
+            gate,
             manager: Values::new(),
             instances: BTreeMap::new(),
             kits: BTreeMap::new(),
@@ -108,30 +113,34 @@ impl Publisher {
     pub async fn tell(&mut self) -> zbus::Result<()> {
         let shown = self.shown.borrow_and_update().clone();
         let engine = &self.engine;
-        let connection = &self.connection;
+        let teller = Teller {
+            connection: &self.connection,
+            gate: &self.gate,
+        };
         let root = ObjectPath::from_static_str_unchecked(ROOT_PATH);
-        let server = connection.object_server();
-        let object = server.interface::<_, ManagerObject>(&root).await?;
-        let now = values(connection, &*object.get().await, object.signal_emitter()).await?;
-        tell_changes::<ManagerObject>(&self.manager, &now, object.signal_emitter()).await?;
+        let server = self.connection.object_server();
+        let object = server.interface::<_, Guarded<ManagerObject>>(&root).await?;
+        let emitter = object.signal_emitter();
+        let now = values(&self.connection, object.get().await.object(), emitter).await?;
+        teller
+            .changes::<ManagerObject>(&self.manager, &now, emitter, None)
+            .await?;
         self.manager = now;
-        let make =
-            |handle: &Handle, view| InstanceObject::new(engine.clone(), handle.clone(), view);
+        let make = |handle: &Handle, view| {
+            InstanceObject::new(engine.clone(), self.gate.clone(), handle.clone(), view)
+        };
         let path = |handle: &Handle| instance_path(handle);
-        sync(
-            connection,
-            &mut self.instances,
-            &shown.instances,
-            path,
-            make,
-        )
-        .await?;
+        teller
+            .sync(&mut self.instances, &shown.instances, path, make)
+            .await?;
         let make = |_: &String, view| KitObject::new(view);
         let path = |object: &String| kit_path(object);
-        sync(connection, &mut self.kits, &shown.kits, path, make).await?;
+        teller.sync(&mut self.kits, &shown.kits, path, make).await?;
         let make = |_: &String, view| ImageObject::new(view);
         let path = |digits: &String| image_path(digits);
-        sync(connection, &mut self.images, &shown.images, path, make).await?;
+        teller
+            .sync(&mut self.images, &shown.images, path, make)
+            .await?;
         let ended: Vec<JobId> = shown
             .jobs
             .iter()
@@ -139,16 +148,10 @@ impl Publisher {
             .map(|(&id, _)| id)
             .collect();
         let make = |&id: &JobId, view| JobObject::new(engine.clone(), id, view);
-        sync(
-            connection,
-            &mut self.jobs,
-            &shown.jobs,
-            |&id| job_path(id),
-            make,
-        )
-        .await?;
+        let path = |&id: &JobId| job_path(id);
+        teller.sync(&mut self.jobs, &shown.jobs, path, make).await?;
         for id in ended {
-            tell_end(connection, id, &shown.jobs[&id]).await?;
+            teller.end(id, &shown.jobs[&id]).await?;
         }
         self.engine.board().note_told(shown.generation());
         Ok(())
@@ -159,73 +162,129 @@ fn runs(job: &JobShown) -> bool {
     job.outcome.state == JobState::Running
 }
 
-async fn tell_end(connection: &Connection, id: JobId, job: &JobShown) -> zbus::Result<()> {
-    let (state, name, message, hint) = job.outcome.to_parts();
-    let emitter = SignalEmitter::new(connection, job_path(id))?;
-    JobObject::completed(&emitter, &state, &name, &message, &hint).await
+/// Tells those who may know.
+#[derive(Clone, Copy)]
+struct Teller<'a> {
+    connection: &'a Connection,
+    gate: &'a Gate,
 }
 
-/// Makes the objects of one interface be those on the board.
-async fn sync<I: Shows<V>, K: Ord + Clone, V>(
-    connection: &Connection,
-    told: &mut BTreeMap<K, Arc<V>>,
-    shown: &BTreeMap<K, Arc<V>>,
-    path: impl Fn(&K) -> OwnedObjectPath,
-    make: impl Fn(&K, Arc<V>) -> I,
-) -> zbus::Result<()> {
-    let server = connection.object_server();
-    let gone: Vec<K> = told
-        .keys()
-        .filter(|key| !shown.contains_key(*key))
-        .cloned()
-        .collect();
-    for key in gone {
-        told.remove(&key);
-        server.remove::<I, _>(path(&key)).await?;
-    }
-    for (key, view) in shown {
-        match told.insert(key.clone(), view.clone()) {
-            Some(before) if Arc::ptr_eq(&before, view) => {}
-            Some(_) => show::<I, V>(connection, &path(key), view).await?,
-            None => drop(server.at(path(key), make(key, view.clone())).await?),
+impl Teller<'_> {
+    /// Makes the objects of one interface be those on the board.
+    async fn sync<I: Shows<V> + Owned, K: Ord + Clone, V>(
+        self,
+        told: &mut BTreeMap<K, Arc<V>>,
+        shown: &BTreeMap<K, Arc<V>>,
+        path: impl Fn(&K) -> OwnedObjectPath,
+        make: impl Fn(&K, Arc<V>) -> I,
+    ) -> zbus::Result<()> {
+        let gone: Vec<K> = told
+            .keys()
+            .filter(|key| !shown.contains_key(*key))
+            .cloned()
+            .collect();
+        for key in gone {
+            told.remove(&key);
+            self.remove::<I>(path(&key)).await?;
         }
-    }
-    Ok(())
-}
-
-/// Lets an object look like this, and sends the properties that are other than before.
-async fn show<I: Shows<V>, V>(
-    connection: &Connection,
-    path: &ObjectPath<'_>,
-    view: &Arc<V>,
-) -> zbus::Result<()> {
-    let object = connection.object_server().interface::<_, I>(path).await?;
-    let emitter = object.signal_emitter();
-    let shows = object.get().await;
-    let before = values(connection, &*shows, emitter).await?;
-    shows.show(view.clone());
-    let now = values(connection, &*shows, emitter).await?;
-    tell_changes::<I>(&before, &now, emitter).await
-}
-
-/// Sends the properties that are other than before; all are new to who sees the object
-/// for the first time.
-async fn tell_changes<I: Interface>(
-    before: &Values,
-    now: &Values,
-    emitter: &SignalEmitter<'_>,
-) -> zbus::Result<()> {
-    let mut changed: HashMap<&str, Variant<'_>> = HashMap::new();
-    for (name, value) in now {
-        if before.get(name) != Some(value) {
-            changed.insert(name, Variant::try_from(value)?);
+        for (key, view) in shown {
+            match told.insert(key.clone(), view.clone()) {
+                Some(before) if Arc::ptr_eq(&before, view) => {}
+                Some(_) => self.show::<I, V>(&path(key), view).await?,
+                None => self.add(path(key), make(key, view.clone())).await?,
+            }
         }
+        Ok(())
     }
-    if changed.is_empty() || before.is_empty() {
-        return Ok(());
+
+    async fn add<I: Interface + Owned>(self, path: OwnedObjectPath, object: I) -> zbus::Result<()> {
+        let of_object = SignalEmitter::new(self.connection, &path)?;
+        let values = values(self.connection, &object, &of_object).await?;
+        let owner = object.owner();
+        let server = self.connection.object_server();
+        server
+            .at(&path, Guarded::new(object, self.gate.clone()))
+            .await?;
+        for way in self.gate.ways(self.root()?, owner) {
+            let interfaces = HashMap::from([(I::name(), borrowed(values.iter())?)]);
+            Managed::interfaces_added(&way, path.as_ref(), interfaces).await?;
+        }
+        Ok(())
     }
-    let none = Cow::Borrowed([].as_slice());
-    Properties::properties_changed(emitter, I::name(), changed, none).await
+
+    async fn remove<I: Interface + Owned>(self, path: OwnedObjectPath) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        let object = server.interface::<_, Guarded<I>>(&path).await?;
+        let owner = object.get().await.object().owner();
+        server.remove::<Guarded<I>, _>(&path).await?;
+        for way in self.gate.ways(self.root()?, owner) {
+            Managed::interfaces_removed(&way, path.as_ref(), vec![I::name()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets an object look like this, and sends the properties that are other than
+    /// before.
+    async fn show<I: Shows<V> + Owned, V>(
+        self,
+        path: &ObjectPath<'_>,
+        view: &Arc<V>,
+    ) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        let object = server.interface::<_, Guarded<I>>(path).await?;
+        let emitter = object.signal_emitter();
+        let guarded = object.get().await;
+        let shows = guarded.object();
+        let before = values(self.connection, shows, emitter).await?;
+        shows.show(view.clone());
+        let now = values(self.connection, shows, emitter).await?;
+        self.changes::<I>(&before, &now, emitter, shows.owner())
+            .await
+    }
+
+    /// Sends the properties that are other than before; all are new to who sees the
+    /// object for the first time.
+    async fn changes<I: Interface>(
+        self,
+        before: &Values,
+        now: &Values,
+        emitter: &SignalEmitter<'_>,
+        owner: Option<u32>,
+    ) -> zbus::Result<()> {
+        let is_new = |(name, value): &(&String, &OwnedVariant)| before.get(*name) != Some(value);
+        if before.is_empty() || !now.iter().any(|property| is_new(&property)) {
+            return Ok(());
+        }
+        for way in self.gate.ways(emitter.clone(), owner) {
+            let changed = borrowed(now.iter().filter(is_new))?;
+            let none = Cow::Borrowed([].as_slice());
+            Properties::properties_changed(&way, I::name(), changed, none).await?;
+        }
+        Ok(())
+    }
+
+    async fn end(self, id: JobId, job: &JobShown) -> zbus::Result<()> {
+        let (state, name, message, hint) = job.outcome.to_parts();
+        let emitter = SignalEmitter::new(self.connection, job_path(id))?;
+        for way in self.gate.ways(emitter, Some(job.owner)) {
+            JobObject::completed(&way, &state, &name, &message, &hint).await?;
+        }
+        Ok(())
+    }
+
+    /// The object that tells which others come and go.
+    fn root(self) -> zbus::Result<SignalEmitter<'static>> {
+        SignalEmitter::new(self.connection, ROOT_PATH)
+    }
+}
+
+/// Properties as a signal takes them.
+fn borrowed<'a>(
+    values: impl Iterator<Item = (&'a String, &'a OwnedVariant)>,
+) -> zbus::Result<HashMap<&'a str, Variant<'a>>> {
+    values
+        .map(|(name, value)| Ok((name.as_str(), Variant::try_from(value)?)))
+        .collect()
 }
 
 /// The properties of an object.

@@ -10,9 +10,12 @@ use aegis_bus::secrets::{
     take_values,
 };
 use aegis_core::secret::{SecretEnv, SecretName, SecretText};
-use zbus::OwnedFd;
+use zbus::message::Header;
+use zbus::{Connection, OwnedFd};
 
+use super::access::{Gate, Owned};
 use super::manager::{failed, refused};
+use crate::caller::Sees;
 use crate::engine::Engine;
 use crate::secrets::rotation::Rotated;
 use crate::secrets::status::{KeyState, Status};
@@ -22,11 +25,14 @@ use crate::secrets::{Listed, SecretsError, passed};
 #[derive(Debug)]
 pub struct SecretsObject {
     engine: Arc<Engine>,
+    gate: Gate,
 }
 
+impl Owned for SecretsObject {}
+
 impl SecretsObject {
-    pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
+        Self { engine, gate }
     }
 }
 
@@ -44,7 +50,15 @@ impl SecretsObject {
     }
 
     #[zbus(out_args("secrets"))]
-    async fn list(&self) -> Result<Vec<Dict>, BusFault> {
+    async fn list(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Dict>, BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
+        if caller.sees != Sees::All {
+            return Ok(Vec::new());
+        }
         let listed = self.engine.shared().vault.list().await;
         let listed = listed.map_err(secrets_failed)?;
         Ok(listed
@@ -77,8 +91,14 @@ impl SecretsObject {
     }
 
     #[zbus(out_args("users"))]
-    async fn stale(&self, names: Vec<String>) -> Result<Vec<Dict>, BusFault> {
-        let users = self.engine.stale(&names).await.map_err(failed)?;
+    async fn stale(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Dict>, BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
+        let users = self.engine.stale(&caller, &names).await.map_err(failed)?;
         Ok(users.iter().map(StaleUser::to_dict).collect())
     }
 

@@ -6,11 +6,14 @@ use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::tether::{FollowOptions, ReadOptions};
 use aegis_core::tether::Frame;
-use zbus::OwnedFd;
+use zbus::message::Header;
+use zbus::{Connection, OwnedFd};
 
+use super::access::{Gate, Owned};
 use super::manager::{failed, refused};
 use super::secrets::passed_document;
 use crate::engine::Engine;
+use crate::instance::Instance;
 use crate::messages::{MAX_ANSWER, MessageError, follow};
 use crate::registry::MessageQuery;
 use crate::vm::VmError;
@@ -19,11 +22,25 @@ use crate::vm::VmError;
 #[derive(Debug)]
 pub struct TetherObject {
     engine: Arc<Engine>,
+    gate: Gate,
 }
 
+impl Owned for TetherObject {}
+
 impl TetherObject {
-    pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
+        Self { engine, gate }
+    }
+
+    /// The instance of this name, if it is there for who calls.
+    async fn found(
+        &self,
+        handle: &str,
+        connection: &Connection,
+        header: &Header<'_>,
+    ) -> Result<Instance, BusFault> {
+        let caller = self.gate.caller(connection, header).await?;
+        self.engine.find(&caller, handle).map_err(failed)
     }
 }
 
@@ -35,13 +52,15 @@ impl TetherObject {
         instance: String,
         frame: String,
         options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
     ) -> Result<(String, u64), BusFault> {
         DictReader::new("option", options)
             .finish()
             .map_err(refused)?;
         let frame = Frame::parse(&frame);
         let frame = frame.map_err(|error| failed(MessageError::from(error).into()))?;
-        let instance = self.engine.get(&instance).map_err(failed)?;
+        let instance = self.found(&instance, connection, &header).await?;
         let kept = self
             .engine
             .send_message(&instance, frame)
@@ -52,7 +71,14 @@ impl TetherObject {
     }
 
     #[zbus(out_args("frames"))]
-    async fn follow(&self, instance: String, options: Dict) -> Result<OwnedFd, BusFault> {
+    async fn follow(
+        &self,
+        instance: String,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedFd, BusFault> {
+        self.found(&instance, connection, &header).await?;
         let FollowOptions { after, channel } =
             FollowOptions::from_dict(options).map_err(refused)?;
         let followed = self.engine.follow_messages(&instance, after, channel).await;
@@ -63,7 +89,14 @@ impl TetherObject {
     }
 
     #[zbus(out_args("frames"))]
-    async fn read(&self, instance: String, options: Dict) -> Result<Vec<String>, BusFault> {
+    async fn read(
+        &self,
+        instance: String,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, BusFault> {
+        self.found(&instance, connection, &header).await?;
         let options = ReadOptions::from_dict(options).map_err(refused)?;
         let query = MessageQuery {
             channel: options.channel,
@@ -84,7 +117,10 @@ impl TetherObject {
         instance: String,
         frames: OwnedFd,
         options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
     ) -> Result<u32, BusFault> {
+        self.found(&instance, connection, &header).await?;
         DictReader::new("option", options)
             .finish()
             .map_err(refused)?;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::volumes::{PruneVolumesOptions, VolumeEntry};
+use zbus::Connection;
+use zbus::message::Header;
 
+use super::access::{Gate, Owned};
 use super::manager::{failed, refused};
 use crate::engine::Engine;
 use crate::volumes::Listed;
@@ -14,41 +17,72 @@ use crate::volumes::Listed;
 #[derive(Debug)]
 pub struct VolumesObject {
     engine: Arc<Engine>,
+    gate: Gate,
 }
 
+impl Owned for VolumesObject {}
+
 impl VolumesObject {
-    pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
+        Self { engine, gate }
     }
 }
 
 #[zbus::interface(name = "org.aegisvm.Aegis1.Volumes", introspection_docs = false)]
 impl VolumesObject {
     #[zbus(out_args("made"))]
-    async fn create(&self, name: String, options: Dict) -> Result<bool, BusFault> {
+    async fn create(
+        &self,
+        name: String,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, BusFault> {
         no_options(options)?;
-        self.engine.make_volume(&name).await.map_err(failed)
+        let caller = self.gate.caller(connection, &header).await?;
+        let made = self.engine.make_volume(&caller, &name).await;
+        made.map_err(failed)
     }
 
     #[zbus(out_args("volumes"))]
-    async fn list(&self) -> Result<Vec<Dict>, BusFault> {
-        let listed = self.engine.volumes().await.map_err(failed)?;
+    async fn list(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Dict>, BusFault> {
+        let caller = self.gate.caller(connection, &header).await?;
+        let listed = self.engine.volumes(&caller).await.map_err(failed)?;
         Ok(listed
             .into_iter()
             .map(|volume| entry(volume).to_dict())
             .collect())
     }
 
-    async fn remove(&self, name: String, options: Dict) -> Result<(), BusFault> {
+    async fn remove(
+        &self,
+        name: String,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), BusFault> {
         no_options(options)?;
-        self.engine.remove_volume(&name).await.map_err(failed)
+        let caller = self.gate.caller(connection, &header).await?;
+        let removed = self.engine.remove_volume(&caller, &name).await;
+        removed.map_err(failed)
     }
 
     #[zbus(out_args("names"))]
-    async fn prune(&self, options: Dict) -> Result<Vec<String>, BusFault> {
+    async fn prune(
+        &self,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, BusFault> {
         let PruneVolumesOptions { dry_run } =
             PruneVolumesOptions::from_dict(options).map_err(refused)?;
-        self.engine.prune_volumes(dry_run).await.map_err(failed)
+        let caller = self.gate.caller(connection, &header).await?;
+        let pruned = self.engine.prune_volumes(&caller, dry_run).await;
+        pruned.map_err(failed)
     }
 }
 

@@ -7,6 +7,7 @@ use aegis_image::name::ImageName;
 
 use super::Engine;
 use crate::board::JobId;
+use crate::caller::Caller;
 use crate::images::{self, Archive, Given, ImageError, Removed, Users};
 use crate::instance::InstanceError;
 use crate::jobs::Outcome;
@@ -16,10 +17,15 @@ impl Engine {
     ///
     /// # Errors
     /// The name is none. What fails later is the job's to tell.
-    pub fn pull_image(&self, name: &str, given: Given) -> Result<JobId, InstanceError> {
+    pub fn pull_image(
+        &self,
+        caller: &Caller,
+        name: &str,
+        given: Given,
+    ) -> Result<JobId, InstanceError> {
         self.usable()?;
         let name = image_name(name)?;
-        let job = self.shared.jobs.begin("pull", None);
+        let job = self.shared.jobs.begin("pull", None, caller.owner());
         let (id, shared) = (job.id(), self.shared.clone());
         tokio::spawn(async move {
             let pulled = images::pull(&shared, &name, given, &job.reporter()).await;
@@ -37,7 +43,12 @@ impl Engine {
     /// # Errors
     /// The name or platform is none, or none for an import. What fails later is the
     /// job's to tell.
-    pub fn import_image(&self, name: &str, options: ImportOptions) -> Result<JobId, InstanceError> {
+    pub fn import_image(
+        &self,
+        caller: &Caller,
+        name: &str,
+        options: ImportOptions,
+    ) -> Result<JobId, InstanceError> {
         self.usable()?;
         let request = Request {
             origin: options.origin,
@@ -58,7 +69,7 @@ impl Engine {
             source: options.source,
             insecure: options.insecure,
         };
-        let job = self.shared.jobs.begin("import", None);
+        let job = self.shared.jobs.begin("import", None, caller.owner());
         let (id, shared) = (job.id(), self.shared.clone());
         tokio::spawn(async move {
             let imported = images::import(&shared, request, archive, &job.reporter()).await;

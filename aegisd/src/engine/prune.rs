@@ -7,6 +7,7 @@ use aegis_core::state::InstanceState;
 
 use super::{Engine, end_with};
 use crate::board::JobId;
+use crate::caller::Caller;
 use crate::instance::{InstanceError, Operation, now_us};
 
 impl Engine {
@@ -14,7 +15,11 @@ impl Engine {
     ///
     /// # Errors
     /// The registry cannot be used.
-    pub fn prunable(&self, options: &PruneOptions) -> Result<Vec<Handle>, InstanceError> {
+    pub fn prunable(
+        &self,
+        caller: &Caller,
+        options: &PruneOptions,
+    ) -> Result<Vec<Handle>, InstanceError> {
         self.usable()?;
         let now = now_us();
         let shown = self.board().follow();
@@ -22,7 +27,7 @@ impl Engine {
         let meant = shown
             .instances
             .iter()
-            .filter(|(_, view)| is_meant(view, options, now));
+            .filter(|(_, view)| caller.sees.is_there(view.owner) && is_meant(view, options, now));
         Ok(meant.map(|(handle, _)| handle.clone()).collect())
     }
 
@@ -31,9 +36,13 @@ impl Engine {
     ///
     /// # Errors
     /// The registry cannot be used.
-    pub fn prune(&self, options: &PruneOptions) -> Result<(Vec<Handle>, JobId), InstanceError> {
-        let handles = self.prunable(options)?;
-        let job = self.shared.jobs.begin("prune", None);
+    pub fn prune(
+        &self,
+        caller: &Caller,
+        options: &PruneOptions,
+    ) -> Result<(Vec<Handle>, JobId), InstanceError> {
+        let handles = self.prunable(caller, options)?;
+        let job = self.shared.jobs.begin("prune", None, caller.owner());
         let id = job.id();
         let asleep = options.asleep;
         let asked = handles

@@ -6,6 +6,7 @@ use aegis_bus::secrets::StaleUser;
 use aegis_core::secret::{SecretName, SecretText};
 
 use super::Engine;
+use crate::caller::Caller;
 use crate::instance::InstanceError;
 
 impl Engine {
@@ -38,16 +39,20 @@ impl Engine {
         Ok(users)
     }
 
-    /// The instances of which somebody has an older value of these secrets than there is
-    /// now; of any secret where none is named.
+    /// The instances of the caller of which somebody has an older value of these secrets
+    /// than there is now; of any secret where none is named.
     ///
     /// # Errors
     /// The service manager does not answer.
-    pub async fn stale(&self, names: &[String]) -> Result<Vec<StaleUser>, InstanceError> {
+    pub async fn stale(
+        &self,
+        caller: &Caller,
+        names: &[String],
+    ) -> Result<Vec<StaleUser>, InstanceError> {
         self.usable()?;
         let mut users = Vec::new();
         for instance in self.shared.directory.all() {
-            if instance.has_secrets() {
+            if caller.sees.is_there(instance.record().owner()) && instance.has_secrets() {
                 users.extend(instance.stale(names).await?);
             }
         }

@@ -53,7 +53,7 @@ pub(crate) fn check(host: &Host, record: &Record) -> Result<(), InstanceError> {
     if !record.spec.daemons.is_empty() && fs::metadata(&config).is_ok_and(|found| !found.is_dir()) {
         return Err(InstanceError::ConfigFolder(config));
     }
-    shares::check(host, &record.spec)
+    shares::check(host, record)
 }
 
 /// Writes everything that the units of an instance need. May be repeated: it
@@ -65,10 +65,12 @@ pub(super) fn write(host: &Host, record: &Record) -> Result<(), InstanceError> {
     make_dir(host, &files.log_dir())?;
     make_dir(host, &host.layout.vm_runtime(handle))?;
     if let Some(Workspace::Named(name)) = &record.spec.workspace {
-        make_dir(host, &host.layout.workspace(name))?;
+        let folder = host.layout.workspaces(record.creator);
+        make_user_folder(host, record.creator, &folder).map_err(failed("make", &folder))?;
+        make_dir(host, &folder.join(name))?;
     }
     for name in record.unit_volumes().iter().filter_map(Volume::name) {
-        volumes::make(host, name)?;
+        volumes::make(host, record.creator, name)?;
     }
     if !record.spec.daemons.is_empty() {
         make_dir(host, &host.layout.api_runtime(handle))?;
@@ -107,10 +109,9 @@ pub(super) fn write_defaults(host: &Host, record: &Record) -> Result<(), Instanc
             inside::create(host, &folder, &config.path, default)?;
         }
     }
-    let Some(workspace) = &record.spec.workspace else {
+    let Some(folder) = workspace_path(host, record) else {
         return Ok(());
     };
-    let folder = workspace_path(host, workspace);
     for file in &record.spec.files {
         if let Some(default) = &file.default {
             inside::create(host, &folder, &file.path, default)?;
@@ -188,15 +189,11 @@ pub(super) fn remove(host: &Host, handle: &Handle, purge: bool) -> Vec<InstanceE
 pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
     let layout = &host.layout;
     let instances = layout.instances();
-    let (workspaces, volumes) = (layout.workspace(""), layout.volumes());
+    let (workspaces, volumes) = (layout.workspaces(None), layout.volumes(None));
     let sockets = ["vm", "api", "names"].map(|name| layout.runtime.join(name));
     let doors = layout.doors();
     let kits = layout.kits();
-    let mode = if host.unit_owner.is_some() {
-        0o711
-    } else {
-        0o700
-    };
+    let mode = shared_mode(host);
     for folder in [
         &layout.home,
         &instances,
@@ -215,6 +212,28 @@ pub(crate) fn prepare(host: &Host) -> Result<(), InstanceError> {
         }
         effects::make_folders(folder).map_err(failed("make", folder))?;
         effects::protect(folder, mode).map_err(failed("protect", folder))?;
+    }
+    Ok(())
+}
+
+/// The mode of a folder with what is the units' in it: their user may pass through.
+fn shared_mode(host: &Host) -> u32 {
+    match host.unit_owner {
+        Some(_) => 0o711,
+        None => 0o700,
+    }
+}
+
+/// Makes a folder of named things of a user of the system mode, with those above it, if
+/// they are missing. The folders of everybody else are there since aegisd's start.
+pub(crate) fn make_user_folder(host: &Host, keeper: Option<u32>, folder: &Path) -> io::Result<()> {
+    let layout = &host.layout;
+    for folder in [&layout.users(), &layout.kept_by(keeper), folder] {
+        if keeper.is_none_or(|uid| uid == 0) || folder.is_dir() {
+            continue;
+        }
+        effects::make_folders(folder)?;
+        effects::protect(folder, shared_mode(host))?;
     }
     Ok(())
 }
@@ -319,14 +338,11 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         read_only_root: spec.read_only,
         disk: (!spec.ephemeral).then_some(disk),
         inject: spec.inject.clone(),
-        workspace: spec
-            .workspace
-            .as_ref()
-            .map(|workspace| names.plain(&workspace_path(host, workspace))),
+        workspace: workspace_path(host, record).map(|path| names.plain(&path)),
         volumes: record
             .unit_volumes()
             .iter()
-            .map(|volume| vm_volume(host, names, volume))
+            .map(|volume| vm_volume(host, names, record, volume))
             .collect(),
         command: spec.full_command(),
         stop_signal: image.stop_signal,
@@ -358,9 +374,9 @@ pub(super) fn vm_needs_secrets(host: &Host, record: &Record) -> bool {
     !record.spec.secrets.is_empty() || mark().exists()
 }
 
-fn vm_volume(host: &Host, names: &Names, volume: &Volume) -> VmVolume {
+fn vm_volume(host: &Host, names: &Names, record: &Record, volume: &Volume) -> VmVolume {
     VmVolume {
-        source: names.plain(&volume_path(host, &volume.source)),
+        source: names.plain(&volume_path(host, record, &volume.source)),
         target: volume.target.clone(),
         read_only: volume.read_only,
         // A folder of the user's is not ours to put something into.
@@ -454,7 +470,7 @@ mod tests {
             default: Some(serde_json::json!([])),
         }];
         let config = host.layout.daemon_config(&record.handle).join("sub/a.json");
-        let file = host.layout.workspace("web").join(".agent/agent.json");
+        let file = host.layout.workspace(None, "web").join(".agent/agent.json");
         write(&host, &record).unwrap();
         write_defaults(&host, &record).unwrap();
         assert_eq!(fs::read_to_string(&config).unwrap(), "{\n  \"x\": 1\n}\n");
@@ -519,7 +535,7 @@ mod tests {
         record.spec.volumes = volumes.map(|text| text.parse().unwrap()).into();
         check(&host, &record).unwrap();
         write(&host, &record).unwrap();
-        assert!(host.layout.volume("cache").is_dir());
+        assert!(host.layout.volume(None, "cache").is_dir());
         let text = fs::read_to_string(host.layout.instance(&record.handle).vm_spec()).unwrap();
         let spec: VmSpec = serde_json::from_str(&text).unwrap();
         let filled: Vec<bool> = spec.volumes.iter().map(|volume| volume.filled).collect();

@@ -48,17 +48,16 @@ impl Names {
     pub(super) fn of(host: &Host, record: &Record) -> Self {
         let layout = &host.layout;
         let handle = &record.handle;
-        let workspace = record.spec.workspace.as_ref();
         let paths = [
             ("files", layout.instance(handle).dir().to_owned()),
             ("accel.json", layout.accel_cache()),
             ("libexec", host.libexec.clone()),
             ("guest", host.guest_dir.clone()),
             ("images", layout.images()),
-            ("volumes", layout.volumes()),
+            ("volumes", layout.volumes(record.creator)),
             ("config", layout.daemon_config(handle)),
         ];
-        let workspace = workspace.map(|workspace| ("workspace", workspace_path(host, workspace)));
+        let workspace = workspace_path(host, record).map(|path| ("workspace", path));
         let odd = paths
             .into_iter()
             .chain(workspace)

@@ -13,6 +13,7 @@ use aegis_core::units;
 use rustix::fd::OwnedFd;
 
 use super::{Instance, InstanceError, blocking, files};
+use crate::caller::Caller;
 use crate::registry::Record;
 use crate::secrets::audit::User;
 
@@ -35,14 +36,18 @@ impl Instance {
         &self,
         sources: &BTreeMap<String, SecretSource>,
         passed: &SecretEnv,
-        caller: Option<u32>,
+        caller: &Caller,
     ) -> Result<SecretEnv, InstanceError> {
-        let values = self.shared.vault.env_for(sources, passed).await?;
+        let values = self
+            .shared
+            .vault
+            .env_for(sources, passed, caller.sees)
+            .await?;
         User {
             purpose: Purpose::Exec,
             instance: &self.handle,
             unit: &units::vm(&self.handle),
-            caller,
+            caller: caller.uid,
         }
         .is_given(sources);
         Ok(values)

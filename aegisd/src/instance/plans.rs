@@ -48,10 +48,7 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
     let files = layout.instance(&record.handle);
     let spec = &record.spec;
     let control = Listen::Unix(layout.control_socket(&record.handle));
-    let workspace = spec
-        .workspace
-        .iter()
-        .map(|workspace| workspace_path(host, workspace));
+    let workspace = workspace_path(host, record);
     let volumes = volumes(host, record);
     let vm_spec = names.plain(&files.vm_spec());
     let words = ["--spec".to_owned(), vm_spec.display().to_string()];
@@ -104,15 +101,14 @@ struct VolumePaths {
 /// path is no read-only one: to the unit a path is the same wherever it is named, and
 /// it is QEMU's jail that tells the volumes apart.
 fn volumes(host: &Host, record: &Record) -> VolumePaths {
-    let workspace = record.spec.workspace.iter();
-    let mut writable: Vec<PathBuf> = workspace.map(|of| workspace_path(host, of)).collect();
+    let mut writable: Vec<PathBuf> = workspace_path(host, record).into_iter().collect();
     let own = writable.len();
     let volumes = record.unit_volumes();
     let paths = |read_only: bool| {
         let meant = volumes
             .iter()
             .filter(move |volume| volume.read_only == read_only);
-        meant.map(|volume| volume_path(host, &volume.source))
+        meant.map(|volume| volume_path(host, record, &volume.source))
     };
     writable.extend(paths(false));
     let is_writable = |path: &PathBuf| writable.iter().any(|tree| path.starts_with(tree));
@@ -372,7 +368,7 @@ mod tests {
         assert_eq!(found.read_only, [PathBuf::from("/c")]);
         assert_eq!(
             found.writable,
-            [PathBuf::from("/a"), host.layout.volume("n")]
+            [PathBuf::from("/a"), host.layout.volume(None, "n")]
         );
         record.volumes_before = Some(parse(&["/old:/1"]));
         assert_eq!(volumes(&host, &record).writable, [PathBuf::from("/old")]);

@@ -235,6 +235,7 @@ impl Work {
         let had = |volume: &&Volume| before.spec.volumes.contains(volume);
         shares::check_volumes(
             &self.shared.host,
+            after.creator,
             after.spec.volumes.iter().filter(|volume| !had(volume)),
         )?;
         report.says("writing the settings down");

@@ -83,6 +83,7 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
     });
     InstanceView {
         handle: record.handle.to_string(),
+        owner: record.owner(),
         state: state.to_string(),
         state_reason: reason(&sources, state, unit),
         enabled: record.is_enabled(),

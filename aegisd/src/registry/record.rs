@@ -45,7 +45,9 @@ pub struct Record {
     pub intent: Intent,
     /// Since when that is the intent, in microseconds since 1970.
     pub intent_since: u64,
-    /// Who made it, in system mode: its daemons' config may lie in this user's home.
+    /// Who made it, in system mode: for other users it is not there, its named
+    /// workspace and volumes are this user's, and its daemons' config may lie in this
+    /// user's home.
     pub creator: Option<u32>,
     pub spec: InstanceSpec,
     /// Units that somebody stopped with the service manager's own tools, by name,
@@ -96,6 +98,12 @@ impl Record {
             stopped_at: None,
             leases: Vec::new(),
         }
+    }
+
+    /// Whose it is: who made it, and in user mode the one user.
+    pub fn owner(&self) -> u32 {
+        let own = || rustix::process::geteuid().as_raw();
+        self.creator.unwrap_or_else(own)
     }
 
     /// The number of the last change of its settings; 0 if none was changed.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use aegis_core::secret::SecretEnv;
 
-use super::{Ring, SecretsError, Vault};
+use super::ring::Ring;
+use super::{SecretsError, Vault};
 use crate::registry::{KeptSecret, Owner};
 
 impl Vault {

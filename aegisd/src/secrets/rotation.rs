@@ -18,8 +18,9 @@ use aegis_core::fault::chain;
 use tokio::sync::OwnedRwLockReadGuard;
 
 use super::key::{Key, KeyId};
+use super::ring::Ring;
 use super::seal::{self, SealError};
-use super::{Ring, SecretsError, Vault};
+use super::{SecretsError, Vault};
 use crate::registry::{KeptSecret, Reencrypted};
 
 /// What a rotation did.

@@ -5,9 +5,10 @@ use aegis_core::handle::Handle;
 use aegis_core::snapshot::SnapshotKey;
 use zeroize::Zeroizing;
 
+use super::ring::Ring;
 use super::seal::SealError;
 use super::store::KeyError;
-use super::{Ring, SecretsError, Vault};
+use super::{SecretsError, Vault};
 use crate::registry::{Owner, RegistryError};
 
 /// What the key is called among them. No variable has this name.

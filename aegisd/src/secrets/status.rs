@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use aegis_core::fault::chain;
 
 use super::key::KeyId;
-use super::{Ring, SecretsError, Vault};
+use super::ring::Ring;
+use super::{SecretsError, Vault};
 
 /// How secrets are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

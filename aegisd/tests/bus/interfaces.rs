@@ -24,7 +24,11 @@ async fn a_call_that_waits_for_aegisd_is_answered() {
     let engine = world.engine().await;
     let (ours, theirs) = UnixStream::pair().unwrap();
     let server = Builder::unix_stream(theirs).server(Guid::generate()).p2p();
-    let server = aegisd::bus::serve(server, &engine);
+    let server = aegisd::bus::serve(
+        server,
+        &engine,
+        &aegisd::bus::Gate::of(aegis_core::layout::Mode::User),
+    );
     // It is sent as soon as there is somebody to send it to.
     let asked = async {
         let client = Builder::unix_stream(ours).p2p().build().await.unwrap();

@@ -14,6 +14,7 @@ use aegis_core::layout::{Layout, Mode, Surroundings};
 use aegis_image::digest::Digest;
 use aegis_image::record::{Image, Name};
 use aegis_image::store::Store;
+use aegisd::bus::Gate;
 use aegisd::engine::Engine;
 use aegisd::host::Host;
 use aegisd::registry::Registry;
@@ -130,11 +131,13 @@ impl World {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let guid = Guid::generate();
         let server = Builder::unix_stream(theirs).server(guid).p2p();
-        let server = aegisd::bus::serve(server, &engine);
+        let server = aegisd::bus::serve(server, &engine, &Gate::of(Mode::User));
         let client = Builder::unix_stream(ours).p2p();
         let (server, connection) = tokio::join!(server.build(), client.build());
         let (server, connection) = (server.unwrap(), connection.unwrap());
-        aegisd::bus::publish(&server, &engine).await.unwrap();
+        aegisd::bus::publish(&server, &engine, &Gate::of(Mode::User))
+            .await
+            .unwrap();
         Client {
             connection,
             engine,

@@ -31,55 +31,70 @@ pub use view::{InstanceView, LastExit, NextSleep, limits_to_dict};
 )]
 pub trait Instance {
     /// Boots or resumes the VM. The job ends when the guest is ready.
+    #[zbus(allow_interactive_auth)]
     fn start(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Stops the VM; the next use wakes it. `options` is a [`StopOptions`].
+    #[zbus(allow_interactive_auth)]
     fn stop(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Stops the VM and starts it, or starts it where it is stopped. `options` is a
     /// [`StopOptions`].
+    #[zbus(allow_interactive_auth)]
     fn restart(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Changes settings, all or none. `changes` is an [`UpdateRequest`].
+    #[zbus(allow_interactive_auth)]
     fn update(&self, changes: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Sends a signal (signal(7) number) to the process group of the instance's
     /// command in the guest. Wakes a VM that is paused or hibernated.
+    #[zbus(allow_interactive_auth)]
     fn kill(&self, signal: i32) -> zbus::Result<()>;
 
     /// The processes in the guest ([`GuestProcess`]). Wakes a VM that is paused or
     /// hibernated.
+    #[zbus(allow_interactive_auth)]
     fn processes(&self) -> zbus::Result<Vec<Dict>>;
 
     /// What the instance uses of the host at this moment ([`Usage`]).
+    #[zbus(allow_interactive_auth)]
     fn stats(&self) -> zbus::Result<Dict>;
 
     /// Opens the ports and the control socket and starts the daemons.
+    #[zbus(allow_interactive_auth)]
     fn enable(&self) -> zbus::Result<OwnedObjectPath>;
 
     /// Stops the VM and the daemons and closes the ports until it is enabled.
+    #[zbus(allow_interactive_auth)]
     fn disable(&self) -> zbus::Result<OwnedObjectPath>;
 
     /// Disables the instance and removes it. `options` is a [`DeleteOptions`].
+    #[zbus(allow_interactive_auth)]
     fn delete(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Stops the virtual CPUs. Answers `changed` or `unchanged`.
+    #[zbus(allow_interactive_auth)]
     fn pause(&self, options: &Dict) -> zbus::Result<String>;
 
     /// Lets them run on. Answers `changed` or `unchanged`.
+    #[zbus(allow_interactive_auth)]
     fn resume(&self, options: &Dict) -> zbus::Result<String>;
 
     /// Writes the machine to the disk and ends its processes; the next use lets it run
     /// on. Refused while somebody needs it.
+    #[zbus(allow_interactive_auth)]
     fn hibernate(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Lets an enabled instance run, be it paused, hibernated or stopped. The job ends
     /// when the guest is ready.
+    #[zbus(allow_interactive_auth)]
     fn wake(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Keeps the instance awake for so many seconds from now on, and wakes it if it
     /// sleeps: a lease, which survives restarts of anything, and ends when the instance
     /// is stopped or disabled. One with the same reason is replaced.
+    #[zbus(allow_interactive_auth)]
     fn keep_awake(
         &self,
         reason: &str,
@@ -88,17 +103,20 @@ pub trait Instance {
     ) -> zbus::Result<OwnedObjectPath>;
 
     /// Ends leases before their time. `options` is a [`LetSleepOptions`].
+    #[zbus(allow_interactive_auth)]
     fn let_sleep(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Brings the secrets of now to who has older ones: starts its daemons and its VM
     /// anew, and stops a hibernated machine in order, so that the next use boots. Answers
     /// `unchanged` by its job where nobody has older ones. `options` is a
     /// [`RefreshOptions`].
+    #[zbus(allow_interactive_auth)]
     fn refresh(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Runs a command in the guest, which is started if need be. `options` is an
     /// [`ExecOptions`]. The descriptors are stdin (write), stdout (read), stderr
     /// (read) and control (`aegis_core::control`, both ways).
+    #[zbus(allow_interactive_auth)]
     fn exec(
         &self,
         argv: &[&str],
@@ -108,16 +126,20 @@ pub trait Instance {
     /// Joins the terminal of the command. Waits for a VM that is being started, but
     /// starts none. `options` is an [`AttachOptions`]; the descriptors are those of
     /// `Exec`, with stderr at its end. A client that goes leaves the command as it is.
+    #[zbus(allow_interactive_auth)]
     fn attach(&self, options: &Dict) -> zbus::Result<(OwnedFd, OwnedFd, OwnedFd, OwnedFd)>;
 
     /// The guest's serial console: read-only descriptors, oldest file first.
+    #[zbus(allow_interactive_auth)]
     fn open_console(&self, options: &Dict) -> zbus::Result<Vec<OwnedFd>>;
 
     /// What of a spec is other than the instance has it: name, have, asked. `spec`
     /// is a `SpecRequest`; what it does not name is not compared.
+    #[zbus(allow_interactive_auth)]
     fn compare(&self, spec: &Dict) -> zbus::Result<Vec<(String, String, String)>>;
 
     /// The log of the command: read-only descriptors, oldest file first.
+    #[zbus(allow_interactive_auth)]
     fn open_logs(&self, options: &Dict) -> zbus::Result<Vec<OwnedFd>>;
 
     #[zbus(property(emits_changed_signal = "const"))]

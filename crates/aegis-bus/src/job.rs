@@ -27,6 +27,7 @@ pub const LINGER_SECS: u64 = 30;
 )]
 pub trait Job {
     /// Asks the job to end early. It ends as `cancelled`, or as it would have.
+    #[zbus(allow_interactive_auth)]
     fn cancel(&self) -> zbus::Result<()>;
 
     /// Sent once, when the job has ended. The last three are empty unless it failed.

@@ -27,6 +27,7 @@ mod capabilities;
 pub trait Manager {
     /// Makes an instance. An empty handle lets aegisd choose one. `spec` is a
     /// [`SpecRequest`], `options` a [`CreateOptions`].
+    #[zbus(allow_interactive_auth)]
     fn create_instance(
         &self,
         handle: &str,
@@ -35,55 +36,67 @@ pub trait Manager {
     ) -> zbus::Result<(OwnedObjectPath, OwnedObjectPath)>;
 
     /// The instance of a handle, without regard to case.
+    #[zbus(allow_interactive_auth)]
     fn get_instance(&self, handle: &str) -> zbus::Result<OwnedObjectPath>;
 
     /// Whether the host can do what is needed.
+    #[zbus(allow_interactive_auth)]
     fn check(&self) -> zbus::Result<Vec<CheckRow>>;
 
     /// Reads the kit folders again, so that what follows sees a manifest that was
     /// written a moment ago.
+    #[zbus(allow_interactive_auth)]
     fn rescan_kits(&self) -> zbus::Result<()>;
 
     /// Which instances [`Manager::prune`] would delete, by handle. `options` is a
     /// [`crate::prune::PruneOptions`].
+    #[zbus(allow_interactive_auth)]
     fn find_prunable(&self, options: &Dict) -> zbus::Result<Vec<String>>;
 
     /// Deletes the instances that are left over, except those that are used again
     /// before their turn. Answers with the handles that the job is about; what is
     /// left of them when it ended was not deleted.
+    #[zbus(allow_interactive_auth)]
     fn prune(&self, options: &Dict) -> zbus::Result<(Vec<String>, OwnedObjectPath)>;
 
     /// Installs a kit from the folder behind a descriptor; an installed kit of that
     /// name is replaced. `options` is a [`crate::kit::InstallOptions`]. Answers with
     /// the kit once all of it is there; a failure leaves everything as it was.
+    #[zbus(allow_interactive_auth)]
     fn install_kit(&self, folder: &zbus::Fd<'_>, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Removes a kit that `InstallKit` put there. `options` is a
     /// [`crate::kit::RemoveOptions`]. Programs that instances still run stay until
     /// these are deleted.
+    #[zbus(allow_interactive_auth)]
     fn remove_kit(&self, name: &str, options: &Dict) -> zbus::Result<()>;
 
     /// Brings an image here, by its name in full. `options` is a
     /// [`crate::image::PullOptions`]. The job goes on where the caller leaves, and ends
     /// once the image is here, known by the name.
+    #[zbus(allow_interactive_auth)]
     fn pull_image(&self, name: &str, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Makes an image of a tar archive of files, under a name in full or, if that is
     /// empty, under none. `options` is a [`crate::image::ImportOptions`]. The job ends
     /// once the image is here, and says which it is.
+    #[zbus(allow_interactive_auth)]
     fn import_image(&self, name: &str, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// Removes a name; or by an identity an image with all its names, and the layers
     /// that no other image has. One that an instance uses is not removed. Answers with
     /// the images that are gone and the bytes that are free.
+    #[zbus(allow_interactive_auth)]
     fn remove_image(&self, name: &str, options: &Dict) -> zbus::Result<(Vec<String>, u64)>;
 
     /// Removes images that no instance uses and that have no name, and layers that
     /// nothing needs. `options` is a [`crate::image::PruneImagesOptions`]. Answers as
     /// [`Manager::remove_image`].
+    #[zbus(allow_interactive_auth)]
     fn prune_images(&self, options: &Dict) -> zbus::Result<(Vec<String>, u64)>;
 
     /// Stops every instance and closes its ports and sockets until aegisd starts again.
+    #[zbus(allow_interactive_auth)]
     fn stop_all(&self, options: &Dict) -> zbus::Result<OwnedObjectPath>;
 
     /// The version of aegisd.

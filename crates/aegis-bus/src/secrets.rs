@@ -29,28 +29,35 @@ const SOURCES: &str = "secrets";
 )]
 pub trait Secrets {
     /// Keeps what the descriptor leads to under a name, in place of the value before.
+    #[zbus(allow_interactive_auth)]
     fn set(&self, name: &str, value: Fd<'_>, options: &Dict) -> zbus::Result<()>;
 
     /// Every secret ([`SecretEntry`]), without its value.
+    #[zbus(allow_interactive_auth)]
     fn list(&self) -> zbus::Result<Vec<Dict>>;
 
     /// Forgets a secret that no instance uses. `options` is a [`DeleteSecretOptions`].
     /// Answers with the instances that used it.
+    #[zbus(allow_interactive_auth)]
     fn delete(&self, name: &str, options: &Dict) -> zbus::Result<Vec<String>>;
 
     /// Keeps what the descriptor leads to, a JSON object of names and values; all or
     /// none. `options` is an [`ImportSecretsOptions`]. Answers with the names.
+    #[zbus(allow_interactive_auth)]
     fn import(&self, values: Fd<'_>, options: &Dict) -> zbus::Result<Vec<String>>;
 
     /// The instances of which somebody has an older value of these secrets than there
     /// is now, or of any where none is named ([`StaleUser`]).
+    #[zbus(allow_interactive_auth)]
     fn stale(&self, names: &[&str]) -> zbus::Result<Vec<Dict>>;
 
     /// How secrets are kept: a [`SecretsStatus`].
+    #[zbus(allow_interactive_auth)]
     fn status(&self) -> zbus::Result<Dict>;
 
     /// Makes a new key and encrypts every value with it; all or none. `options` is empty.
     /// Answers with a [`RotatedKey`].
+    #[zbus(allow_interactive_auth)]
     fn rotate_key(&self, options: &Dict) -> zbus::Result<Dict>;
 }
 

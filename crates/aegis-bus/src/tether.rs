@@ -16,20 +16,24 @@ pub trait Tether {
     /// It is kept when this returns, and the instance is woken for it. Answers what it is
     /// called and its number; a message that was sent under that name before is not sent
     /// again. There are no options.
+    #[zbus(allow_interactive_auth)]
     fn send(&self, instance: &str, frame: &str, options: &Dict) -> zbus::Result<(String, u64)>;
 
     /// Follows the messages of an instance: a connected unix stream with a frame on each
     /// line. `options` is a [`FollowOptions`].
+    #[zbus(allow_interactive_auth)]
     fn follow(&self, instance: &str, options: &Dict) -> zbus::Result<zbus::OwnedFd>;
 
     /// Messages that an instance has, in the order of their numbers. `options` is a
     /// [`ReadOptions`]. No more are given than one answer holds: ask again after the
     /// last of them until there are none.
+    #[zbus(allow_interactive_auth)]
     fn read(&self, instance: &str, options: &Dict) -> zbus::Result<Vec<String>>;
 
     /// Keeps messages that were kept elsewhere: frames with numbers, a line each, of at
     /// most 4 MiB, behind a pipe or a file in memory. One whose number is there already
     /// is left out. Answers how many came. There are no options.
+    #[zbus(allow_interactive_auth)]
     fn import(&self, instance: &str, frames: Fd<'_>, options: &Dict) -> zbus::Result<u32>;
 }
 

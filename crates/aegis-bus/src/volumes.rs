@@ -11,16 +11,20 @@ use crate::dict::{Dict, DictError, DictReader, put};
 pub trait Volumes {
     /// Makes an empty volume. Answers whether there was none of that name; one that is
     /// there stays as it is.
+    #[zbus(allow_interactive_auth)]
     fn create(&self, name: &str, options: &Dict) -> zbus::Result<bool>;
 
     /// Every volume ([`VolumeEntry`]).
+    #[zbus(allow_interactive_auth)]
     fn list(&self) -> zbus::Result<Vec<Dict>>;
 
     /// Removes a volume that no instance uses, with all that is in it.
+    #[zbus(allow_interactive_auth)]
     fn remove(&self, name: &str, options: &Dict) -> zbus::Result<()>;
 
     /// Removes the volumes that no instance uses. `options` is a
     /// [`PruneVolumesOptions`]. Answers with their names.
+    #[zbus(allow_interactive_auth)]
     fn prune(&self, options: &Dict) -> zbus::Result<Vec<String>>;
 }
 

@@ -143,19 +143,38 @@ impl Layout {
         self.home.join("images")
     }
 
-    /// The folder of a named workspace.
-    pub fn workspace(&self, name: &str) -> PathBuf {
-        self.home.join("workspaces").join(name)
+    /// What users of the system mode keep, a folder for each by number.
+    pub fn users(&self) -> PathBuf {
+        self.home.join("users")
     }
 
-    /// The folder of all named volumes.
-    pub fn volumes(&self) -> PathBuf {
-        self.home.join("volumes")
+    /// What `keeper` keeps under names: a user of the system mode, else root or the
+    /// user whose mode it is.
+    pub fn kept_by(&self, keeper: Option<u32>) -> PathBuf {
+        match keeper {
+            None | Some(0) => self.home.clone(),
+            Some(uid) => self.users().join(uid.to_string()),
+        }
+    }
+
+    /// The folder of all named workspaces of a keeper.
+    pub fn workspaces(&self, keeper: Option<u32>) -> PathBuf {
+        self.kept_by(keeper).join("workspaces")
+    }
+
+    /// The folder of a named workspace.
+    pub fn workspace(&self, keeper: Option<u32>, name: &str) -> PathBuf {
+        self.workspaces(keeper).join(name)
+    }
+
+    /// The folder of all named volumes of a keeper.
+    pub fn volumes(&self, keeper: Option<u32>) -> PathBuf {
+        self.kept_by(keeper).join("volumes")
     }
 
     /// The folder of a named volume.
-    pub fn volume(&self, name: &str) -> PathBuf {
-        self.volumes().join(name)
+    pub fn volume(&self, keeper: Option<u32>, name: &str) -> PathBuf {
+        self.volumes(keeper).join(name)
     }
 
     /// The answer of the accelerator probe, kept between starts.

@@ -33,6 +33,12 @@ pub(super) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
     Ok(exit_code::OK)
 }
 
+/// A user by name, or by number where nobody has it.
+fn user_name(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
 fn render(ui: Ui, view: &InstanceView) -> String {
     let mut lines = Lines::default();
     lines.add("Handle", &view.handle);
@@ -43,6 +49,9 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     let pending = labelled("when the VM starts next: ", &view.pending.join(", "));
     lines.detail(&pending);
     add_stale(&mut lines, &view.stale);
+    if view.owner != nix::unistd::geteuid().as_raw() {
+        lines.add("Owner", &user_name(view.owner));
+    }
     lines.add("Enabled", if view.enabled { "yes" } else { "no" });
     lines.add(
         "Image",

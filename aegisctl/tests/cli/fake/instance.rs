@@ -387,6 +387,11 @@ impl Instance {
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
+    fn owner(&self) -> u32 {
+        nix::unistd::geteuid().as_raw()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
     fn kit_version(&self) -> String {
         "1.0".into()
     }

@@ -15,6 +15,8 @@ use crate::instance::{DaemonEntry, StaleSecret};
 )]
 pub struct InstanceView {
     pub handle: String,
+    /// The user whose it is: in system mode who made it.
+    pub owner: u32,
     pub state: String,
     pub state_reason: String,
     pub enabled: bool,
@@ -101,6 +103,7 @@ impl InstanceView {
         let sleeps: Dict = reader.take("Sleeps")?.unwrap_or_default();
         Ok(Self {
             handle: reader.require("Handle")?,
+            owner: reader.take("Owner")?.unwrap_or_default(),
             state: reader.require("State")?,
             state_reason: reader.take("StateReason")?.unwrap_or_default(),
             enabled: reader.take("Enabled")?.unwrap_or_default(),
