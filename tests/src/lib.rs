@@ -14,6 +14,7 @@ pub mod cache;
 pub mod canary;
 pub mod clients;
 pub mod compile;
+pub mod document;
 pub mod fault_walk;
 pub mod install;
 pub mod instance;
