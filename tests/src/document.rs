@@ -45,6 +45,8 @@ pub struct Document {
 pub struct Step {
     /// The line it begins on, the first being 1.
     pub line: usize,
+    /// The heading that it is under.
+    pub heading: String,
     /// What is to be done there.
     pub deed: Deed,
 }
@@ -82,19 +84,39 @@ impl Document {
     }
 }
 
+impl Step {
+    fn at(line: usize, deed: Deed) -> Self {
+        Self {
+            line,
+            heading: String::new(),
+            deed,
+        }
+    }
+
+    fn run(line: usize, command: &str) -> Self {
+        let (command, typed) = (command.to_owned(), String::new());
+        Self::at(line, Deed::Run { command, typed })
+    }
+}
+
 /// The steps of a text.
 fn steps(text: &str) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let mut marks = Vec::new();
+    let mut heading = String::new();
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {
         let number = index + 1;
         let words = line.trim_start();
+        let before = steps.len();
+        if line.starts_with('#') {
+            line.trim_start_matches('#').trim().clone_into(&mut heading);
+        }
         if let Some(mark) = words.strip_prefix("<!-- try:") {
             let mark = mark.strip_suffix("-->").context("a mark is one line");
             let mark = mark.and_then(|mark| Mark::read(mark.trim()));
             match mark.with_context(|| format!("line {number}"))? {
-                Mark::Now(deed) => steps.push(Step { line: number, deed }),
+                Mark::Now(deed) => steps.push(Step::at(number, deed)),
                 Mark::Next(mark) => marks.push(mark),
             }
         } else if let Some(language) = words.strip_prefix("```") {
@@ -121,6 +143,9 @@ fn steps(text: &str) -> Result<Vec<Step>> {
                 marks.is_empty() || words.is_empty(),
                 "line {number}: {marks:?} have no block below them"
             );
+        }
+        for step in &mut steps[before..] {
+            step.heading.clone_from(&heading);
         }
     }
     ensure!(marks.is_empty(), "{marks:?} have no block below them");
@@ -198,42 +223,29 @@ impl Block<'_> {
                 About::Save(file) => {
                     ensure!(steps.is_empty(), "a file is json or text");
                     let content = format!("{}\n", self.content.join("\n"));
-                    steps.push(self.step(Deed::Save { file, content }));
+                    steps.push(Step::at(self.line, Deed::Save { file, content }));
                 }
                 About::Leave(reason) => {
                     let is_command = |step: &&Step| matches!(step.deed, Deed::Run { .. });
                     let commands = steps.iter().filter(is_command).count();
                     ensure!(commands > 0, "there is nothing to leave");
-                    steps = vec![self.step(Deed::Leave { commands, reason })];
+                    steps = vec![Step::at(self.line, Deed::Leave { commands, reason })];
                 }
             }
         }
         Ok(steps)
     }
 
-    fn step(&self, deed: Deed) -> Step {
-        let line = self.line;
-        Step { line, deed }
-    }
-
     /// Commands behind `$`, and what was printed.
     fn screen(&self) -> Vec<Step> {
-        let mut steps = Vec::new();
+        let mut steps: Vec<Step> = Vec::new();
         for (line, text) in (self.line + 1..).zip(&self.content) {
             if let Some(command) = text.strip_prefix("$ ") {
-                let command = command.to_owned();
-                let typed = String::new();
-                let deed = Deed::Run { command, typed };
-                steps.push(Step { line, deed });
-            } else if let Some(Step {
-                deed: Deed::Compare(lines),
-                ..
-            }) = steps.last_mut()
-            {
+                steps.push(Step::run(line, command));
+            } else if let Some(Deed::Compare(lines)) = steps.last_mut().map(|step| &mut step.deed) {
                 lines.push((*text).to_owned());
             } else {
-                let deed = Deed::Compare(vec![(*text).to_owned()]);
-                steps.push(Step { line, deed });
+                steps.push(Step::at(line, Deed::Compare(vec![(*text).to_owned()])));
             }
         }
         steps
@@ -256,10 +268,7 @@ fn commands(content: &[&str], first: usize) -> Result<Vec<Step>> {
         }
         command.push_str(text);
         if !text.ends_with('\\') && is_whole(&command)? {
-            let command = std::mem::take(&mut command);
-            let typed = String::new();
-            let deed = Deed::Run { command, typed };
-            steps.push(Step { line: begin, deed });
+            steps.push(Step::run(begin, &std::mem::take(&mut command)));
         }
     }
     ensure!(
@@ -313,12 +322,6 @@ fn fits(line: &str, pattern: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn run(line: usize, command: &str) -> Step {
-        let (command, typed) = (command.to_owned(), String::new());
-        let deed = Deed::Run { command, typed };
-        Step { line, deed }
-    }
-
     #[test]
     fn a_block_is_split_where_bash_runs_a_command() {
         let text = "Text\n```bash\n# a comment\none   # why\n\ntwo \\\n  more\ncat >f <<'END'\n# kept\nEND\n\
@@ -326,10 +329,10 @@ mod tests {
         assert_eq!(
             steps(text).unwrap(),
             [
-                run(4, "one   # why"),
-                run(6, "two \\\n  more"),
-                run(8, "cat >f <<'END'\n# kept\nEND"),
-                run(11, "for i in 1 2; do\n  echo $i\ndone"),
+                Step::run(4, "one   # why"),
+                Step::run(6, "two \\\n  more"),
+                Step::run(8, "cat >f <<'END'\n# kept\nEND"),
+                Step::run(11, "for i in 1 2; do\n  echo $i\ndone"),
             ]
         );
     }
@@ -345,7 +348,7 @@ mod tests {
         assert_eq!(
             deeds,
             [
-                run(0, "a").deed,
+                Step::run(0, "a").deed,
                 Deed::Run {
                     command: words("b c"),
                     typed: words("secret\n"),
@@ -360,7 +363,7 @@ mod tests {
                     commands: 1,
                     reason: words("no moon here"),
                 },
-                run(0, "ls").deed,
+                Step::run(0, "ls").deed,
                 Deed::Compare(vec![words("one"), words("...")]),
             ]
         );
