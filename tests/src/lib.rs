@@ -22,6 +22,7 @@ pub mod inventory;
 pub mod kill_storm;
 pub mod kit;
 pub mod layout;
+pub mod load;
 pub mod machine;
 pub mod odd_image;
 pub mod outside;

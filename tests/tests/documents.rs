@@ -32,6 +32,7 @@ fn installed(machine: &Machine) -> Result<()> {
 }
 
 /// Follows a document, and prints how.
+#[expect(clippy::print_stdout, reason = "the counts are the test's report")]
 fn follow(
     seat: Seat<'_>,
     folder: &str,
