@@ -82,6 +82,20 @@ impl Document {
             steps,
         })
     }
+
+    /// What is before a heading, and the rest.
+    ///
+    /// # Errors
+    /// There is nothing under it.
+    pub fn apart_at(mut self, heading: &str) -> Result<(Self, Self)> {
+        let at = self.steps.iter().position(|step| step.heading == heading);
+        let at = at.with_context(|| format!("{} has nothing under {heading:?}", self.path))?;
+        let rest = Self {
+            path: format!("{}, {heading}", self.path),
+            steps: self.steps.split_off(at),
+        };
+        Ok((self, rest))
+    }
 }
 
 impl Step {

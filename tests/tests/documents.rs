@@ -7,9 +7,8 @@ use std::process::{Command, Stdio};
 use aegis_tests::cache;
 use aegis_tests::document::reader::Reader;
 use aegis_tests::document::services::Services;
-use aegis_tests::install::Package;
 use aegis_tests::machine::{Machine, Systemd, Temporary, User};
-use aegis_tests::packages::{bring, deb, run};
+use aegis_tests::packages::{left_since, nothing_is_left, run, system_files};
 use aegis_tests::seat::Seat;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -19,16 +18,6 @@ const HOME: &str = "/home/alice";
 /// A document that needs nobody but its reader.
 fn alone(words: &str) -> Result<()> {
     bail!("nobody does: {words}")
-}
-
-/// A Debian where the packages are installed.
-fn installed(machine: &Machine) -> Result<()> {
-    let debs = Package::ALL.iter().map(|&package| deb(package));
-    let debs = bring(machine, &debs.collect::<Result<Vec<_>>>()?)?;
-    machine
-        .run(User::Root, &format!("dpkg --install {debs}"))?
-        .success()?;
-    Ok(())
 }
 
 /// Follows a document, and prints how.
@@ -42,53 +31,6 @@ fn follow(
     let tally = Reader::sit(seat, folder)?.follow(document, act)?;
     println!("{tally}");
     Ok(())
-}
-
-fn kits(name: &str, systemd: Systemd) -> Result<()> {
-    let machine = Machine::temporary_bare(name, systemd)?;
-    installed(&machine)?;
-    let seat = Seat::alice(&machine);
-    follow(seat, HOME, &Document::read("docs/KITS.md")?, &mut alone)?;
-    let left = seat.units()?;
-    assert_eq!(left, Vec::<String>::new(), "it takes away what it made");
-    Ok(())
-}
-
-#[test]
-fn the_document_of_kits_can_be_followed() -> Result<()> {
-    kits("docs-kits", Systemd::V257)
-}
-
-#[test]
-fn the_document_of_kits_can_be_followed_on_systemd_252() -> Result<()> {
-    kits("docs-kits-252", Systemd::V252)
-}
-
-fn agent_kit(name: &str, systemd: Systemd) -> Result<()> {
-    let machine = Machine::temporary_bare(name, systemd)?;
-    installed(&machine)?;
-    let seat = Seat::alice(&machine);
-    let services = Services::start(seat)?;
-    let mut act = |words: &str| services.act(words);
-    let document = Document::read("docs/AGENT_KIT.md")?;
-    follow(seat, HOME, &document, &mut act).with_context(|| {
-        let log = seat.run("journalctl --user --no-pager -n 40 -o cat");
-        format!(
-            "the journal: {}",
-            log.map(|log| log.text()).unwrap_or_default()
-        )
-    })?;
-    services.are_content()
-}
-
-#[test]
-fn the_document_of_the_agent_kit_can_be_followed() -> Result<()> {
-    agent_kit("docs-agent", Systemd::V257)
-}
-
-#[test]
-fn the_document_of_the_agent_kit_can_be_followed_on_systemd_252() -> Result<()> {
-    agent_kit("docs-agent-252", Systemd::V252)
 }
 
 /// Where a clone of the repository stands in a machine.
@@ -174,10 +116,42 @@ fn the_readme_can_be_followed_in_a_home() -> Result<()> {
     Ok(())
 }
 
+/// Installs as docs/INSTALL.md says, uses all of AegisVM that docs/KITS.md and
+/// docs/AGENT_KIT.md show, and removes it: the system is as it was.
+fn from_installation_to_removal(name: &str, systemd: Systemd) -> Result<()> {
+    let machine = with_clone(name, systemd)?;
+    let seat = Seat::alice(&machine);
+    let services = Services::start(seat)?;
+    let before = system_files(&machine)?;
+    let packages = format!("{CLONE}/target/dist");
+    let (install, remove) = Document::read("docs/INSTALL.md")?.apart_at("Removing")?;
+
+    follow(seat, &packages, &install, &mut alone)?;
+    follow(seat, HOME, &Document::read("docs/KITS.md")?, &mut alone)?;
+    let left = seat.units()?;
+    assert_eq!(left, Vec::<String>::new(), "it takes away what it made");
+    let agent = Document::read("docs/AGENT_KIT.md")?;
+    follow(seat, HOME, &agent, &mut |words| services.act(words)).with_context(|| {
+        let log = seat.run("journalctl --user --no-pager -n 40 -o cat");
+        format!(
+            "the journal: {}",
+            log.map_or_else(|e| e.to_string(), |log| log.text())
+        )
+    })?;
+    services.are_content()?;
+    follow(seat, &packages, &remove, &mut alone)?;
+
+    nothing_is_left(&machine)?;
+    assert_eq!(left_since(&machine, &before)?, "", "as it was before");
+    Ok(())
+}
+
 #[test]
-fn the_document_of_installation_can_be_followed() -> Result<()> {
-    let machine = with_clone("docs-install", Systemd::V257)?;
-    let folder = format!("{CLONE}/target/dist");
-    let document = Document::read("docs/INSTALL.md")?;
-    follow(Seat::alice(&machine), &folder, &document, &mut alone)
+fn documents_can_be_followed_from_installation_to_removal() -> Result<()> {
+    from_installation_to_removal("docs-all", Systemd::V257)
+}
+
+#[test]
+fn documents_can_be_followed_from_installation_to_removal_on_systemd_252() -> Result<()> {
+    from_installation_to_removal("docs-all-252", Systemd::V252)
 }

@@ -1,40 +1,17 @@
 //! The Debian packages in systems where nothing of AegisVM ever was.
 
-use std::collections::BTreeSet;
 use std::thread;
 
 use aegis_tests::install::Package;
-use aegis_tests::instance::{DEADLINE, Instance};
+use aegis_tests::instance::Instance;
 use aegis_tests::kit;
 use aegis_tests::load::{Load, no_message_is_lost};
 use aegis_tests::machine::{Machine, Systemd, User};
-use aegis_tests::packages::{self, bring, deb, sorted};
+use aegis_tests::packages::{
+    self, bring, deb, difference, left_since, nothing_is_left, system_files,
+};
 use aegis_tests::seat::Seat;
-use aegis_tests::wait::wait_until;
 use anyhow::{Context, Result};
-
-/// All that dpkg and scripts of packages may change, each with its owner, mode, size and
-/// time; but logs, and what dpkg and systemd write down about packages and units.
-const FILES: &str = "find / -xdev \
-    \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp \
-       -o -path /var/log -o -path /var/cache -o -path /var/lib/dpkg \
-       -o -path /var/lib/systemd/timers -o -path /home -o -path /root \\) -prune \
-    -o ! -type d -printf '%p %u:%g %m %s %T@ %l\\n'";
-
-/// Those of a system account, which stays: files could belong to it. (/etc/.pwd.lock is
-/// what they are written under, and systemd keeps the host's key for credentials.)
-const STAYS: [&str; 10] = [
-    "/etc/passwd",
-    "/etc/passwd-",
-    "/etc/group",
-    "/etc/group-",
-    "/etc/shadow",
-    "/etc/shadow-",
-    "/etc/gshadow",
-    "/etc/gshadow-",
-    "/etc/.pwd.lock",
-    "/var/lib/systemd/credential.secret",
-];
 
 const UNITS: [&str; 3] = [
     "aegisd.service",
@@ -58,10 +35,9 @@ fn debian_packages_from_installation_to_purge_on_systemd_252() -> Result<()> {
 
 fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
     let machine = Machine::temporary_bare(name, systemd)?;
-    let files = || Ok::<_, anyhow::Error>(sorted(&machine.run(User::Root, FILES)?.text()));
     let dpkg = |line: &str| machine.run(User::Root, &format!("dpkg {line}"));
     let seats = [Seat::alice(&machine), Seat::root(&machine)];
-    let before = files()?;
+    let before = system_files(&machine)?;
     let debs = Package::ALL.iter().map(|&package| deb(package));
     let first = bring(&machine, &debs.collect::<Result<Vec<_>>>()?)?;
 
@@ -92,7 +68,7 @@ fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
     }
 
     let outside = |line: &&String| !line.starts_with("/var/lib/aegis/");
-    let upgraded = files()?;
+    let upgraded = system_files(&machine)?;
     let old = running
         .iter()
         .map(Running::look)
@@ -109,7 +85,7 @@ fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
     }
     // A running instance writes what is its own.
     let changed = difference(
-        files()?.iter().filter(outside),
+        system_files(&machine)?.iter().filter(outside),
         upgraded.iter().filter(outside),
     );
     assert_eq!(changed, "", "a refused downgrade changes nothing");
@@ -149,15 +125,7 @@ fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
             "test ! -e /var/lib/aegis && test -s /home/alice/.aegis/registry.db",
         )?
         .success()?;
-    let stays = |line: &&String| {
-        let path = line.split(' ').next().unwrap_or_default();
-        STAYS.contains(&path)
-    };
-    let purged = files()?;
-    let left = difference(
-        purged.iter().filter(|line| !stays(line)),
-        before.iter().filter(|line| !stays(line)),
-    );
+    let left = left_since(&machine, &before)?;
     assert_eq!(left, "", "a purge leaves what was there before");
     Ok(())
 }
@@ -288,34 +256,4 @@ impl<'a> Running<'a> {
         assert_eq!(self.instance.state()?, "running");
         Ok(())
     }
-}
-
-/// No unit and no process of ours, nor a socket.
-fn nothing_is_left(machine: &Machine) -> Result<()> {
-    for seat in [Seat::alice(machine), Seat::root(machine)] {
-        let mut units = String::new();
-        wait_until(DEADLINE, "the units to go", || {
-            let list = "list-units --all --no-legend --plain 'aegis*'";
-            units = seat.systemctl(list)?.success()?;
-            Ok(units.is_empty())
-        })
-        .with_context(|| units.clone())?;
-    }
-    let processes = "ps -eo args= | grep -e '[a]egis-' -e '[a]egisd' -e '[q]emu-system'";
-    let processes = machine.run(User::Root, processes)?.text();
-    assert_eq!(processes, "");
-    let sockets = "ls -d /run/aegis /run/user/*/aegis 2>/dev/null";
-    assert_eq!(machine.run(User::Root, sockets)?.text(), "");
-    Ok(())
-}
-
-/// The lines that only one of two lists has, `+` those of the first.
-fn difference<'a>(
-    now: impl Iterator<Item = &'a String>,
-    before: impl Iterator<Item = &'a String>,
-) -> String {
-    let (now, before): (BTreeSet<_>, BTreeSet<_>) = (now.collect(), before.collect());
-    let more = now.difference(&before).map(|line| format!("+ {line}\n"));
-    let less = before.difference(&now).map(|line| format!("- {line}\n"));
-    more.chain(less).collect()
 }
