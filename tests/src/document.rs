@@ -310,8 +310,8 @@ fn is_whole(command: &str) -> Result<bool> {
 pub fn missing<'a>(text: &str, expected: &'a [String]) -> Option<&'a str> {
     let mut lines = text.lines();
     expected.iter().map(String::as_str).find(|pattern| {
-        let found = pattern.trim().is_empty() || lines.any(|line| fits(line, pattern));
-        !found && *pattern != "..."
+        let anything = matches!(pattern.trim(), "" | "...");
+        !anything && !lines.any(|line| fits(line, pattern))
     })
 }
 
@@ -411,6 +411,7 @@ mod tests {
             "a ...",
             "State:   running...\nc",
             "a 1\n...\nc",
+            "b\n  ...\nc",
             "...3 s",
             "S...r...s",
         ] {
