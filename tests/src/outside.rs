@@ -30,6 +30,8 @@ pub const INNER: [&str; 8] = [
 /// The machine's own addresses, the first two public to look at.
 pub const OWN: [&str; 2] = ["93.184.215.1", "2606:2800::2"];
 
+/// What comes before a command that runs there.
+pub(crate) const PLACE: &str = "ip netns exec outside";
 /// Where the servers write what came to UDP port 9.
 const LOG: &str = "/run/outside.log";
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -68,13 +70,27 @@ ip netns exec outside ip link set inner up
         outside.connect()?;
         let client = include_bytes!("../clients/outside.py");
         machine.write_file(User::Root, "/srv/outside.py", client)?;
-        outside.server("outside", "ip netns exec outside", &format!("serve {LOG}"))?;
+        outside.server("outside", PLACE, &format!("serve {LOG}"))?;
         outside.server("inside", "", "serve /run/inside.log")?;
         wait_until(DEADLINE, "the outside to answer", || {
             let line = format!("curl -s --http0.9 --max-time 2 http://{}/", PUBLIC[0]);
             Ok(machine.run(User::Root, &line)?.text().contains("outside"))
         })?;
         Ok(outside)
+    }
+
+    /// The machine that it is around.
+    #[must_use]
+    pub fn machine(&self) -> &'a Machine {
+        self.0
+    }
+
+    /// Gives it another public address of IPv4.
+    ///
+    /// # Errors
+    /// It has it already.
+    pub fn add_address(&self, address: &str) -> Result<()> {
+        self.root(&format!("{PLACE} ip addr add {address}/32 dev lo"))
     }
 
     /// Gives the machine its way out.
@@ -107,7 +123,7 @@ ip -6 route replace default via 2606:2800::1",
     pub fn name_server(&self, address: &str, answer: &str) -> Result<()> {
         let place = match address.starts_with("127.") {
             true => "",
-            false => "ip netns exec outside",
+            false => PLACE,
         };
         let unit = format!("names-{}", address.replace('.', "-"));
         self.server(&unit, place, &format!("names {address} {answer}"))?;

@@ -1,21 +1,48 @@
-//! The packages of `make dist`, and bringing them into machines.
+//! The packages of `make dist`, bringing them into machines, and what they leave there.
 //!
 //! What `upgraded` gives is the same tree packed again under a higher version: what dpkg
 //! does with it is what it does with a later release.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::cache;
 use crate::install::Package;
+use crate::instance::DEADLINE;
 use crate::machine::{Machine, User};
+use crate::seat::Seat;
+use crate::wait::wait_until;
 
 /// Where packages lie in a machine.
 const PLACE: &str = "/var/tmp/packages";
+
+/// All that dpkg and scripts of packages may change, each with its owner, mode, size and
+/// time; but logs, and what dpkg, apt and systemd write down about packages and units.
+const FILES: &str = "find / -xdev \
+    \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp \
+       -o -path /var/log -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/apt \
+       -o -path /var/lib/systemd/timers -o -path /home -o -path /root \\) -prune \
+    -o ! -type d -printf '%p %u:%g %m %s %T@ %l\\n'";
+
+/// Those of a system account, which stays: files could belong to it. (/etc/.pwd.lock is
+/// what they are written under, and systemd keeps the host's key for credentials.)
+const STAYS: [&str; 10] = [
+    "/etc/passwd",
+    "/etc/passwd-",
+    "/etc/group",
+    "/etc/group-",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/.pwd.lock",
+    "/var/lib/systemd/credential.secret",
+];
 
 /// Where `make dist` puts them.
 #[must_use]
@@ -98,6 +125,67 @@ pub fn bring(machine: &Machine, packages: &[PathBuf]) -> Result<String> {
         words.push(format!("'{target}'"));
     }
     Ok(words.join(" "))
+}
+
+/// The files of a machine that packages could change, in order.
+///
+/// # Errors
+/// The machine does not answer.
+pub fn system_files(machine: &Machine) -> Result<Vec<String>> {
+    Ok(sorted(&machine.run(User::Root, FILES)?.text()))
+}
+
+/// How those differ from what they were, but for what a system account leaves.
+///
+/// # Errors
+/// The machine does not answer.
+pub fn left_since(machine: &Machine, before: &[String]) -> Result<String> {
+    let stays = |line: &&String| {
+        let path = line.split(' ').next().unwrap_or_default();
+        STAYS.contains(&path)
+    };
+    Ok(difference(
+        system_files(machine)?.iter().filter(|line| !stays(line)),
+        before.iter().filter(|line| !stays(line)),
+    ))
+}
+
+/// No unit and no process of ours is left in a machine, nor a socket.
+///
+/// # Errors
+/// There is one: the text names it.
+pub fn nothing_is_left(machine: &Machine) -> Result<()> {
+    for seat in [Seat::alice(machine), Seat::root(machine)] {
+        let mut units = String::new();
+        wait_until(DEADLINE, "the units to go", || {
+            let list = "list-units --all --no-legend --plain 'aegis*'";
+            units = seat.systemctl(list)?.success()?;
+            Ok(units.is_empty())
+        })
+        .with_context(|| units.clone())?;
+    }
+    let processes = "ps -eo args= | grep -e '[a]egis-' -e '[a]egisd' -e '[q]emu-system'";
+    let processes = machine.run(User::Root, processes)?.text();
+    ensure!(
+        processes.is_empty(),
+        "these processes are left: {processes}"
+    );
+    let sockets = "ls -d /run/aegis /run/user/*/aegis 2>/dev/null";
+    let sockets = machine.run(User::Root, sockets)?.text();
+    ensure!(sockets.is_empty(), "these sockets are left: {sockets}");
+    Ok(())
+}
+
+/// The lines that only one of two lists has, `+` those of the first.
+#[must_use]
+pub fn difference<'a>(
+    now: impl Iterator<Item = &'a String>,
+    before: impl Iterator<Item = &'a String>,
+) -> String {
+    let (now, before): (BTreeSet<_>, BTreeSet<_>) = (now.collect(), before.collect());
+    let more = now.difference(&before).map(|line| format!("+ {line}\n"));
+    let less = before.difference(&now).map(|line| format!("- {line}\n"));
+    more.chain(less).collect()
 }
 
 /// The paths of files and links below a folder, `/` being that folder, in order.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::cache;
 use crate::instance::DEADLINE;
 use crate::machine::{Machine, User};
+use crate::outside::{self, Outside};
 use crate::seat::{Seat, quote};
 use crate::wait::wait_until;
 
@@ -35,10 +36,12 @@ pub fn bring(machine: &Machine, folder: &str) -> Result<()> {
     Ok(())
 }
 
-/// One of them, as a unit of the seat's user.
+/// One of them, as a unit of alice's, or of the machine's where it is outside.
 #[derive(Clone, Debug)]
 pub struct StandIn<'a> {
     seat: Seat<'a>,
+    /// What comes before a command there.
+    place: &'static str,
     name: &'static str,
     port: u16,
 }
@@ -49,26 +52,72 @@ impl<'a> StandIn<'a> {
     /// # Errors
     /// It does not start.
     pub fn start(seat: Seat<'a>, name: &'static str, port: u16, flags: &str) -> Result<Self> {
+        Self::begin(Seat::alice(seat.machine()), "", name, port, flags)
+    }
+
+    /// Starts it on a port of the loopback of what is outside of the machine.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_outside(
+        outside: Outside<'a>,
+        name: &'static str,
+        port: u16,
+        flags: &str,
+    ) -> Result<Self> {
+        Self::begin(
+            Seat::root(outside.machine()),
+            outside::PLACE,
+            name,
+            port,
+            flags,
+        )
+    }
+
+    fn begin(
+        seat: Seat<'a>,
+        place: &'static str,
+        name: &'static str,
+        port: u16,
+        flags: &str,
+    ) -> Result<Self> {
         bring(seat.machine(), PLACE)?;
         let line = format!(
-            "systemd-run --user --quiet --collect --unit stand-in-{name}-{port} \
-             python3 {PLACE}/{name}.py --port {port} --state /var/tmp/{name}-{port}.state {flags}"
+            "systemd-run {} --quiet --collect --unit stand-in-{name}-{port} {place} \
+             python3 {PLACE}/{name}.py --port {port} --state /var/tmp/{name}-{port}.state {flags}",
+            seat.scope()
         );
-        let alice = Seat::alice(seat.machine());
-        alice.run(&line)?.success()?;
+        seat.run(&line)?.success()?;
         let this = Self {
-            seat: alice,
+            seat,
+            place,
             name,
             port,
         };
         wait_until(DEADLINE, &format!("{name} to listen"), || {
-            let line = format!(
-                "curl --silent --output /dev/null http://{}/",
-                this.address()
-            );
+            let address = this.address();
+            let line = format!("{place} curl --silent --output /dev/null http://{address}/");
             Ok(this.seat.run(&line)?.code() == 0)
         })?;
         Ok(this)
+    }
+
+    /// Lets it be reached by TLS too, at an address of what is outside.
+    ///
+    /// # Errors
+    /// It cannot be reached there.
+    pub fn secure(&self, address: &str, certificate: &str, key: &str) -> Result<()> {
+        let Self { place, name, .. } = self;
+        let to = self.address();
+        let line = format!(
+            "systemd-run --quiet --collect --unit tls-{name} {place} python3 {PLACE}/tls.py \
+             --certificate {certificate} --key {key} --to {to} --at {address}:443"
+        );
+        self.seat.run(&line)?.success()?;
+        wait_until(DEADLINE, &format!("TLS of {name} to listen"), || {
+            let line = format!("curl --silent --insecure --output /dev/null https://{address}/");
+            Ok(self.seat.run(&line)?.code() == 0)
+        })
     }
 
     /// Its address and port.
@@ -83,7 +132,8 @@ impl<'a> StandIn<'a> {
     /// It does not answer.
     pub fn tells(&self, path: &str) -> Result<Value> {
         self.asked(&format!(
-            "curl --silent --fail 'http://{}/admin/{path}'",
+            "{} curl --silent --fail 'http://{}/admin/{path}'",
+            self.place,
             self.address()
         ))
     }
@@ -96,7 +146,8 @@ impl<'a> StandIn<'a> {
         let body = quote(&order.to_string());
         let address = self.address();
         self.asked(&format!(
-            "curl --silent --fail -d {body} http://{address}/admin/{path}"
+            "{} curl --silent --fail -d {body} http://{address}/admin/{path}",
+            self.place
         ))
     }
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """TLS in front of another stand-in, for programs that are told an https address.
 
-    tls.py --certificate FILE --key FILE --to 127.0.0.1:PORT
+    tls.py --certificate FILE --key FILE --to 127.0.0.1:PORT [--at ADDRESS:PORT]
 
-It listens on a port of 127.0.0.1, which it prints, speaks TLS 1.2 or later with the
+It listens there, or on a port of 127.0.0.1, which it prints, speaks TLS 1.2 or later with the
 certificate, and passes what is within on as it is. It stands in for nothing by itself: the
 TLS is OpenSSL's.
 """
@@ -44,11 +44,13 @@ def main():
     parser.add_argument("--certificate", required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--to", required=True)
+    parser.add_argument("--at", default="127.0.0.1:0")
     options = parser.parse_args()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(options.certificate, options.key)
     host, port = options.to.rsplit(":", 1)
-    listener = socket.create_server(("127.0.0.1", 0))
+    address, at = options.at.rsplit(":", 1)
+    listener = socket.create_server((address, int(at)))
     print(listener.getsockname()[1], flush=True)
     while True:
         plain, _ = listener.accept()

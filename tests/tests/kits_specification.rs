@@ -25,7 +25,7 @@ const STATEMENTS: [(&str, Shown); 34] = [
     ),
     (
         "A kit comes with `brew install` from a tap",
-        NotYet("packages for Homebrew"),
+        NotYet("a tap that is published; a stand-in for Homebrew runs the formulae"),
     ),
     (
         "`aegis kit list` lists the installed kits",
@@ -44,7 +44,7 @@ const STATEMENTS: [(&str, Shown); 34] = [
     ),
     (
         "`--kit` supplies an image that is pulled",
-        NotYet("images of registries"),
+        By(&["documents::documents_can_be_followed_from_installation_to_removal"]),
     ),
     (
         "`--kit` supplies the capabilities",
@@ -128,7 +128,7 @@ const STATEMENTS: [(&str, Shown); 34] = [
     ),
     (
         "A daemon can wake its instance for a message",
-        NotYet("messages"),
+        By(&["agent_kit::a_conversation_goes_on_in_user_mode"]),
     ),
     (
         "A daemon is restarted when it crashes",
@@ -176,7 +176,13 @@ const STATEMENTS: [(&str, Shown); 34] = [
         "`aegis instance info` prints `Gateway:     running`",
         By(&["main_job::starting_an_instance_of_a_kit_starts_its_daemon"]),
     ),
-    ("The Agent Kit answers on Telegram", NotYet("the Agent Kit")),
+    (
+        "The Agent Kit answers on Telegram",
+        By(&[
+            "agent_kit::a_conversation_goes_on_in_user_mode",
+            "documents::documents_can_be_followed_from_installation_to_removal",
+        ]),
+    ),
 ];
 
 /// The names of all tests, as `FILE::NAME`.

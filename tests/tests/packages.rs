@@ -1,39 +1,17 @@
 //! The Debian packages in systems where nothing of AegisVM ever was.
 
-use std::collections::BTreeSet;
+use std::thread;
 
 use aegis_tests::install::Package;
-use aegis_tests::instance::{DEADLINE, Instance};
+use aegis_tests::instance::Instance;
 use aegis_tests::kit;
+use aegis_tests::load::{Load, no_message_is_lost};
 use aegis_tests::machine::{Machine, Systemd, User};
-use aegis_tests::packages::{self, bring, deb, sorted};
+use aegis_tests::packages::{
+    self, bring, deb, difference, left_since, nothing_is_left, system_files,
+};
 use aegis_tests::seat::Seat;
-use aegis_tests::session::Session;
-use aegis_tests::wait::wait_until;
 use anyhow::{Context, Result};
-
-/// All that dpkg and scripts of packages may change, each with its owner, mode, size and
-/// time; but logs, and what dpkg and systemd write down about packages and units.
-const FILES: &str = "find / -xdev \
-    \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp \
-       -o -path /var/log -o -path /var/cache -o -path /var/lib/dpkg \
-       -o -path /var/lib/systemd/timers -o -path /home -o -path /root \\) -prune \
-    -o ! -type d -printf '%p %u:%g %m %s %T@ %l\\n'";
-
-/// Those of a system account, which stays: files could belong to it. (/etc/.pwd.lock is
-/// what they are written under, and systemd keeps the host's key for credentials.)
-const STAYS: [&str; 10] = [
-    "/etc/passwd",
-    "/etc/passwd-",
-    "/etc/group",
-    "/etc/group-",
-    "/etc/shadow",
-    "/etc/shadow-",
-    "/etc/gshadow",
-    "/etc/gshadow-",
-    "/etc/.pwd.lock",
-    "/var/lib/systemd/credential.secret",
-];
 
 const UNITS: [&str; 3] = [
     "aegisd.service",
@@ -41,8 +19,9 @@ const UNITS: [&str; 3] = [
     "aegisd-credentials.socket",
 ];
 
-/// A server that gives back each line.
-const ECHO: &str = "nc -ll -p 80 -e cat";
+/// What the guest runs: the program that answers messages, and a server that gives back each
+/// line.
+const SERVES: &str = "sh -c 'echo-agent & exec nc -ll -p 80 -e cat'";
 
 #[test]
 fn debian_packages_from_installation_to_purge() -> Result<()> {
@@ -56,10 +35,9 @@ fn debian_packages_from_installation_to_purge_on_systemd_252() -> Result<()> {
 
 fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
     let machine = Machine::temporary_bare(name, systemd)?;
-    let files = || Ok::<_, anyhow::Error>(sorted(&machine.run(User::Root, FILES)?.text()));
     let dpkg = |line: &str| machine.run(User::Root, &format!("dpkg {line}"));
     let seats = [Seat::alice(&machine), Seat::root(&machine)];
-    let before = files()?;
+    let before = system_files(&machine)?;
     let debs = Package::ALL.iter().map(|&package| deb(package));
     let first = bring(&machine, &debs.collect::<Result<Vec<_>>>()?)?;
 
@@ -72,11 +50,6 @@ fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
         .into_iter()
         .map(Running::start)
         .collect::<Result<Vec<_>>>()?;
-    let mut lines = running
-        .iter()
-        .map(Running::connect)
-        .collect::<Result<Vec<_>>>()?;
-
     let later = packages::upgraded("9.0.0-1")?;
     let later: Vec<_> = Package::ALL
         .iter()
@@ -87,15 +60,15 @@ fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
         .iter()
         .map(Running::look)
         .collect::<Result<Vec<_>>>()?;
-    dpkg(&format!("--install {later}"))?.success()?;
-    for ((running, old), line) in running.iter().zip(&old).zip(&mut lines) {
+    under_load(&running, || dpkg(&format!("--install {later}"))?.success())?;
+    for (running, old) in running.iter().zip(&old) {
         running
-            .went_on(old, line)
+            .went_on(old)
             .with_context(|| format!("{} after an upgrade", running.seat.scope()))?;
     }
 
     let outside = |line: &&String| !line.starts_with("/var/lib/aegis/");
-    let upgraded = files()?;
+    let upgraded = system_files(&machine)?;
     let old = running
         .iter()
         .map(Running::look)
@@ -112,7 +85,7 @@ fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
     }
     // A running instance writes what is its own.
     let changed = difference(
-        files()?.iter().filter(outside),
+        system_files(&machine)?.iter().filter(outside),
         upgraded.iter().filter(outside),
     );
     assert_eq!(changed, "", "a refused downgrade changes nothing");
@@ -152,15 +125,7 @@ fn from_installation_to_purge(name: &str, systemd: Systemd) -> Result<()> {
             "test ! -e /var/lib/aegis && test -s /home/alice/.aegis/registry.db",
         )?
         .success()?;
-    let stays = |line: &&String| {
-        let path = line.split(' ').next().unwrap_or_default();
-        STAYS.contains(&path)
-    };
-    let purged = files()?;
-    let left = difference(
-        purged.iter().filter(|line| !stays(line)),
-        before.iter().filter(|line| !stays(line)),
-    );
+    let left = left_since(&machine, &before)?;
     assert_eq!(left, "", "a purge leaves what was there before");
     Ok(())
 }
@@ -199,7 +164,40 @@ fn is_ready_to_use(seat: Seat<'_>) -> Result<()> {
     Ok(())
 }
 
-/// An instance with a daemon and a port.
+/// Does something while every instance is used in each way there is, before, meanwhile and
+/// after it.
+#[expect(clippy::print_stdout, reason = "the counts are the test's report")]
+fn under_load(running: &[Running<'_>], something: impl FnOnce() -> Result<String>) -> Result<()> {
+    thread::scope(|scope| {
+        let mut loads = Vec::new();
+        for Running {
+            seat,
+            instance,
+            port,
+        } in running
+        {
+            loads.push(Load::begin(scope, *seat, instance.handle(), *port)?);
+        }
+        let get_on = |when: &str| {
+            let mut all = loads.iter();
+            all.try_for_each(|load| load.gets_on().context(when.to_owned()))
+        };
+        let done = get_on("before it")
+            .and_then(|()| something())
+            .and_then(|_| get_on("after it"));
+        // Each user's own error says more than that it did not get on.
+        for load in loads {
+            for (what, count) in load.end()? {
+                println!("{what} got on {count} times");
+            }
+        }
+        done
+    })?;
+    let mut all = running.iter();
+    all.try_for_each(|running| no_message_is_lost(running.seat, &running.instance))
+}
+
+/// An instance with a daemon, a port and a program that takes messages.
 struct Running<'a> {
     seat: Seat<'a>,
     instance: Instance<'a>,
@@ -222,8 +220,9 @@ impl<'a> Running<'a> {
             User::Root => ("packaged-system", 18462),
         };
         seat.aegis_ok("up")?;
-        kit::install(seat, "shell", &["shell-gateway"])?;
-        let flags = format!("--kit shell --detach --expose {port}:80 -- {ECHO}");
+        kit::install_compiled(seat, "echoing", "echo-agent")?;
+        kit::install(seat, "echoing", &["api-daemon"])?;
+        let flags = format!("--kit echoing --detach --expose {port}:80 -- {SERVES}");
         let instance = Instance::start(seat, handle, &flags)?;
         Ok(Self {
             seat,
@@ -232,24 +231,17 @@ impl<'a> Running<'a> {
         })
     }
 
-    fn connect(&self) -> Result<Session<'a>> {
-        let mut line = Session::start(self.seat, &format!("socat - TCP:127.0.0.1:{}", self.port))?;
-        line.write(b"first\n")?;
-        line.wait_for_line("first")?;
-        Ok(line)
-    }
-
     fn look(&self) -> Result<Processes> {
         Ok(Processes {
             qemu: self.instance.qemu_pid()?,
             owner: self.seat.main_pid(&self.instance.vm_unit())?,
-            daemon: self.instance.daemon_pid("gateway")?,
+            daemon: self.instance.daemon_pid("api-daemon")?,
             aegisd: self.seat.main_pid("aegisd.service")?,
         })
     }
 
     /// Nothing but aegisd is another one, and that one is in charge.
-    fn went_on(&self, old: &Processes, line: &mut Session<'_>) -> Result<()> {
+    fn went_on(&self, old: &Processes) -> Result<()> {
         let new = self.look()?;
         assert!(
             old.qemu.is_some() && new.aegisd.is_some(),
@@ -260,40 +252,8 @@ impl<'a> Running<'a> {
             (new.qemu, new.owner, new.daemon),
             (old.qemu, old.owner, old.daemon)
         );
-        line.write(b"still here\n")?;
-        line.wait_for_line("still here")?;
         assert_eq!(self.instance.exec_ok("echo served")?, "served");
         assert_eq!(self.instance.state()?, "running");
         Ok(())
     }
-}
-
-/// No unit and no process of ours, nor a socket.
-fn nothing_is_left(machine: &Machine) -> Result<()> {
-    for seat in [Seat::alice(machine), Seat::root(machine)] {
-        let mut units = String::new();
-        wait_until(DEADLINE, "the units to go", || {
-            let list = "list-units --all --no-legend --plain 'aegis*'";
-            units = seat.systemctl(list)?.success()?;
-            Ok(units.is_empty())
-        })
-        .with_context(|| units.clone())?;
-    }
-    let processes = "ps -eo args= | grep -e '[a]egis-' -e '[a]egisd' -e '[q]emu-system'";
-    let processes = machine.run(User::Root, processes)?.text();
-    assert_eq!(processes, "");
-    let sockets = "ls -d /run/aegis /run/user/*/aegis 2>/dev/null";
-    assert_eq!(machine.run(User::Root, sockets)?.text(), "");
-    Ok(())
-}
-
-/// The lines that only one of two lists has, `+` those of the first.
-fn difference<'a>(
-    now: impl Iterator<Item = &'a String>,
-    before: impl Iterator<Item = &'a String>,
-) -> String {
-    let (now, before): (BTreeSet<_>, BTreeSet<_>) = (now.collect(), before.collect());
-    let more = now.difference(&before).map(|line| format!("+ {line}\n"));
-    let less = before.difference(&now).map(|line| format!("- {line}\n"));
-    more.chain(less).collect()
 }
