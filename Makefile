@@ -27,10 +27,10 @@ build: $(XTASK) ## Build the programs and the guest's files
 	$(XTASK) build
 	$(XTASK) guest
 
-guest: $(XTASK) ## Build the guest's initramfs and base image
+guest: $(XTASK) ## Build initramfs and base image of guests of both architectures
 	$(XTASK) guest
 
-kernel: $(XTASK) ## Build the guest kernel, once per cache: 8 minutes on two cores
+kernel: $(XTASK) ## Build the guest kernels, once per cache: 14 minutes on two cores
 	$(XTASK) kernel
 
 test: $(XTASK) ## Set up what is missing and run every suite [ONLY=part of a title]

@@ -12,6 +12,7 @@ use aegis_bus::manager::SpecRequest;
 use aegis_core::control::TerminalSize;
 use aegis_core::idle::Delay;
 use aegis_core::network::{AllowedHost, Network};
+use aegis_core::platform::Platform;
 use aegis_core::port::PortRequest;
 use aegis_core::spec::{Accel, Workspace};
 use clap::{Args, ValueEnum};
@@ -136,6 +137,9 @@ pub(crate) struct MachineFlags {
     /// What executes the guest: auto, kvm, hvf or tcg
     #[arg(long)]
     accel: Option<Accel>,
+    /// What the guest's programs are built for: linux/amd64 or linux/arm64; another one than this host's is translated
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps
     #[arg(long, value_name = "PATH|NAME")]
     workspace: Option<String>,
@@ -293,6 +297,7 @@ impl MachineFlags {
             memory_mib: self.memory,
             cpus: self.cpus,
             accel: self.accel,
+            platform: self.platform,
             workspace: workspace.transpose()?,
             volumes: parse_volumes(&self.volume)?,
             ports: self.expose.clone(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use aegis_bus::image::{ImageView, PullOptions};
 use aegis_bus::manager::SpecRequest;
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::platform::Platform;
 use aegis_image::access::Access;
 use aegis_image::digest::{self, Digest};
 use aegis_image::environment::Environment;
@@ -91,6 +92,7 @@ pub(crate) async fn pull(
     client: &Client,
     text: &str,
     registry: &RegistryFlags,
+    platform: Option<Platform>,
     insecure: bool,
     progress: &Progress,
 ) -> Result<(), Failure> {
@@ -105,6 +107,7 @@ pub(crate) async fn pull(
         let options = PullOptions {
             access: Some(passed(access.clone()).map_err(broken)?.into()),
             source: source.map(Into::into),
+            platform,
             insecure,
         };
         let options = options.to_dict()?;
@@ -158,9 +161,11 @@ impl Wanted<'_> {
         }
     }
 
-    /// Whether an instance could not be made for want of an image that may be pulled.
+    /// Whether an instance could not be made for want of an image that may be pulled:
+    /// there is none, or one for another platform.
     pub(crate) fn can_pull(&self, failure: &Failure) -> bool {
-        self.flags.pull == PullPolicy::Missing && failure.is(Symbol::ImageUnavailable)
+        let lacks = failure.is(Symbol::ImageUnavailable) || failure.is(Symbol::ImagePlatform);
+        self.flags.pull == PullPolicy::Missing && lacks
     }
 
     /// Pulls the image, which may be the kit's.
@@ -182,6 +187,7 @@ impl Wanted<'_> {
             self.client,
             &name,
             &self.flags.registry,
+            self.spec.platform,
             self.insecure,
             progress,
         );

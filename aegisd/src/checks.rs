@@ -3,6 +3,8 @@
 //! Each check looks at the real thing, changes nothing and ends soon. What it
 //! says is for people; its id is for programs and does not change.
 
+mod guests;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,8 +22,6 @@ use crate::secrets::status::KeyState;
 use crate::supervisor::state::Facts;
 use crate::supervisor::{Capabilities, SupervisorError};
 
-/// The oldest QEMU that is tested: Debian 12's.
-const OLDEST_QEMU: [u32; 2] = [7, 2];
 /// The oldest virtiofsd that can map every guest user to this one.
 const OLDEST_VIRTIOFSD: [u32; 2] = [1, 13];
 /// Where packages put virtiofsd, which is seldom in the PATH.
@@ -73,10 +73,11 @@ pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     });
     rows.extend(shortcomings(facts.capabilities));
     rows.push(programs(&shared.host));
-    rows.push(qemu(&shared.host).await);
+    rows.push(guests::qemu(&shared.host).await);
     rows.push(kvm());
-    rows.push(kernel(&shared.host));
-    rows.push(guest_files(&shared.host));
+    rows.push(guests::kernel(&shared.host));
+    rows.push(guests::files(&shared.host));
+    rows.extend(guests::others(&shared.host).await);
     rows.push(virtiofsd(&shared.host).await);
     rows.push(network());
     rows.push(tool("images", SQFSTAR, "layers of images are made by"));
@@ -172,38 +173,6 @@ fn programs(host: &Host) -> CheckRow {
     )
 }
 
-async fn qemu(host: &Host) -> CheckRow {
-    let name = format!("qemu-system-{}", std::env::consts::ARCH);
-    let hint = "install it: apt install qemu-system-x86, or the like";
-    let Some(path) = find(&name, &host.program_dirs) else {
-        return row("qemu", Fail, format!("{name} is not installed"), hint);
-    };
-    match version(&path, "QEMU emulator version ").await {
-        Some(version) if version >= OLDEST_QEMU => row(
-            "qemu",
-            Good,
-            format!("QEMU {} ({})", dotted(version), path.display()),
-            "",
-        ),
-        Some(version) => row(
-            "qemu",
-            Fail,
-            format!(
-                "QEMU {} is too old, {} is needed",
-                dotted(version),
-                dotted(OLDEST_QEMU)
-            ),
-            "install a newer QEMU, on Debian 11 from the backports",
-        ),
-        None => row(
-            "qemu",
-            Fail,
-            format!("{} does not tell its version", path.display()),
-            hint,
-        ),
-    }
-}
-
 fn kvm() -> CheckRow {
     let path = Path::new("/dev/kvm");
     #[expect(
@@ -229,48 +198,6 @@ fn kvm() -> CheckRow {
             "enable virtualisation in the firmware, or nested virtualisation in the VM's host",
         ),
     }
-}
-
-fn kernel(host: &Host) -> CheckRow {
-    if host.guest_dir.join("vmlinux").is_file() {
-        return row(
-            "kernel",
-            Good,
-            "the project's own guest kernel is installed",
-            "",
-        );
-    }
-    let fallback = host.guest_dir.join("fallback/vmlinuz");
-    if fallback.is_file() {
-        return row(
-            "kernel",
-            Warn,
-            "a distribution's kernel serves as the guest kernel and boots much slower",
-            "build and install the project's own: make kernel && make install",
-        );
-    }
-    let summary = format!("there is no guest kernel in {}", host.guest_dir.display());
-    row("kernel", Fail, summary, "make kernel && make install")
-}
-
-fn guest_files(host: &Host) -> CheckRow {
-    let wanted = ["initramfs", "base.squashfs"];
-    let missing: Vec<_> = wanted
-        .into_iter()
-        .filter(|name| !host.guest_dir.join(name).is_file())
-        .collect();
-    if missing.is_empty() {
-        let summary = format!("the guest's files are in {}", host.guest_dir.display());
-        return row("guest-files", Good, summary, "");
-    }
-    let missing = missing.join(" and ");
-    let summary = format!("missing in {}: {missing}", host.guest_dir.display());
-    row(
-        "guest-files",
-        Fail,
-        summary,
-        "install the package again, or: make install",
-    )
 }
 
 async fn virtiofsd(host: &Host) -> CheckRow {

@@ -349,7 +349,9 @@ impl Engine {
         let (mut spec, ports) = expand(request, kit.as_ref(), &handle, &self.shared.host)?;
         if !spec.image.is_empty() {
             let (images, name) = (self.shared.images.clone(), spec.image.clone());
-            let image = crate::instance::blocking(move || images.find(&name)).await?;
+            let platform = spec.platform;
+            let image = crate::instance::blocking(move || images.find_for(&name, platform));
+            let image = image.await?;
             spec.pinned = Some(image.pin());
         }
         let wanted = Wanted::of(std::mem::take(&mut spec.ports), &ports);

@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use aegis_bus::image::{ImageConfig, ImageView, PruneImagesOptions};
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::platform::Platform;
 use aegis_image::digest;
-use aegis_image::document::PlatformError;
+use aegis_image::document::{self, PlatformError};
 use aegis_image::name::ImageName;
 use aegis_image::record::{Config, Image, Name};
 use aegis_image::store::{Prunable, Store, StoreError};
@@ -46,6 +47,12 @@ pub enum ImageError {
     Missing(String),
     #[error("'{0}' is the beginning of several images' digests")]
     Ambiguous(String),
+    #[error("the image '{name}' that is here is for {found}, not for {wanted}")]
+    OtherPlatform {
+        name: String,
+        found: String,
+        wanted: Platform,
+    },
     #[error("records of instances cannot be read, so nobody knows what images they use")]
     UnknownUsers,
     #[error("the image '{name}' is used by {}", .users.join(", "))]
@@ -84,6 +91,9 @@ impl ImageError {
             Self::Missing(name) => fault(Symbol::ImageUnavailable)
                 .with_hint(format!("pull it: aegisctl image pull {name}")),
             Self::Ambiguous(_) => fault(Symbol::InvalidArgument).with_hint("give more digits"),
+            Self::OtherPlatform { name, wanted, .. } => fault(Symbol::ImagePlatform).with_hint(
+                format!("bring the other one here: aegisctl image pull --platform {wanted} {name}"),
+            ),
             Self::Used { .. } => fault(Symbol::WrongState)
                 .with_hint("delete these instances first: aegisctl instance delete NAME"),
             Self::Store(StoreError::Full { .. }) => fault(Symbol::NoSpace)
@@ -234,6 +244,24 @@ impl Images {
             0 => Err(self.missing(text)),
             1 => Ok(images.remove(0)),
             _ => Err(ImageError::Ambiguous(text.to_owned())),
+        }
+    }
+
+    /// The image of a name or an identity, if guests of a platform run it. Blocks.
+    ///
+    /// # Errors
+    /// [`ImageError::OtherPlatform`], and those of [`Images::find`].
+    pub fn find_for(&self, text: &str, wanted: Platform) -> Result<Image, ImageError> {
+        let image = self.find(text)?;
+        let made_for = image.platform.parse::<document::Platform>();
+        let wanted_by_guest = document::Platform::from(wanted);
+        match made_for.is_ok_and(|made_for| wanted_by_guest.accepts(&made_for)) {
+            true => Ok(image),
+            false => Err(ImageError::OtherPlatform {
+                name: text.to_owned(),
+                found: image.platform,
+                wanted,
+            }),
         }
     }
 

@@ -578,13 +578,17 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__image__subcmd__pull)
-            opts="-q -h --insecure-registry --insecure --user --system --json --quiet --help"
+            opts="-q -h --insecure-registry --platform --insecure --user --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --insecure-registry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1058,7 +1062,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__instance__subcmd__start)
-            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --platform --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1121,6 +1125,10 @@ _aegis() {
                     return 0
                     ;;
                 --accel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1650,7 +1658,7 @@ _aegis() {
             return 0
             ;;
         aegis__subcmd__run)
-            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --platform --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1665,6 +1673,10 @@ _aegis() {
                     return 0
                     ;;
                 --accel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -59,6 +59,7 @@ complete -c aegis -n "__fish_aegis_needs_command" -f -a "version" -d 'Show the v
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l cpus -d 'Virtual CPUs' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l accel -d 'What executes the guest: auto, kvm, hvf or tcg' -r
+complete -c aegis -n "__fish_aegis_using_subcommand run" -l platform -d 'What the guest\'s programs are built for: linux/amd64 or linux/arm64; another one than this host\'s is translated' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l workspace -d 'Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -s v -l volume -d 'Show a folder or file of the host, or a named volume that AegisVM keeps, at a path of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand run" -l expose -d 'Let a port of this host lead to a TCP port of the guest; without PORT one is chosen' -r
@@ -140,6 +141,7 @@ complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_su
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l memory -d 'Memory of the guest: a number of MiB, or with suffix, e.g. 512M or 2G' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l cpus -d 'Virtual CPUs' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l accel -d 'What executes the guest: auto, kvm, hvf or tcg' -r
+complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l platform -d 'What the guest\'s programs are built for: linux/amd64 or linux/arm64; another one than this host\'s is translated' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l workspace -d 'Share a folder as /workspace: a path (with a slash), or the name of one that AegisVM keeps' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -s v -l volume -d 'Show a folder or file of the host, or a named volume that AegisVM keeps, at a path of the guest' -r
 complete -c aegis -n "__fish_aegis_using_subcommand instance; and __fish_seen_subcommand_from start" -l expose -d 'Let a port of this host lead to a TCP port of the guest; without PORT one is chosen' -r
@@ -475,6 +477,7 @@ complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_s
 complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "rm" -d 'Remove an image that no instance uses, or one of its names'
 complete -c aegis -n "__fish_aegis_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "prune" -d 'Remove the images without a name that no instance uses, and layers that nothing needs'
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
+complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l platform -d 'Which of the images of that name; by default that for this host' -r
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l insecure -d 'Pull without the sandbox where the host forbids it'
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l user
 complete -c aegis -n "__fish_aegis_using_subcommand image; and __fish_seen_subcommand_from pull" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'

@@ -12,8 +12,15 @@ class Aegisvm < Formula
   depends_on "qemu"
   depends_on "squashfs"
 
+  # What guests of arm64 boot from: `--platform linux/arm64`.
+  resource "guest-aarch64" do
+    url "https://github.com/xfeldman/aegisvm/releases/download/v@VERSION@/@GUEST_SOURCE@"
+    sha256 "@GUEST_SHA256@"
+  end
+
   def install
     system "./install", "--prefix", prefix, "--opt", opt_prefix, "aegisvm-guest", "aegisvm"
+    (lib/"aegisvm/guest/aarch64").install resource("guest-aarch64")
     # What `brew services` and systemctl link to.
     prefix.install_symlink lib/"systemd/user/aegisd.service"
   end

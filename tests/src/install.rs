@@ -8,6 +8,7 @@
 //! | `packaging/files` | aegisvm: programs, units, what else the host needs |
 //! | `packaging/guest` | aegisvm-guest: kernel, harness, base image |
 //! | `packaging/agent-kit` | aegisvm-agent-kit: the Agent Kit |
+//! | `packaging/guest-aarch64` | none, only a tarball: guests of another architecture |
 
 use std::fs;
 use std::io::ErrorKind;
@@ -29,11 +30,21 @@ pub enum Package {
     Guest,
     /// The Agent Kit.
     AgentKit,
+    /// What guests of another architecture boot from.
+    ForeignGuest,
 }
 
 impl Package {
-    /// All of them, in an order in which each can be installed.
+    /// Those that there are for distributions, in an order in which each can be
+    /// installed.
     pub const ALL: [Self; 3] = [Self::Guest, Self::Aegisvm, Self::AgentKit];
+    /// What `make install` installs, as far as it is built.
+    pub const INSTALLED: [Self; 4] = [
+        Self::Guest,
+        Self::Aegisvm,
+        Self::AgentKit,
+        Self::ForeignGuest,
+    ];
 
     /// Its name in every format.
     #[must_use]
@@ -42,6 +53,7 @@ impl Package {
             Self::Aegisvm => "aegisvm",
             Self::Guest => "aegisvm-guest",
             Self::AgentKit => "aegisvm-agent-kit",
+            Self::ForeignGuest => "aegisvm-guest-aarch64",
         }
     }
 
@@ -50,6 +62,7 @@ impl Package {
             Self::Aegisvm => "packaging/files",
             Self::Guest => "packaging/guest",
             Self::AgentKit => "packaging/agent-kit",
+            Self::ForeignGuest => "packaging/guest-aarch64",
         }
     }
 }
@@ -97,14 +110,6 @@ impl Plan {
         plan.entries
             .extend(Self::of(Package::Guest, prefix)?.entries);
         Ok(plan)
-    }
-
-    /// Reads the list of the Agent Kit likewise.
-    ///
-    /// # Errors
-    /// As of [`Plan::of`].
-    pub fn of_agent_kit(prefix: &str) -> Result<Self> {
-        Self::of(Package::AgentKit, prefix)
     }
 
     /// Reads the list of one package.
@@ -249,8 +254,9 @@ struct Places {
     programs: PathBuf,
     /// Guest files that `guest/build` made.
     guest: PathBuf,
-    /// The project's own kernel, if its source package is installed.
-    kernel: PathBuf,
+    /// The project's own kernels, if their source package is installed; each has a
+    /// name of its own.
+    kernels: Vec<PathBuf>,
     /// The licences of what is linked in, as `xtask` gathers them.
     licences: PathBuf,
     /// The user's home directory; one that is `/` is no home.
@@ -261,22 +267,20 @@ impl Places {
     fn find(repository: &Path) -> Self {
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| repository.join("target"), PathBuf::from);
-        // Without Debian's source package it has no name, and so is not built.
-        let kernel = Command::new(repository.join("guest/kernel/build"))
-            .arg("--path")
+        // Without Debian's source package they have no names, and so are not built.
+        let kernels = Command::new(repository.join("guest/kernel/build"))
+            .args(["--path", "x86_64", "aarch64"])
             .output()
             .ok()
             .filter(|output| output.status.success())
-            .and_then(|output| {
-                let path = String::from_utf8(output.stdout).ok()?;
-                Path::new(path.trim()).parent().map(Path::to_path_buf)
-            });
+            .and_then(|output| String::from_utf8(output.stdout).ok())
+            .unwrap_or_default();
         Self {
             repository: repository.to_path_buf(),
             programs: target.join("release"),
             guest: target.join("guest"),
             licences: repository.join("target/licences"),
-            kernel: kernel.unwrap_or_else(|| target.join("no-kernel")),
+            kernels: kernels.lines().map(PathBuf::from).collect(),
             home: std::env::var_os("HOME")
                 .map(PathBuf::from)
                 .filter(|home| home.parent().is_some()),
@@ -325,7 +329,11 @@ fn parse(line: &str, prefix: &str, places: &Places) -> Result<Option<Entry>> {
     let content = match place {
         "@programs" => Content::File(places.programs.join(rest)),
         "@guest" => Content::File(places.guest.join(rest)),
-        "@kernel" => Content::File(places.kernel.join(rest)),
+        "@kernel" => {
+            let mut kernels = places.kernels.iter();
+            let built = kernels.find(|kernel| kernel.ends_with(rest)).cloned();
+            Content::File(built.unwrap_or_else(|| places.guest.join("no-kernel").join(rest)))
+        }
         "@licences" => Content::File(places.licences.join(rest)),
         _ => {
             let path = places.repository.join(source);
@@ -350,11 +358,13 @@ mod tests {
     #[test]
     fn the_committed_lists_are_well_formed_and_have_no_path_twice() {
         let plan = Plan::read("/usr/local/").unwrap();
-        let kit = Plan::of_agent_kit("/usr/local/").unwrap();
+        let kit = Plan::of(Package::AgentKit, "/usr/local/").unwrap();
+        let foreign = Plan::of(Package::ForeignGuest, "/usr/local/").unwrap();
         let mut paths: Vec<_> = plan
             .entries
             .iter()
             .chain(&kit.entries)
+            .chain(&foreign.entries)
             .map(|entry| &entry.destination)
             .collect();
         assert!(paths.iter().all(|path| path.starts_with("/usr/local/")));

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::cache;
 use crate::compile::compile;
-use crate::install::{Content, Plan};
+use crate::install::Package;
 use crate::instance::{DEADLINE, Instance};
 use crate::machine::{Machine, User};
 use crate::seat::Seat;
@@ -44,23 +44,7 @@ pub fn install_example(seat: Seat<'_>) -> Result<()> {
 /// # Errors
 /// It is not built, or a file cannot be written.
 pub fn install_agent(machine: &Machine) -> Result<()> {
-    for entry in Plan::of_agent_kit("/usr")?.entries {
-        let content = match &entry.content {
-            Content::File(source) => {
-                fs::read(source).with_context(|| format!("reading {}", source.display()))?
-            }
-            Content::Text(text) => text.clone().into_bytes(),
-            Content::Link(_) => continue,
-        };
-        let target = &entry.destination;
-        machine
-            .run(User::Root, &format!("mkdir -p $(dirname {target})"))?
-            .success()?;
-        machine.write_file(User::Root, target, &content)?;
-        let mode = format!("chmod {:o} {target}", entry.mode);
-        machine.run(User::Root, &mode)?.success()?;
-    }
-    Ok(())
+    machine.install(Package::AgentKit)
 }
 
 /// Puts a kit whose one daemon is a program in C into the user's kit folder.

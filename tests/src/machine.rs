@@ -43,6 +43,7 @@ pub use root::Root;
 pub use software::Changes;
 
 use crate::cache;
+use crate::install::Package;
 use crate::wait::wait_until;
 use cgroup::Cgroup;
 use leader::Leader;
@@ -349,6 +350,15 @@ impl Machine {
     pub fn update_software(&self) -> Result<Changes> {
         let _lock = lock(&self.name)?;
         software::update(self)
+    }
+
+    /// Installs a package that machines do not have from the beginning.
+    ///
+    /// # Errors
+    /// It is not built, or a file cannot be put into the machine.
+    pub fn install(&self, package: Package) -> Result<()> {
+        let _lock = lock(&self.name)?;
+        software::add(self, package)
     }
 
     /// Powers the machine off in order and boots it again over its files.

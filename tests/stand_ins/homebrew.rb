@@ -1,21 +1,45 @@
 # A stand-in for Homebrew, which cannot be had here: it reads one formula as `brew install`
 # would, checks what it declares, and runs its `install`.
 #
-#   ruby homebrew.rb FORMULA TARBALL PREFIX
+#   ruby homebrew.rb FORMULA TARBALL PREFIX [RESOURCE...]
 #
 # PREFIX becomes a Homebrew prefix: the files go into Cellar/NAME/VERSION, opt/NAME leads
 # there, and what Homebrew links of a keg (bin, lib, share, not libexec) is linked.
 # Enforced of the contract of https://docs.brew.sh/Formula-Cookbook: a formula calls only
 # what it may (anything else is no method here), declares desc, homepage, url, sha256 and
-# license, the tarball has that name and checksum, `install` is run in its one folder, no
-# command of it fails, it puts something into the keg, a service runs a program of the
-# keg, and the caveats can be said.
+# license, the tarball has that name and checksum, so has each of the formula's resources,
+# all of which are installed, `install` is run in the tarball's one folder, no command of it
+# fails, it puts something into the keg, a service runs a program of the keg, and the
+# caveats can be said.
 require "digest"
 require "fileutils"
 require "pathname"
 require "tmpdir"
 
+# Runs a block in the one folder of a tarball.
+def in_folder_of(tarball)
+  Dir.mktmpdir do |folder|
+    raise "tar failed" unless Kernel.system("tar", "-xf", tarball.to_s, "-C", folder)
+
+    folders = Pathname(folder).children
+    raise "not one folder in #{tarball.basename}" unless folders.one?
+
+    Dir.chdir(folders.first) { yield }
+  end
+end
+
+def check(what, declared, tarball)
+  raise "the url of #{what} ends in another name" unless declared[:url].end_with?("/#{tarball.basename}")
+  raise "another checksum of #{what}" unless Digest::SHA256.file(tarball.to_s).hexdigest == declared[:sha256]
+end
+
 class Pathname
+  # Of a resource: all that is in its one folder.
+  def install(resource)
+    mkpath
+    in_folder_of(resource.fetch) { FileUtils.mv(Pathname.pwd.children, self) }
+  end
+
   def install_symlink(*targets)
     mkpath
     targets.each { |target| FileUtils.ln_sf(Pathname(target).relative_path_from(realpath), self / Pathname(target).basename) }
@@ -44,14 +68,37 @@ class Service
   def opt_libexec = @formula.opt_prefix / "libexec"
 end
 
+class Resource
+  attr_reader :declared, :is_used
+  attr_writer :tarball
+
+  def initialize
+    @declared = {}
+  end
+
+  [:url, :sha256].each do |key|
+    define_method(key) do |value|
+      raise "#{key} is declared twice" if declared.key?(key)
+
+      declared[key] = value
+    end
+  end
+
+  def fetch
+    @is_used = true
+    @tarball
+  end
+end
+
 class Formula
   class << self
-    attr_reader :declared, :needs, :service_block, :test_block
+    attr_reader :declared, :needs, :resources, :service_block, :test_block
 
     def inherited(formula)
       super
       formula.instance_variable_set(:@declared, {})
       formula.instance_variable_set(:@needs, [])
+      formula.instance_variable_set(:@resources, {})
     end
 
     [:desc, :homepage, :url, :version, :sha256, :license].each do |key|
@@ -66,6 +113,12 @@ class Formula
       raise "depends_on #{what.inspect}" unless what.is_a?(String) || what == :linux || what == { arch: :x86_64 }
 
       needs << what
+    end
+
+    def resource(name, &block)
+      raise "the resource #{name} is declared twice" if resources.key?(name)
+
+      resources[name] = Resource.new.tap { |it| it.instance_eval(&block) }
     end
 
     def service(&block)
@@ -90,6 +143,8 @@ class Formula
     define_method(:"opt_#{folder}") { opt_prefix / folder.to_s }
   end
 
+  def resource(name) = self.class.resources.fetch(name)
+
   def system(*command)
     words = command.map(&:to_s)
     raise "#{words.join(" ")} failed" unless Kernel.system(*words)
@@ -113,26 +168,26 @@ def link(keg, brew)
   end
 end
 
-formula_path, tarball, brew = ARGV.map { |argument| Pathname(argument).expand_path }
+formula_path, tarball, brew, *fetched = ARGV.map { |argument| Pathname(argument).expand_path }
 name = formula_path.basename(".rb").to_s
 load formula_path.to_s
 formula_class = Object.const_get(name.split("-").map(&:capitalize).join)
 declared = formula_class.declared
 [:desc, :homepage, :url, :sha256, :license].each { |key| raise "no #{key}" unless declared[key] }
 raise "desc is longer than 80" if declared[:desc].length > 80
-raise "the url ends in another name" unless declared[:url].end_with?("/#{tarball.basename}")
-raise "another checksum" unless Digest::SHA256.file(tarball.to_s).hexdigest == declared[:sha256]
+check(name, declared, tarball)
+resources = formula_class.resources
+raise "the resources are not those that were fetched" unless resources.length == fetched.length
+
+resources.each.zip(fetched) do |(title, resource), path|
+  check(title, resource.declared, path)
+  resource.tarball = path
+end
 
 formula = formula_class.new(brew, name)
 formula.prefix.dirname.mkpath
-Dir.mktmpdir do |folder|
-  raise "tar failed" unless Kernel.system("tar", "-xf", tarball.to_s, "-C", folder)
-
-  folders = Pathname(folder).children
-  raise "not one folder in the tarball" unless folders.one?
-
-  Dir.chdir(folders.first) { formula.install }
-end
+in_folder_of(tarball) { formula.install }
+resources.each { |title, resource| raise "the resource #{title} is not used" unless resource.is_used }
 raise "nothing was installed" unless formula.prefix.directory?
 
 formula.opt_prefix.dirname.mkpath

@@ -108,7 +108,7 @@ fn what_is_no_archive_of_a_root_is_refused() -> Result<()> {
         (
             "image import root.tar x --platform linux/s390x",
             "ImagePlatform",
-            "does not run on this host",
+            "does not run in a guest",
         ),
     ] {
         let refused = seat.run(&format!("bash -c 'aegisctl {line}'"))?;

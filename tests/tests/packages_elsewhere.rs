@@ -223,7 +223,11 @@ fn formulae_install_into_a_homebrew_prefix() -> Result<()> {
         run(Command::new("ruby").args(["-W", "-c"]).arg(&path))?;
         let mut install = Command::new("ruby");
         install.arg("-W").arg(&stand_in).arg(&path).arg(&tarball);
-        said += &run(install.arg(brew.path()))?;
+        install.arg(brew.path());
+        if formula == "aegisvm" {
+            install.arg(file("aegisvm-guest-aarch64-", ".tar.gz")?);
+        }
+        said += &run(&mut install)?;
     }
     let opt = brew.path().join("opt/aegisvm");
     let shown = opt.display().to_string();
@@ -245,7 +249,10 @@ fn formulae_install_into_a_homebrew_prefix() -> Result<()> {
     ] {
         assert!(brew.path().join(path).metadata().is_ok(), "{path}");
     }
-    assert!(opt.join("lib/aegisvm/guest/vmlinux").is_file());
+    for path in ["vmlinux", "aarch64/Image", "aarch64/base.squashfs"] {
+        let path = opt.join("lib/aegisvm/guest").join(path);
+        assert!(path.is_file(), "{}", path.display());
+    }
     Ok(())
 }
 

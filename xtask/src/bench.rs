@@ -19,9 +19,9 @@ pub(crate) struct Arguments {
 /// Measures, and writes the figures down if all of them were asked for.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     build::programs()?;
-    build::guest()?;
+    build::guests()?;
     // Another kernel would measure something else.
-    build::kernel()?;
+    build::kernels()?;
     succeed(cargo().args(["build", "--release", "--package", "aegis-bench"]))?;
     let mut bench = Command::new(cache::repository().join("target/release/aegis-bench"));
     let only = arguments.only.iter().flat_map(|only| ["--only", only]);

@@ -32,16 +32,23 @@ pub(crate) fn programs() -> Result<()> {
     licences::write()
 }
 
-/// Builds the guest's initramfs, base image and fallback kernel.
-pub(crate) fn guest() -> Result<()> {
-    succeed(&mut Command::new(cache::repository().join("guest/build")))
+/// The architectures of guests, as uname(1) calls them.
+const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
+/// Builds what guests of every architecture boot from, but for their kernels.
+pub(crate) fn guests() -> Result<()> {
+    ARCHITECTURES.into_iter().try_for_each(guest)
 }
 
-/// Builds the guest kernel unless the cache has it; prints where it is.
-pub(crate) fn kernel() -> Result<()> {
-    succeed(&mut Command::new(
-        cache::repository().join("guest/kernel/build"),
-    ))
+/// Builds initramfs and base image, and the fallback kernel where there is one.
+fn guest(architecture: &str) -> Result<()> {
+    succeed(Command::new(cache::repository().join("guest/build")).arg(architecture))
+}
+
+/// Builds the guest kernels that the cache has not; prints where they are.
+pub(crate) fn kernels() -> Result<()> {
+    let build = cache::repository().join("guest/kernel/build");
+    succeed(Command::new(build).args(ARCHITECTURES))
 }
 
 /// Makes the root with this systemd unless the cache has it.
@@ -61,7 +68,7 @@ pub(crate) fn first_time() -> Result<()> {
         return Ok(());
     }
     programs()?;
-    guest()
+    guest(std::env::consts::ARCH)
 }
 
 /// Removes what was built here. The cache with roots and kernels stays, since

@@ -5,6 +5,7 @@
 //!                                             └─► tarball ─┬─► rpm          rpmbuild runs its `install`
 //!                                                          ├─► PKGBUILD     and so does makepkg
 //!                                                          └─► formulae     and so does brew
+//!  packaging/guest-aarch64 ─► Plan ─► tarball ──────────────────┘              a resource
 //! ```
 //!
 //! | in target/dist | |
@@ -12,6 +13,7 @@
 //! | `*.deb` | aegisvm, aegisvm-guest, aegisvm-agent-kit |
 //! | `*.rpm` | the same |
 //! | `aegisvm-VERSION-linux-ARCH.tar.xz` | all of it for any prefix, with `install` |
+//! | `aegisvm-guest-aarch64-VERSION.tar.gz` | guests of arm64 for hosts of other architectures |
 //! | `arch/` | PKGBUILD and what it needs beside that tarball |
 //! | `homebrew-aegisvm/` | the tap: what its repository has to hold |
 //! | `work/` | the trees on the way there |
@@ -22,6 +24,7 @@
 mod arch;
 mod brew;
 mod deb;
+mod guest;
 mod release;
 mod rpm;
 mod tarball;
@@ -35,8 +38,8 @@ use release::Release;
 /// Builds all programs, then all packages.
 pub(crate) fn run() -> Result<()> {
     build::programs()?;
-    build::guest()?;
-    build::kernel()?;
+    build::guests()?;
+    build::kernels()?;
     packages()
 }
 
@@ -47,7 +50,8 @@ pub(crate) fn packages() -> Result<()> {
     deb::make(&release)?;
     rpm::make(&release, &tarball)?;
     arch::make(&release, &tarball)?;
-    brew::make(&release, &tarball)?;
+    let guest = guest::make(&release)?;
+    brew::make(&release, &tarball, &guest)?;
     println!("{}", release.folder.display());
     Ok(())
 }

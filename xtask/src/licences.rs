@@ -39,7 +39,7 @@ pub(crate) fn write() -> Result<()> {
     let folder = cache::repository().join("target/licences");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let graph = Graph::read()?;
-    for package in Package::ALL {
+    for package in Package::INSTALLED {
         let mut text = beside_crates(package)?;
         text += &of_crates(&graph.linked_into(programs(package)))?;
         let path = folder.join(format!("{}.txt", package.name()));
@@ -64,6 +64,7 @@ fn programs(package: Package) -> &'static [&'static str] {
         ],
         Package::Guest => &["aegis-harness"],
         Package::AgentKit => &["aegis-gateway", "aegis-agent"],
+        Package::ForeignGuest => &["aegis-harness", "aegis-agent"],
     }
 }
 

@@ -35,9 +35,9 @@ struct Arguments {
 enum Task {
     /// Build the programs of the host.
     Build,
-    /// Build the guest's initramfs, base image and fallback kernel.
+    /// Build the initramfs and base image of guests of every architecture, and the fallback kernel.
     Guest,
-    /// Build the guest kernel.
+    /// Build the guest kernels.
     Kernel,
     /// Make the Debian system of a test machine.
     Root {
@@ -82,14 +82,14 @@ enum Task {
 }
 
 fn install(destdir: &Path, prefix: &str) -> anyhow::Result<()> {
-    for package in Package::ALL {
+    for package in Package::INSTALLED {
         Plan::of(package, prefix)?.install(destdir)?;
     }
     Ok(())
 }
 
 fn uninstall(destdir: &Path, prefix: &str) -> anyhow::Result<()> {
-    for package in Package::ALL {
+    for package in Package::INSTALLED {
         Plan::of(package, prefix)?.uninstall(destdir, prefix)?;
     }
     Ok(())
@@ -99,8 +99,8 @@ fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
         Task::Build => build::programs().map(done),
-        Task::Guest => build::guest().map(done),
-        Task::Kernel => build::kernel().map(done),
+        Task::Guest => build::guests().map(done),
+        Task::Kernel => build::kernels().map(done),
         Task::Root { systemd } => Systemd::from_number(&systemd)
             .and_then(build::root)
             .map(done),

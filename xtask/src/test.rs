@@ -79,8 +79,8 @@ fn set_up() -> Result<()> {
     println!("\n== set-up");
     let start = Instant::now();
     build::programs()?;
-    build::guest()?;
-    build::kernel()?;
+    build::guests()?;
+    build::kernels()?;
     stop_machines()?;
     for (systemd, name) in MACHINES {
         build::root(systemd)?;

@@ -174,6 +174,7 @@ pub(super) fn to_json(view: &InstanceView) -> Value {
         "memory_mib": view.memory_mib,
         "cpus": view.cpus,
         "accel": view.accel,
+        "platform": view.platform,
         "kernel": view.kernel,
         "workspace": view.workspace,
         "volumes": view.volumes,

@@ -318,6 +318,11 @@ impl InstanceObject {
         self.looks.get().accel.clone()
     }
 
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn platform(&self) -> String {
+        self.looks.get().platform.clone()
+    }
+
     #[zbus(property)]
     fn kernel(&self) -> String {
         self.looks.get().kernel.clone()

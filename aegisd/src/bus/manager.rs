@@ -164,6 +164,7 @@ impl ManagerObject {
         let given = Given {
             access,
             source: options.source,
+            platform: options.platform.unwrap_or_default(),
             insecure: options.insecure,
         };
         let job = self

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aegis_core::fault::Symbol;
+use aegis_core::platform::Platform;
 use aegis_core::secret::SecretText;
 use aegis_core::units;
 use aegis_image::import::Request;
@@ -33,6 +34,8 @@ pub struct Given {
     pub access: Option<SecretText>,
     /// The open file or folder of a local image.
     pub source: Option<OwnedFd>,
+    /// Which of the images of the name.
+    pub platform: Platform,
     /// Do without a sandbox.
     pub insecure: bool,
 }
@@ -65,6 +68,7 @@ pub async fn pull(
             store: store.clone(),
             name: name.to_string(),
             access: given.access,
+            platform: given.platform,
         })),
         source: given.source,
         confinement: confinement(store, given.insecure, false),

@@ -64,6 +64,8 @@ pub(super) fn differences(have: &InstanceSpec, asked: &SpecRequest) -> Vec<Diffe
     found.compare("cpus", have.cpus.to_string(), cpus);
     let accel = asked.accel.map(|accel| accel.to_string());
     found.compare("accel", have.accel.to_string(), accel);
+    let platform = asked.platform.map(|platform| platform.to_string());
+    found.compare("platform", have.platform.to_string(), platform);
     let workspace = have.workspace.as_ref().map(ToString::to_string);
     let other = asked.workspace.as_ref().map(ToString::to_string);
     found.compare("workspace", workspace.unwrap_or_default(), other);

@@ -103,6 +103,7 @@ pub(super) fn view(sources: Sources<'_>) -> InstanceView {
         accel: machine
             .map_or(spec.accel, |machine| machine.accel)
             .to_string(),
+        platform: spec.platform.to_string(),
         kernel: kernel.unwrap_or_default().to_owned(),
         workspace: workspace.unwrap_or_default(),
         volumes: spec.volumes.iter().map(ToString::to_string).collect(),

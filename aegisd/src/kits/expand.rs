@@ -9,6 +9,7 @@ use aegis_core::fault::{Fault, Symbol};
 use aegis_core::handle::Handle;
 use aegis_core::kit::{DaemonEntry, SandboxPath, relative_inside, sandbox_path};
 use aegis_core::network;
+use aegis_core::platform::Platform;
 use aegis_core::port::{PortMapping, PortRequest};
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::{
@@ -35,6 +36,13 @@ pub enum ExpandError {
         path: String,
         why: &'static str,
     },
+    #[error("the kit '{kit}' brings {program}, which is not there for {platform}: no {path}")]
+    Program {
+        kit: String,
+        program: String,
+        platform: Platform,
+        path: String,
+    },
 }
 
 impl ExpandError {
@@ -44,6 +52,8 @@ impl ExpandError {
             Self::Kit(error) => error.fault(),
             Self::Spec(_) => Fault::from_error(Symbol::InvalidArgument, self),
             Self::Sandbox { .. } => Fault::from_error(Symbol::KitBroken, self),
+            Self::Program { .. } => Fault::from_error(Symbol::GuestFilesMissing, self)
+                .with_hint("make the instance without --platform, or put a program for it there"),
         }
     }
 }
@@ -77,6 +87,8 @@ pub fn expand(
     spec.memory_mib = request.memory_mib.unwrap_or(spec.memory_mib);
     spec.cpus = request.cpus.unwrap_or(spec.cpus);
     spec.accel = request.accel.unwrap_or_default();
+    spec.platform = request.platform.unwrap_or_default();
+    spec.inject = injected(spec.inject, spec.platform, kit, host)?;
     spec.workspace = request.workspace.or(spec.workspace);
     spec.volumes = request.volumes;
     spec.disk_mib = request.disk_mib;
@@ -117,6 +129,34 @@ pub fn expand(
     }
     spec.validate()?;
     Ok((spec, ports))
+}
+
+/// The programs that a kit adds to the image. They are the host's own; for guests of
+/// another platform those of the same names among that platform's files.
+fn injected(
+    programs: Vec<PathBuf>,
+    platform: Platform,
+    kit: Option<&Kit>,
+    host: &Host,
+) -> Result<Vec<PathBuf>, ExpandError> {
+    if platform.is_host() {
+        return Ok(programs);
+    }
+    let folder = platform.guest_dir(&host.guest_dir);
+    let foreign = |program: PathBuf| {
+        let name = program.file_name().unwrap_or_default();
+        let path = folder.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(ExpandError::Program {
+            kit: kit.map(|kit| kit.name.clone()).unwrap_or_default(),
+            program: name.display().to_string(),
+            platform,
+            path: path.display().to_string(),
+        })
+    };
+    programs.into_iter().map(foreign).collect()
 }
 
 /// What a kit says of an instance, before the user's own values.

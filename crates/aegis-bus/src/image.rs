@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
+use aegis_core::platform::Platform;
+
 use crate::dict::{Dict, DictError, DictReader, put, put_descriptor, put_some};
 
 /// The key of `PullImage`'s options whose descriptor leads to how to get at the
@@ -140,6 +142,8 @@ pub struct PullOptions {
     pub access: Option<OwnedFd>,
     /// See [`SOURCE`].
     pub source: Option<OwnedFd>,
+    /// Which of the images of that name; without it that of this host.
+    pub platform: Option<Platform>,
     /// Pull without a sandbox where the host forbids it.
     pub insecure: bool,
 }
@@ -156,6 +160,8 @@ impl PullOptions {
                 put_descriptor(&mut dict, key, descriptor)?;
             }
         }
+        let platform = self.platform.map(|platform| platform.to_string());
+        put_some(&mut dict, "platform", platform);
         if self.insecure {
             put(&mut dict, "insecure", true);
         }
@@ -171,6 +177,7 @@ impl PullOptions {
         let options = Self {
             access: reader.take_descriptor(ACCESS)?,
             source: reader.take_descriptor(SOURCE)?,
+            platform: reader.parse("platform")?,
             insecure: reader.take("insecure")?.unwrap_or_default(),
         };
         reader.finish()?;
@@ -294,10 +301,12 @@ mod tests {
         let options = PullOptions {
             access: Some(File::open("/dev/null").unwrap().into()),
             source: None,
+            platform: Some(Platform::Arm64),
             insecure: true,
         };
         let read = PullOptions::from_dict(options.to_dict().unwrap()).unwrap();
         assert!(read.access.is_some() && read.source.is_none() && read.insecure);
+        assert_eq!(read.platform, options.platform);
         let import = ImportOptions {
             source: File::open("/dev/null").unwrap().into(),
             origin: "root.tar".into(),

@@ -180,6 +180,9 @@ pub trait Instance {
     /// What the VM runs on; while there is no VM, what was asked for.
     #[zbus(property)]
     fn accel(&self) -> zbus::Result<String>;
+    /// What its programs are built for: `linux/amd64` or `linux/arm64`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn platform(&self) -> zbus::Result<String>;
     /// `own`, `fallback`, or empty while there is no VM.
     #[zbus(property)]
     fn kernel(&self) -> zbus::Result<String>;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aegis_core::idle::Delay;
 use aegis_core::limits::ResourceLimits;
 use aegis_core::network::{AllowedHost, Network};
+use aegis_core::platform::Platform;
 use aegis_core::port::PortRequest;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::secret::{Delivery, SecretSource};
@@ -208,6 +209,8 @@ pub struct SpecRequest {
     pub memory_mib: Option<u32>,
     pub cpus: Option<u32>,
     pub accel: Option<Accel>,
+    /// What the guest's programs are built for; without it that of this host.
+    pub platform: Option<Platform>,
     pub workspace: Option<Workspace>,
     pub volumes: Vec<Volume>,
     /// Most that the guest may write, in MiB.
@@ -256,6 +259,8 @@ impl SpecRequest {
             "accel",
             self.accel.map(|accel| accel.to_string()),
         );
+        let platform = self.platform.map(|platform| platform.to_string());
+        put_some(&mut dict, "platform", platform);
         let workspace = self.workspace.as_ref().map(ToString::to_string);
         put_some(&mut dict, "workspace", workspace);
         if !self.volumes.is_empty() {
@@ -322,6 +327,7 @@ impl SpecRequest {
             memory_mib: reader.take("memory")?,
             cpus: reader.take("cpus")?,
             accel: reader.parse("accel")?,
+            platform: reader.parse("platform")?,
             workspace: reader.parse("workspace")?,
             volumes: reader.parse_all("volumes")?,
             disk_mib: reader.take("disk")?,
@@ -423,6 +429,7 @@ mod tests {
             cpus: Some(2),
             delivery: Some(Delivery::Guest),
             accel: Some(Accel::Tcg),
+            platform: Some(Platform::Arm64),
             workspace: Some(Workspace::Path("/data".into())),
             volumes: vec![
                 "/a:b:/data:ro".parse().unwrap(),

@@ -63,7 +63,7 @@ symbols! {
     ImageNotFound,
     /// The registry gives the image to nobody, or not to this user.
     ImageUnauthorized,
-    /// The image is not made for this processor.
+    /// The image is not made for the platform that was asked for.
     ImagePlatform,
     /// What came is not what the image's digests and sizes promise.
     ImageCorrupt,

@@ -12,6 +12,7 @@
 //! | [`secret`], [`credential`] | secrets, and how a unit is given them |
 //! | [`audit`] | the record of their uses |
 //! | [`daemon`] | how an instance daemon is run |
+//! | [`platform`] | what the programs of a guest are built for |
 //! | [`port`] | exposed ports |
 //! | [`network`] | what of the network a guest reaches, and its own addresses |
 //! | [`egress`] | what aegis-vmm and the filter of that network tell each other |
@@ -54,6 +55,7 @@ pub mod layout;
 pub mod lifecycle;
 pub mod limits;
 pub mod network;
+pub mod platform;
 pub mod port;
 pub mod restart;
 pub mod secret;

@@ -19,6 +19,7 @@ use crate::image::PinnedImage;
 use crate::label::{self, LabelError, Labels};
 use crate::limits::{LimitError, ResourceLimits};
 use crate::network::{self, AllowedHost, Network, NetworkError};
+use crate::platform::Platform;
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
 use crate::secret::{Delivery, SecretSource};
@@ -94,6 +95,9 @@ pub struct InstanceSpec {
     pub cpus: u32,
     #[serde(default)]
     pub accel: Accel,
+    /// What its programs are built for.
+    #[serde(default)]
+    pub platform: Platform,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
     /// What of the host it sees beside the workspace.
@@ -160,6 +164,7 @@ impl Default for InstanceSpec {
             memory_mib: DEFAULT_MEMORY_MIB,
             cpus: 1,
             accel: Accel::Auto,
+            platform: Platform::HOST,
             workspace: None,
             volumes: Vec::new(),
             disk_mib: None,

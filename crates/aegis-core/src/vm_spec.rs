@@ -12,6 +12,7 @@ use crate::credential::Credential;
 use crate::handle::Handle;
 use crate::idle::{IdlePolicy, Lease};
 use crate::network::{AllowedHost, Network};
+use crate::platform::Platform;
 use crate::port::PortMapping;
 use crate::restart::RestartPolicy;
 use crate::spec::Accel;
@@ -29,7 +30,10 @@ pub struct VmSpec {
     pub memory_mib: u32,
     pub cpus: u32,
     pub accel: Accel,
-    /// Where kernel, initramfs and base image lie.
+    /// What its programs are built for, and so its machine.
+    #[serde(default)]
+    pub platform: Platform,
+    /// Where kernel, initramfs and base image of that platform lie.
     pub guest_dir: PathBuf,
     /// The image: a SquashFS file for each of its layers, the lowest first. Without
     /// any the root is the built-in base image.

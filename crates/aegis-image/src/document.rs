@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aegis_core::platform as guest;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use serde::{Deserialize, Serialize};
 
@@ -219,21 +220,9 @@ pub fn read_config(
 }
 
 impl Platform {
-    /// What this program was built for.
+    /// That of guests where nobody says otherwise.
     pub fn host() -> Self {
-        let (architecture, variant) = match std::env::consts::ARCH {
-            "x86_64" => ("amd64", None),
-            "aarch64" => ("arm64", None),
-            "x86" => ("386", None),
-            "arm" => ("arm", Some("v7")),
-            "powerpc64" => ("ppc64le", None),
-            "loongarch64" => ("loong64", None),
-            other => (other, None),
-        };
-        Self {
-            architecture: architecture.to_owned(),
-            variant: variant.map(str::to_owned),
-        }
+        guest::Platform::HOST.into()
     }
 
     /// The variant as a number; images without one are of the architecture's first,
@@ -324,6 +313,15 @@ pub(crate) fn spell(os: &str, architecture: &str, variant: Option<&str>) -> Stri
     match variant {
         Some(variant) => format!("{os}/{architecture}/{variant}"),
         None => format!("{os}/{architecture}"),
+    }
+}
+
+impl From<guest::Platform> for Platform {
+    fn from(platform: guest::Platform) -> Self {
+        Self {
+            architecture: platform.architecture().to_owned(),
+            variant: None,
+        }
     }
 }
 

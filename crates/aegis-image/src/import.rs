@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::platform as guest;
 use aegis_fault_points::around;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -58,8 +59,8 @@ pub struct Request {
 pub enum ImportError {
     #[error("'{0}' cannot be the name of an import: that is [HOST/]NAME[:TAG]")]
     Name(String),
-    #[error("an image for {wanted} does not run on this host, which is {host}")]
-    Platform { wanted: Platform, host: Platform },
+    #[error("an image for {0} does not run in a guest; known are {known}", known = known())]
+    Platform(Platform),
     #[error("{origin} cannot be used")]
     Archive {
         origin: Origin,
@@ -77,6 +78,13 @@ pub enum ImportError {
     Pull(#[from] PullError),
 }
 
+/// The platforms of guests, for people.
+fn known() -> String {
+    guest::Platform::ALL
+        .map(|platform| platform.to_string())
+        .join(" and ")
+}
+
 impl From<StoreError> for ImportError {
     fn from(error: StoreError) -> Self {
         Self::Pull(error.into())
@@ -88,7 +96,7 @@ impl From<ImportError> for Fault {
         let fault = |symbol| Fault::from_error(symbol, &error);
         match error {
             ImportError::Name(_) => fault(Symbol::ImageName),
-            ImportError::Platform { .. } => fault(Symbol::ImagePlatform),
+            ImportError::Platform(_) => fault(Symbol::ImagePlatform),
             ImportError::Archive { ref source, .. } => {
                 let hint = source.hint().or(match source {
                     // Not even its first header is one.
@@ -183,13 +191,10 @@ impl Request {
             None => {}
             Some(name) => return Err(ImportError::Name(name.to_string())),
         }
-        let host = Platform::host();
-        match host.accepts(&self.platform) {
+        let mut guests = guest::Platform::ALL.into_iter().map(Platform::from);
+        match guests.any(|guest| guest.accepts(&self.platform)) {
             true => Ok(()),
-            false => Err(ImportError::Platform {
-                wanted: self.platform.clone(),
-                host,
-            }),
+            false => Err(ImportError::Platform(self.platform.clone())),
         }
     }
 

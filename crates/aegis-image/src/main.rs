@@ -146,7 +146,11 @@ async fn pull_image(
         })?,
         None => Access::of_environment(&wanted, &Environment::of_process(), &[])?,
     };
-    let pulled = pull::pull(&store, &wanted, &place, &access, progress, cancel).await;
+    let platform = order.platform.into();
+    let pulled = pull::pull(
+        &store, &wanted, &place, &platform, &access, progress, cancel,
+    )
+    .await;
     pulled.map_err(|error| {
         let mut fault = Fault::from(error);
         if let (Some(handed), Some(path)) = (&handed, wanted.path()) {

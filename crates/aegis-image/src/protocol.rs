@@ -20,6 +20,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use aegis_core::fault::Fault;
+use aegis_core::platform::Platform;
 use aegis_core::secret::SecretText;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -67,6 +68,9 @@ pub struct Pull {
     /// `access::Access`; without it as those of this program have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<SecretText>,
+    /// Which of the images of that name.
+    #[serde(default)]
+    pub platform: Platform,
 }
 
 /// One import, of the archive that came with the order.

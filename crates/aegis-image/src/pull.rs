@@ -130,7 +130,7 @@ impl Cancel {
     }
 }
 
-/// Brings the image of a name into the store. It is read from where `place` says,
+/// Brings the image of a name for a platform into the store. It is read from where `place` says,
 /// which is the name but for an open file or folder. `progress` is told how far it is.
 ///
 /// # Errors
@@ -139,6 +139,7 @@ pub async fn pull(
     store: &Store,
     name: &ImageName,
     place: &ImageName,
+    platform: &Platform,
     access: &Access,
     progress: watch::Sender<Progress>,
     cancel: &Cancel,
@@ -147,7 +148,7 @@ pub async fn pull(
     let work = Arc::new(store.work()?);
     let pulled = async {
         let source = Arc::new(Source::open(place, access).await?);
-        let found = source.find(&Platform::host()).await?;
+        let found = source.find(platform).await?;
         let board = Board::new(&found, progress);
         for tries_left in (0..TRIES).rev() {
             match attempt(store, name, &source, &found, &board, &work, cancel).await {

@@ -168,6 +168,8 @@ pub enum MachineType {
     Microvm,
     /// A PC with PCI Express, for kernels without virtio-mmio.
     Q35,
+    /// Arm's: virtio-mmio by the device tree, no ACPI, PSCI as the way out.
+    Virt,
 }
 
 impl fmt::Display for MachineType {
@@ -175,6 +177,7 @@ impl fmt::Display for MachineType {
         f.write_str(match self {
             Self::Microvm => "microvm",
             Self::Q35 => "q35",
+            Self::Virt => "virt",
         })
     }
 }

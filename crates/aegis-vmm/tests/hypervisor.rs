@@ -20,6 +20,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aegis_core::fault::Symbol;
+use aegis_core::platform::Platform;
 use aegis_core::spec::Accel;
 use aegis_vmm::egress::NetworkPlan;
 use aegis_vmm::hypervisor::binary::Binary;
@@ -52,21 +53,30 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("scratch")).unwrap();
         fs::create_dir(dir.path().join("guest")).unwrap();
-        std::os::unix::fs::symlink(kernel_path(), dir.path().join("guest/vmlinux")).unwrap();
+        for platform in Platform::ALL {
+            let kernel = dir.path().join("guest").join(platform.kernel());
+            std::os::unix::fs::symlink(kernel_path(platform), kernel).unwrap();
+        }
         fs::write(dir.path().join("guest/initramfs"), b"").unwrap();
         Some(Self { dir })
     }
 
     fn lacking() -> Option<String> {
-        if let Err(error) = Binary::find() {
-            return Some(error.to_string());
-        }
-        let kernel = kernel_path();
-        (!kernel.is_file()).then(|| format!("there is no guest kernel at {}", kernel.display()))
+        Platform::ALL.into_iter().find_map(|platform| {
+            if let Err(error) = Binary::find(platform) {
+                return Some(error.to_string());
+            }
+            let kernel = kernel_path(platform);
+            (!kernel.is_file()).then(|| format!("there is no guest kernel at {}", kernel.display()))
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    fn kernel(&self, platform: Platform) -> GuestKernel {
+        GuestKernel::find(&self.path("guest"), platform).unwrap()
     }
 
     /// A plan, our end of the link, and the console.
@@ -75,7 +85,7 @@ impl Bench {
         let (console, sink) = io::pipe().unwrap();
         let plan = MachinePlan {
             network: None,
-            kernel: GuestKernel::find(&self.path("guest")).unwrap(),
+            kernel: self.kernel(Platform::HOST),
             memory_mib: 128,
             cpus: 1,
             accel: Accel::Tcg,
@@ -91,13 +101,18 @@ impl Bench {
     }
 }
 
-/// `$AEGIS_GUEST_DIR/vmlinux`, else where the kernel's build puts it.
-fn kernel_path() -> PathBuf {
+/// The kernel below `$AEGIS_GUEST_DIR`, else where the kernel's build puts it.
+fn kernel_path(platform: Platform) -> PathBuf {
     if let Some(guest) = std::env::var_os("AEGIS_GUEST_DIR") {
-        return Path::new(&guest).join("vmlinux");
+        return platform
+            .guest_dir(Path::new(&guest))
+            .join(platform.kernel());
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest/kernel/build");
-    let output = Command::new(script).arg("--path").output().unwrap();
+    let output = Command::new(script)
+        .args(["--path", platform.machine()])
+        .output()
+        .unwrap();
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
@@ -124,8 +139,18 @@ fn status(pid: u32, name: &str) -> String {
 
 #[tokio::test]
 async fn a_guest_boots_and_its_reset_is_its_end() {
+    boots_and_ends(Platform::Amd64, MachineType::Microvm).await;
+}
+
+#[tokio::test]
+async fn so_does_one_of_arm64_on_its_machine() {
+    boots_and_ends(Platform::Arm64, MachineType::Virt).await;
+}
+
+async fn boots_and_ends(platform: Platform, on: MachineType) {
     let Some(bench) = Bench::ready() else { return };
     let (mut plan, _link, mut console) = bench.plan();
+    plan.kernel = bench.kernel(platform);
     plan.network = Some(NetworkPlan {
         hardware: [2, 0xae, 0, 0, 0, 1],
         allowed: Vec::new(),
@@ -148,10 +173,7 @@ async fn a_guest_boots_and_its_reset_is_its_end() {
     assert!(machine.network_state().is_some());
     assert_eq!(machine.activity().await.unwrap().network, 0);
     let facts = machine.facts().clone();
-    assert_eq!(
-        (facts.machine, facts.kernel),
-        (MachineType::Microvm, KernelKind::Own)
-    );
+    assert_eq!((facts.machine, facts.kernel), (on, KernelKind::Own));
     assert_eq!(
         (facts.accel, facts.share, facts.jailed),
         (Accel::Tcg, None, true)
@@ -233,7 +255,7 @@ async fn the_jail_holds_qemu_alone() {
     // Below the root: the system's libraries and firmware, and the guest's files.
     // A QEMU of another prefix ($AEGIS_QEMU) has its own libraries there too.
     let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let prefix = Binary::find().unwrap().path().to_owned();
+    let prefix = Binary::find(Platform::HOST).unwrap().path().to_owned();
     let mut names: Vec<String> = fs::read_dir(&root)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -331,9 +353,15 @@ async fn a_disk_that_is_missing_and_a_qemu_that_refuses_are_told() {
 
 #[tokio::test]
 async fn a_trial_proves_tcg_and_ends_at_its_deadline() {
+    for platform in Platform::ALL {
+        is_tried(platform).await;
+    }
+}
+
+async fn is_tried(platform: Platform) {
     let Some(bench) = Bench::ready() else { return };
-    let kernel = GuestKernel::find(&bench.path("guest")).unwrap();
-    let binary = Binary::find().unwrap();
+    let kernel = bench.kernel(platform);
+    let binary = Binary::find(platform).unwrap();
     let scratch = bench.path("scratch");
     let root = bench.path("scratch/jail");
     fs::create_dir(&root).unwrap();

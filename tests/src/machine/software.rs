@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 
 use super::{Machine, User};
-use crate::install::{Content, Entry, Plan};
+use crate::install::{Content, Entry, Package, Plan};
 
 /// Where packages install to, and so what the machine has.
 const PREFIX: &str = "/usr";
@@ -79,6 +79,14 @@ pub(super) fn update(machine: &Machine) -> Result<Changes> {
         machine.run(User::Alice, "systemctl --user try-restart aegisd.service")?;
     }
     Ok(changes)
+}
+
+/// Installs all of a package that is not in every machine.
+pub(super) fn add(machine: &Machine, package: Package) -> Result<()> {
+    let plan = Plan::of(package, PREFIX)?;
+    plan.entries
+        .iter()
+        .try_for_each(|entry| replace(machine, entry))
 }
 
 fn replace(machine: &Machine, entry: &Entry) -> Result<()> {

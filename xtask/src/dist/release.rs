@@ -67,6 +67,27 @@ impl Release {
         command
     }
 
+    /// Packs a folder by this tar, so that the same files give the same bytes.
+    ///
+    /// # Errors
+    /// tar is missing or fails.
+    pub(super) fn pack(
+        &self,
+        tar: &mut Command,
+        compression: &str,
+        path: &Path,
+        folder: &str,
+    ) -> Result<()> {
+        tar.args(["--create", compression, "--sort=name", "--format=posix"])
+            .args(["--owner=0", "--group=0", "--numeric-owner"])
+            .arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime")
+            .arg(format!("--mtime=@{}", self.time))
+            .arg("--file")
+            .arg(path)
+            .arg(folder);
+        succeed(tar)
+    }
+
     /// The time as date(1) prints it by `format`.
     ///
     /// # Errors

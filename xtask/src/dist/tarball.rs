@@ -18,7 +18,6 @@ use anyhow::{Context, Result};
 
 use super::release::{Release, copy, write};
 use super::tree;
-use crate::build::succeed;
 
 /// Filled in by `install`; in the tree it is a folder's name for a moment.
 const PREFIX: &str = "@PREFIX@";
@@ -52,15 +51,8 @@ pub(super) fn make(release: &Release) -> Result<Tarball> {
     let path = release.folder.join(format!("{name}.tar.xz"));
     let mut tar = release.command("tar", &release.work);
     // Level 3 packs in a fifth of the time, a tenth larger.
-    tar.env("XZ_OPT", "-3 -T0")
-        .args(["--create", "--xz", "--sort=name", "--format=posix"])
-        .args(["--owner=0", "--group=0", "--numeric-owner"])
-        .arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime")
-        .arg(format!("--mtime=@{}", release.time))
-        .arg("--file")
-        .arg(&path)
-        .arg(&name);
-    succeed(&mut tar)?;
+    tar.env("XZ_OPT", "-3 -T0");
+    release.pack(&mut tar, "--xz", &path, &name)?;
     Ok(Tarball { path, name })
 }
 

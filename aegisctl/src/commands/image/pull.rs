@@ -1,5 +1,6 @@
 //! `image pull`.
 
+use aegis_core::platform::Platform;
 use serde_json::json;
 
 use super::short_id;
@@ -17,6 +18,9 @@ pub(crate) struct Args {
     name: String,
     #[command(flatten)]
     registry: RegistryFlags,
+    /// Which of the images of that name; by default that for this host
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Pull without the sandbox where the host forbids it
     #[arg(long)]
     insecure: bool,
@@ -31,6 +35,7 @@ pub(crate) async fn execute(context: &Context, args: Args) -> Result<u8, Failure
             &client,
             &args.name,
             &args.registry,
+            args.platform,
             args.insecure,
             &progress,
         )

@@ -141,7 +141,7 @@ impl Steps {
         done: &mut Vec<String>,
     ) -> Result<(), Failure> {
         for image in &self.images {
-            images::pull(client, image, registry, false, progress).await?;
+            images::pull(client, image, registry, None, false, progress).await?;
             done.push(image_words(image));
         }
         if !self.values.is_empty() {

@@ -95,6 +95,7 @@ fn render(ui: Ui, view: &InstanceView) -> String {
     lines.add("Memory", &format!("{} MiB", view.memory_mib));
     lines.add("CPUs", &view.cpus.to_string());
     lines.add("Limits", &limit_words(&view.limits));
+    lines.add("Platform", &view.platform);
     lines.add("Accelerator", &view.accel);
     lines.add("Kernel", &view.kernel);
     lines.add("Sessions", &count(view.execs));

@@ -417,6 +417,11 @@ impl Instance {
     }
 
     #[zbus(property)]
+    fn platform(&self) -> String {
+        "linux/amd64".to_owned()
+    }
+
+    #[zbus(property)]
     fn accel(&self) -> String {
         "tcg".into()
     }

@@ -30,6 +30,7 @@ pub struct InstanceView {
     pub memory_mib: u32,
     pub cpus: u32,
     pub accel: String,
+    pub platform: String,
     pub kernel: String,
     pub workspace: String,
     /// Each `SOURCE:TARGET[:ro]`.
@@ -117,6 +118,7 @@ impl InstanceView {
             memory_mib: reader.take("Memory")?.unwrap_or_default(),
             cpus: reader.take("Cpus")?.unwrap_or_default(),
             accel: reader.take("Accel")?.unwrap_or_default(),
+            platform: reader.take("Platform")?.unwrap_or_default(),
             kernel: reader.take("Kernel")?.unwrap_or_default(),
             workspace: reader.take("Workspace")?.unwrap_or_default(),
             volumes: reader.take("Volumes")?.unwrap_or_default(),

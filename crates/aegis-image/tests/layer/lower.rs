@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use aegis_core::fault::{Fault, Symbol};
 use aegis_image::access::Access;
+use aegis_image::document::Platform;
 use aegis_image::layer::{Convert, LayerError, Limits, Links, LowerFiles, Survey, survey};
 use aegis_image::protocol::Progress;
 use aegis_image::pull::{Cancel, PullError, pull};
@@ -28,6 +29,7 @@ fn pulled(store: &Store, layers: &[Vec<u8>]) -> Result<Image, PullError> {
         store,
         &name,
         &name,
+        &Platform::host(),
         &access,
         progress,
         &Cancel::default(),

@@ -2,6 +2,7 @@
 //! memory of what it proved.
 //!
 //! ```text
+//!  a guest of another platform ──────────────────────► tcg
 //!  tcg ─────────────────────────────────────────────► tcg
 //!  auto ─► device opens? ─no─────────────────────────► tcg
 //!             │yes
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use aegis_core::fault::chain;
+use aegis_core::platform::Platform;
 use aegis_core::spec::Accel;
 use nix::sys::utsname::uname;
 use serde::{Deserialize, Serialize};
@@ -102,10 +104,12 @@ impl Chooser {
     /// Decides. `trial` is run at most once. Blocks for a read of two small files.
     ///
     /// # Errors
-    /// When an accelerator was asked for by name and does not work.
+    /// When an accelerator was asked for by name and does not work, or not for guests
+    /// of this platform.
     pub async fn choose<F, T>(
         &self,
         wanted: Accel,
+        platform: Platform,
         host: Host,
         trial: F,
     ) -> Result<Accel, LaunchError>
@@ -115,6 +119,13 @@ impl Chooser {
     {
         let must = match wanted {
             Accel::Tcg => return Ok(Accel::Tcg),
+            Accel::Auto if !platform.is_host() => return Ok(Accel::Tcg),
+            Accel::Kvm | Accel::Hvf if !platform.is_host() => {
+                return Err(LaunchError::AccelForeign {
+                    accel: wanted,
+                    platform,
+                });
+            }
             Accel::Auto => false,
             Accel::Kvm | Accel::Hvf if wanted == NATIVE => true,
             Accel::Kvm | Accel::Hvf => return Err(LaunchError::AccelUnknownHere(wanted)),
@@ -258,7 +269,9 @@ mod tests {
                     })
                 }
             };
-            chooser.choose(wanted, host(on), trial).await
+            chooser
+                .choose(wanted, Platform::HOST, host(on), trial)
+                .await
         }
 
         fn trials(&self) -> usize {
@@ -298,13 +311,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tcg_asks_nobody() {
+    async fn translation_asks_nobody_and_is_all_there_is_for_other_platforms() {
         let chooser = Chooser::new(None);
         let trial = async |_| panic!("no trial is needed");
-        assert_eq!(
-            chooser.choose(Accel::Tcg, host("a"), trial).await.unwrap(),
-            Accel::Tcg
-        );
+        let choose = |wanted, platform| chooser.choose(wanted, platform, host("a"), trial);
+        for platform in Platform::ALL {
+            let chosen = choose(Accel::Tcg, platform).await.unwrap();
+            assert_eq!(chosen, Accel::Tcg);
+        }
+        let others = Platform::ALL.into_iter().filter(|other| !other.is_host());
+        for foreign in others {
+            let chosen = choose(Accel::Auto, foreign).await.unwrap();
+            assert_eq!(chosen, Accel::Tcg);
+            let error = choose(NATIVE, foreign).await.unwrap_err();
+            assert!(matches!(error, LaunchError::AccelForeign { .. }), "{error}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use aegis_core::platform::Platform;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
@@ -22,9 +23,6 @@ pub const OLDEST_QEMU: Version = Version {
     minor: 2,
     micro: 0,
 };
-
-/// The program for guests of this architecture.
-const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Where services look that have no PATH of a login shell.
 const DIRECTORIES: [&str; 4] = [
@@ -88,19 +86,30 @@ pub struct BuildIdentity {
 }
 
 impl Binary {
-    /// Finds QEMU: `$AEGIS_QEMU`, else `PATH`, else the usual directories.
+    /// Finds the QEMU for guests of a platform: `$AEGIS_QEMU`, else `PATH`, else the
+    /// usual directories. The variable names the one for guests of the host's own
+    /// platform; those for others lie beside it.
     ///
     /// # Errors
     /// [`LaunchError::QemuMissing`].
-    pub fn find() -> Result<Self, LaunchError> {
-        Self::find_in(env::var_os("AEGIS_QEMU"), env::var_os("PATH"))
+    pub fn find(platform: Platform) -> Result<Self, LaunchError> {
+        Self::find_in(platform, env::var_os("AEGIS_QEMU"), env::var_os("PATH"))
     }
 
-    fn find_in(chosen: Option<OsString>, path: Option<OsString>) -> Result<Self, LaunchError> {
+    fn find_in(
+        platform: Platform,
+        chosen: Option<OsString>,
+        path: Option<OsString>,
+    ) -> Result<Self, LaunchError> {
         if let Some(chosen) = chosen {
-            return Self::at(Path::new(&chosen)).ok_or(LaunchError::QemuMissing {
-                program: PROGRAM,
-                searched: format!("AEGIS_QEMU={}", Path::new(&chosen).display()),
+            let chosen = Path::new(&chosen);
+            let program = match platform.is_host() {
+                true => chosen.to_owned(),
+                false => chosen.with_file_name(platform.qemu()),
+            };
+            return Self::at(&program).ok_or_else(|| LaunchError::QemuMissing {
+                platform,
+                searched: format!("{}, by AEGIS_QEMU", program.display()),
             });
         }
         let path = path.unwrap_or_default();
@@ -109,14 +118,14 @@ impl Binary {
             .collect();
         directories
             .iter()
-            .find_map(|dir| Self::at(&dir.join(PROGRAM)))
+            .find_map(|dir| Self::at(&dir.join(platform.qemu())))
             .ok_or_else(|| {
                 let searched: Vec<String> = directories
                     .iter()
                     .map(|dir| dir.display().to_string())
                     .collect();
                 LaunchError::QemuMissing {
-                    program: PROGRAM,
+                    platform,
                     searched: searched.join(":"),
                 }
             })
@@ -215,7 +224,16 @@ mod tests {
 
     #[test]
     fn a_missing_qemu_names_where_was_looked() {
-        let error = Binary::find_in(Some("/nonexistent/qemu".into()), None).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/qemu"), "{error}");
+        let find = |platform| {
+            let chosen = Some("/nonexistent/qemu".into());
+            Binary::find_in(platform, chosen, None)
+                .unwrap_err()
+                .to_string()
+        };
+        for platform in Platform::ALL {
+            let error = find(platform);
+            assert!(error.contains(platform.qemu()), "{error}");
+            assert!(error.contains("/nonexistent/qemu"), "{error}");
+        }
     }
 }

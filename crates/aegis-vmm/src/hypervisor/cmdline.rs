@@ -5,6 +5,7 @@
 //! the first program and this one 515 ms. Words are from the kernel's
 //! Documentation/admin-guide/kernel-parameters.txt.
 
+use aegis_core::platform::Platform;
 use aegis_core::spec::Accel;
 
 use super::kernel::KernelKind;
@@ -12,6 +13,7 @@ use super::kernel::KernelKind;
 /// What the command line depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions {
+    pub platform: Platform,
     pub kernel: KernelKind,
     /// Not [`Accel::Auto`].
     pub accel: Accel,
@@ -27,49 +29,57 @@ pub struct Conditions {
 pub fn cmdline(conditions: Conditions) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut word = |text: &str| words.push(text.to_owned());
-    word("console=ttyS0");
+    word(match conditions.platform {
+        Platform::Amd64 => "console=ttyS0",
+        Platform::Arm64 => "console=ttyAMA0",
+    });
     if conditions.quiet {
         word("quiet");
     }
-    // Without ACPI a reset is the only way out; QEMU ends at it (-no-reboot).
-    // A panic ends the guest likewise instead of leaving it silent.
-    word("reboot=t");
+    // A panic ends the guest instead of leaving it silent: by a reset, at which QEMU
+    // ends (-no-reboot).
     word("panic=-1");
     // Grace periods during boot wait for nobody.
     word("rcupdate.rcu_expedited=1");
-    // With one CPU the kernel would patch every lock out of itself, 170 to 420 ms;
-    // with more it does not patch, and the word changes nothing.
-    word("noreplace-smp");
     if conditions.accel == Accel::Tcg {
-        // The timer is known to work; checking it needs real time.
-        word("no_timer_check");
         // Translated code does not run ahead of itself: mitigations cost and
         // protect from nothing.
         word("mitigations=off");
-        if let Some(khz) = conditions.tsc_khz {
-            // Else the kernel measures it against the old timer, which a busy
-            // host makes slow and wrong.
-            word(&format!("tsc_early_khz={khz}"));
-        }
+    }
+    // On Arm there is nothing to add: the device tree names clock and devices.
+    if conditions.platform == Platform::Amd64 {
+        words.extend(of_a_pc(conditions));
+    }
+    words.join(" ")
+}
+
+/// What only x86 has to be told.
+fn of_a_pc(conditions: Conditions) -> Vec<String> {
+    // Without ACPI a reset is the only way out.
+    let mut words = vec!["reboot=t".to_owned()];
+    // With one CPU the kernel would patch every lock out of itself, 170 to 420 ms;
+    // with more it does not patch, and the word changes nothing.
+    words.push("noreplace-smp".to_owned());
+    if conditions.accel == Accel::Tcg {
+        // The timer is known to work; checking it needs real time.
+        words.push("no_timer_check".to_owned());
+        // Else the kernel measures it against the old timer, which a busy host makes
+        // slow and wrong.
+        words.extend(conditions.tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
         if conditions.cpus == 1 {
             // Calibrating it takes 200 ms of busy waiting. Further CPUs have no
             // other timer.
-            word("nolapic_timer");
+            words.push("nolapic_timer".to_owned());
         }
     }
-    match conditions.kernel {
+    let of_kernel = match conditions.kernel {
         // A microvm has neither; looking for them takes time and prints errors.
-        KernelKind::Own => {
-            word("acpi=off");
-            word("pci=off");
-        }
+        KernelKind::Own => ["acpi=off", "pci=off"],
         // What distributions' kernels do at boot that a guest has no use for.
-        KernelKind::Fallback => {
-            word("8250.nr_uarts=1");
-            word("cryptomgr.notests");
-        }
-    }
-    words.join(" ")
+        KernelKind::Fallback => ["8250.nr_uarts=1", "cryptomgr.notests"],
+    };
+    words.extend(of_kernel.map(str::to_owned));
+    words
 }
 
 #[cfg(test)]
@@ -77,6 +87,7 @@ mod tests {
     use super::*;
 
     const TCG: Conditions = Conditions {
+        platform: Platform::Amd64,
         kernel: KernelKind::Own,
         accel: Accel::Tcg,
         cpus: 1,
@@ -130,5 +141,17 @@ mod tests {
         };
         assert!(!has(fallback, "pci=off"));
         assert!(has(TCG, "pci=off"));
+    }
+
+    #[test]
+    fn arm_hears_nothing_of_a_pc() {
+        let line = cmdline(Conditions {
+            platform: Platform::Arm64,
+            ..TCG
+        });
+        assert_eq!(
+            line,
+            "console=ttyAMA0 quiet panic=-1 rcupdate.rcu_expedited=1 mitigations=off"
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aegis_core::fault::{Fault, Symbol};
+use aegis_core::platform::Platform;
 use aegis_core::spec::Accel;
 
 use super::MachineEnd;
@@ -19,19 +20,27 @@ use crate::snapshot::stamp::Difference;
 /// Why there is no machine.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    #[error("QEMU is not installed: no {program} in {searched}")]
+    #[error(
+        "QEMU for guests of {platform} is not installed: no {program} in {searched}",
+        program = .platform.qemu()
+    )]
     QemuMissing {
-        program: &'static str,
+        platform: Platform,
         searched: String,
     },
     #[error("{path} is QEMU {found}, older than {OLDEST_QEMU}, the oldest supported version")]
     QemuTooOld { path: PathBuf, found: Version },
-    #[error("there is no guest kernel in {dir}: neither vmlinux nor fallback/vmlinuz")]
-    KernelMissing { dir: PathBuf },
+    #[error("there is no kernel for guests of {platform} in {dir}")]
+    KernelMissing { platform: Platform, dir: PathBuf },
     #[error("the kernel {kernel} has no initramfs beside it")]
     InitramfsMissing { kernel: PathBuf },
     #[error("the accelerator {0} does not exist on this platform")]
     AccelUnknownHere(Accel),
+    #[error(
+        "the accelerator {accel} runs no guests of {platform} on a host of {}",
+        Platform::HOST
+    )]
+    AccelForeign { accel: Accel, platform: Platform },
     #[error("the accelerator {accel} does not work on this host")]
     AccelUnusable {
         accel: Accel,
@@ -86,17 +95,28 @@ impl LaunchError {
     pub fn fault(&self) -> Fault {
         let fault = |symbol| Fault::from_error(symbol, self);
         match self {
-            Self::QemuMissing { .. } => fault(Symbol::QemuMissing).with_hint(
-                "install the package qemu-system-x86 (Debian, Ubuntu) or qemu-system-x86-core (Fedora)",
-            ),
+            Self::QemuMissing { platform, .. } => {
+                let [debian, fedora] = platform.qemu_packages();
+                fault(Symbol::QemuMissing).with_hint(format!(
+                    "install the package {debian} (Debian, Ubuntu) or {fedora} (Fedora)"
+                ))
+            }
             Self::QemuTooOld { .. } => fault(Symbol::QemuTooOld).with_hint(format!(
                 "install QEMU {OLDEST_QEMU} or newer: the package qemu-system-x86 of Debian 12 or later"
             )),
+            Self::KernelMissing { platform, dir } if !platform.is_host() => {
+                let machine = platform.machine();
+                let above = dir.parent().unwrap_or(dir).display();
+                fault(Symbol::KernelMissing).with_hint(format!(
+                    "unpack aegisvm-guest-{machine}-{version}.tar.gz of the release into {above}, or build these files: make kernel guest install",
+                    version = env!("CARGO_PKG_VERSION")
+                ))
+            }
             Self::KernelMissing { .. } => fault(Symbol::KernelMissing)
                 .with_hint("install the guest files, or build the kernel with: make kernel"),
             Self::InitramfsMissing { .. } => fault(Symbol::GuestFilesMissing)
                 .with_hint("install the guest files again: the initramfs belongs to the kernel"),
-            Self::AccelUnknownHere(_) => fault(Symbol::AccelUnusable).with_hint("use --accel auto"),
+            Self::AccelUnknownHere(_) | Self::AccelForeign { .. } => fault(Symbol::AccelUnusable).with_hint("use --accel auto"),
             Self::AccelUnusable { accel, .. } => {
                 let fault = fault(Symbol::AccelUnusable);
                 if *accel == Accel::Kvm {

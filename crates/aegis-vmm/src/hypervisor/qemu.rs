@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aegis_core::idle::Activity;
+use aegis_core::platform::Platform;
 use aegis_core::spec::Accel;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -106,7 +107,8 @@ impl Hypervisor for Qemu {
             return Err(LaunchError::TooManyDisks(plan.disks.len()));
         }
         let tsc = self.tsc.recent();
-        let binary = Binary::find()?;
+        let platform = plan.kernel.platform();
+        let binary = Binary::find(platform)?;
         let start = |source| LaunchError::Start {
             program: binary.path().to_owned(),
             source,
@@ -128,13 +130,17 @@ impl Hypervisor for Qemu {
         let host = Host::with(&binary);
         let accel = self
             .chooser
-            .choose(plan.accel, host, |accel| trial.run(accel))
+            .choose(plan.accel, platform, host, |accel| trial.run(accel))
             .await?;
 
         let share = Share::prepare(&plan.shares, accel, &plan.scratch, jail_root)
             .await
             .map_err(LaunchError::Share)?;
-        let tsc_khz = tsc.khz().await;
+        // Only a PC has that counter.
+        let tsc_khz = match platform {
+            Platform::Amd64 => tsc.khz().await,
+            Platform::Arm64 => None,
+        };
         let network = match plan.network.take() {
             Some(wanted) => {
                 let hardware = wanted.hardware;
@@ -149,6 +155,7 @@ impl Hypervisor for Qemu {
             None => None,
         };
         let cmdline = cmdline(Conditions {
+            platform,
             kernel: plan.kernel.kind(),
             accel,
             cpus: plan.cpus,

@@ -228,7 +228,8 @@ impl Planned {
         if let Some(fault) = &spec.credential.fault {
             return Err(StartError::Secrets(fault.clone()));
         }
-        let kernel = GuestKernel::find(&spec.guest_dir).map_err(StartError::Launch)?;
+        let kernel =
+            GuestKernel::find(&spec.guest_dir, spec.platform).map_err(StartError::Launch)?;
         let base = if spec.layers.is_empty() {
             let path = spec.guest_dir.join("base.squashfs");
             if !path.is_file() {

@@ -10,6 +10,7 @@ use aegis_core::credential::Credential;
 use aegis_core::fault::Fault;
 use aegis_core::idle::IdlePolicy;
 use aegis_core::network::Network;
+use aegis_core::platform::Platform;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
 use aegis_core::vm_spec::{Disk, VmSpec};
@@ -44,9 +45,9 @@ pub(crate) struct Bench {
 impl Bench {
     /// `None` where no guest can be started and the environment says to skip.
     pub(crate) fn ready() -> Option<Self> {
-        let lacking = match Binary::find() {
+        let lacking = match Binary::find(Platform::HOST) {
             Err(error) => Some(error.to_string()),
-            Ok(_) => ["vmlinux", "initramfs", "base.squashfs"]
+            Ok(_) => [Platform::HOST.kernel(), "initramfs", "base.squashfs"]
                 .map(|name| guest_dir().join(name))
                 .into_iter()
                 .find(|path| !path.is_file())
@@ -81,6 +82,7 @@ impl Bench {
             memory_mib: 256,
             cpus: 1,
             accel: Accel::Tcg,
+            platform: Platform::HOST,
             guest_dir: guest_dir(),
             layers: Vec::new(),
             read_only_root: false,

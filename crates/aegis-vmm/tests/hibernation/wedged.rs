@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use aegis_core::control::CommandState;
+use aegis_core::platform::Platform;
 use aegis_core::vm_spec::VmSpec;
 use aegis_link::message::{Booted, Call, Event, Fault, Hello, Reply, Symbol};
 use aegis_link::{Handle, Received, Role};
@@ -68,7 +69,7 @@ struct Nowhere {
 impl Nowhere {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["vmlinux", "initramfs", "base.squashfs"] {
+        for name in [Platform::HOST.kernel(), "initramfs", "base.squashfs"] {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }
         Self { dir }

@@ -21,6 +21,7 @@ use aegis_core::fault::Fault;
 use aegis_core::idle::{Activity, IdlePolicy, Lease};
 use aegis_core::lifecycle::VmState;
 use aegis_core::network::Network;
+use aegis_core::platform::Platform;
 use aegis_core::restart::RestartPolicy;
 use aegis_core::spec::Accel;
 use aegis_core::vm_spec::VmSpec;
@@ -122,7 +123,7 @@ impl World {
             if *failures > 0 {
                 *failures -= 1;
                 return Err(LaunchError::QemuMissing {
-                    program: "qemu-system-test",
+                    platform: Platform::HOST,
                     searched: "nowhere".into(),
                 });
             }
@@ -281,7 +282,7 @@ fn knocked(listeners: &Listeners, stopped: &watch::Receiver<bool>) -> bool {
 pub(crate) fn spec(dir: &Path) -> VmSpec {
     let guest_dir = dir.join("guest");
     std::fs::create_dir(&guest_dir).unwrap();
-    for name in ["vmlinux", "initramfs", "base.squashfs"] {
+    for name in [Platform::HOST.kernel(), "initramfs", "base.squashfs"] {
         std::fs::write(guest_dir.join(name), b"").unwrap();
     }
     VmSpec {
@@ -289,6 +290,7 @@ pub(crate) fn spec(dir: &Path) -> VmSpec {
         memory_mib: 128,
         cpus: 1,
         accel: Accel::Tcg,
+        platform: Platform::HOST,
         guest_dir,
         layers: Vec::new(),
         read_only_root: false,

@@ -23,6 +23,7 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
         memory_mib,
         cpus,
         accel: _,
+        platform,
         guest_dir,
         layers,
         read_only_root,
@@ -57,6 +58,7 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
     let mut stamp = Stamp::default()
         .with("the generation of the link", GENERATION)
         .with("the name of the instance", handle)
+        .with("the platform", platform)
         .with("the memory", format_args!("{memory_mib} MiB"))
         .with("the number of CPUs", cpus)
         .with("whether the root can be written to", !read_only_root)
