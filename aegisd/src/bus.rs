@@ -6,6 +6,7 @@
 //! | [`manager`], [`instance`], [`kit`], [`image`], [`job`], [`secrets`], [`tether`], [`volumes`] | one interface each |
 //! | [`managed`] | all objects in one answer |
 //! | [`objects`] | the objects that come and go, and every signal |
+//! | [`peer`] | clients that come without a bus |
 
 pub mod image;
 pub mod instance;
@@ -14,6 +15,7 @@ pub mod kit;
 mod managed;
 pub mod manager;
 pub mod objects;
+pub mod peer;
 pub mod secrets;
 pub mod tether;
 pub mod volumes;
@@ -26,6 +28,7 @@ use zbus::connection::Builder;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use zbus::{Connection, fdo};
 
+use crate::board::Told;
 use crate::engine::Engine;
 
 /// Why aegisd is not on the bus.
@@ -39,32 +42,56 @@ pub enum ServeError {
     NameTaken,
 }
 
-/// Gives a connection that is yet to be made the objects that are always there.
-///
-/// They come first: a server of objects that is added to a connection takes up its
-/// work some time later, and a call that is read before that is lost without an
-/// answer. Clients that waited for aegisd call the moment that it has its name.
-pub fn serve<'a>(connection: Builder<'a>, engine: &Arc<Engine>) -> Builder<'a> {
-    connection
-        .serve_at(ROOT_PATH, managed::Managed::new(engine.clone()))
-        .serve_at(ROOT_PATH, manager::ManagerObject::new(engine.clone()))
-        .serve_at(ROOT_PATH, secrets::SecretsObject::new(engine.clone()))
-        .serve_at(ROOT_PATH, volumes::VolumesObject::new(engine.clone()))
-        .serve_at(ROOT_PATH, tether::TetherObject::new(engine.clone()))
+/// What one connection serves: aegisd, and how far its clients were told of it.
+#[derive(Clone, Debug)]
+pub struct Service {
+    engine: Arc<Engine>,
+    told: Told,
 }
 
-/// Publishes the objects that come and go on a connection made with [`serve`] and
-/// keeps them current; the task ends with the connection.
-///
-/// # Errors
-/// The connection is broken.
-pub async fn publish(
-    connection: &Connection,
-    engine: &Arc<Engine>,
-) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
-    let mut publisher = objects::Publisher::new(connection.clone(), engine.clone());
-    publisher.tell().await.map_err(ServeError::Publish)?;
-    Ok(tokio::spawn(publisher.run()))
+impl Service {
+    /// For a connection that is yet to be made.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        let told = Told::nothing(engine.board());
+        Self { engine, told }
+    }
+
+    /// Gives the connection the objects that are always there.
+    ///
+    /// They come first: a server of objects that is added to a connection takes up its
+    /// work some time later, and a call that is read before that is lost without an
+    /// answer. Clients that waited for aegisd call the moment that it has its name.
+    pub fn serve<'a>(&self, connection: Builder<'a>) -> Builder<'a> {
+        let Self { engine, told } = self;
+        let manager = manager::ManagerObject::new(engine.clone(), told.clone());
+        connection
+            .serve_at(
+                ROOT_PATH,
+                managed::Managed::new(engine.clone(), told.clone()),
+            )
+            .serve_at(ROOT_PATH, manager)
+            .serve_at(ROOT_PATH, secrets::SecretsObject::new(engine.clone()))
+            .serve_at(ROOT_PATH, volumes::VolumesObject::new(engine.clone()))
+            .serve_at(ROOT_PATH, tether::TetherObject::new(engine.clone()))
+    }
+
+    /// Publishes the objects that come and go on a connection made with
+    /// [`Service::serve`] and keeps them current; the task ends with the connection.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub async fn publish(
+        &self,
+        connection: &Connection,
+    ) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
+        let mut publisher = objects::Publisher::new(self.clone());
+        let told = publisher.tell(connection).await;
+        told.map_err(ServeError::Publish)?;
+        let connection = connection.clone();
+        Ok(tokio::spawn(
+            async move { publisher.run(&connection).await },
+        ))
+    }
 }
 
 /// Whether somebody has the name already: to be asked before anything is touched.

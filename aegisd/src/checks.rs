@@ -3,6 +3,8 @@
 //! Each check looks at the real thing, changes nothing and ends soon. What it
 //! says is for people; its id is for programs and does not change.
 
+mod macos;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -74,11 +76,14 @@ pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     rows.extend(shortcomings(facts.capabilities));
     rows.push(programs(&shared.host));
     rows.push(qemu(&shared.host).await);
-    rows.push(kvm());
+    let is_mac = cfg!(target_os = "macos");
+    rows.push(if is_mac { macos::hvf().await } else { kvm() });
     rows.push(kernel(&shared.host));
     rows.push(guest_files(&shared.host));
-    rows.push(virtiofsd(&shared.host).await);
-    rows.push(network());
+    rows.extend(match is_mac {
+        true => [macos::workspaces(), macos::network()],
+        false => [virtiofsd(&shared.host).await, network()],
+    });
     rows.push(tool("images", SQFSTAR, "layers of images are made by"));
     rows.push(tool("disks", MKE2FS, "disks of instances are made by"));
     rows.push(certificates());
@@ -121,13 +126,14 @@ fn lingering(facts: &Facts) -> Option<CheckRow> {
 fn shortcomings(capabilities: Capabilities) -> Vec<CheckRow> {
     let mut rows = Vec::new();
     if !capabilities.credentials {
-        let words = "this service manager gives units no secrets: instances that have some \
-             do not start";
+        let words = "this service manager gives units no secrets: in user mode they fetch \
+             theirs from aegisd, and wait for it; in system mode an instance that has some \
+             does not start";
         rows.push(row("unit-secrets", Warn, words, ""));
     }
     if !capabilities.journal {
-        let words = "this service manager keeps no journal: what daemons write is in the \
-             folder 'log' of their instance, and grows there";
+        let words = "this service manager keeps no journal: what daemons last wrote is in the \
+             folder 'log' of their instance";
         rows.push(row("journal", Warn, words, ""));
     }
     rows
@@ -174,7 +180,10 @@ fn programs(host: &Host) -> CheckRow {
 
 async fn qemu(host: &Host) -> CheckRow {
     let name = format!("qemu-system-{}", std::env::consts::ARCH);
-    let hint = "install it: apt install qemu-system-x86, or the like";
+    let hint = match cfg!(target_os = "macos") {
+        true => "install it: brew install qemu",
+        false => "install it: apt install qemu-system-x86, or the like",
+    };
     let Some(path) = find(&name, &host.program_dirs) else {
         return row("qemu", Fail, format!("{name} is not installed"), hint);
     };

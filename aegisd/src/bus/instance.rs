@@ -21,6 +21,7 @@ use zbus::{Connection, OwnedFd, OwnedObjectPath};
 use super::manager::{caller, failed, nameless, refused};
 use super::objects::{Looks, Shows};
 use super::secrets::passed_values;
+use crate::board::Told;
 use crate::engine::Engine;
 use crate::instance::{Instance, InstanceError, Operation, now_us};
 use crate::jobs::Outcome;
@@ -31,14 +32,16 @@ use crate::vm::VmError;
 #[derive(Debug)]
 pub struct InstanceObject {
     engine: Arc<Engine>,
+    told: Told,
     handle: Handle,
     looks: Looks<InstanceView>,
 }
 
 impl InstanceObject {
-    pub fn new(engine: Arc<Engine>, handle: Handle, view: Arc<InstanceView>) -> Self {
+    pub fn new(engine: Arc<Engine>, told: Told, handle: Handle, view: Arc<InstanceView>) -> Self {
         Self {
             engine,
+            told,
             handle,
             looks: Looks::new(view),
         }
@@ -50,7 +53,7 @@ impl InstanceObject {
 
     async fn ask(&self, operation: Operation) -> Result<OwnedObjectPath, BusFault> {
         let job = self.instance()?.ask(operation).map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok(job_path(job))
     }
 }
@@ -128,7 +131,7 @@ impl InstanceObject {
     async fn pause(&self, options: Dict) -> Result<&'static str, BusFault> {
         none(options)?;
         let outcome = self.instance()?.pause().await;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         outcome.map(word).map_err(failed)
     }
 
@@ -136,7 +139,7 @@ impl InstanceObject {
     async fn resume(&self, options: Dict) -> Result<&'static str, BusFault> {
         none(options)?;
         let outcome = self.instance()?.resume().await;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         outcome.map(word).map_err(failed)
     }
 

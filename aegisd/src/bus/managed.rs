@@ -22,7 +22,7 @@ use super::instance::InstanceObject;
 use super::job::JobObject;
 use super::kit::KitObject;
 use super::objects::values;
-use crate::board::Shown;
+use crate::board::{Shown, Told};
 use crate::engine::Engine;
 
 /// Answers for the objects below its path. zbus knows it by its name and tells of
@@ -30,11 +30,12 @@ use crate::engine::Engine;
 #[derive(Debug)]
 pub(super) struct Managed {
     engine: Arc<Engine>,
+    told: Told,
 }
 
 impl Managed {
-    pub(super) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub(super) fn new(engine: Arc<Engine>, told: Told) -> Self {
+        Self { engine, told }
     }
 }
 
@@ -45,12 +46,12 @@ impl Managed {
 impl Managed {
     #[zbus(out_args("objects"))]
     async fn get_managed_objects(&self, #[zbus(connection)] connection: &Connection) -> Objects {
-        let board = self.engine.board();
         // Nobody is to learn from it what was not told.
-        board.settled().await;
+        self.told.settled().await;
         Objects {
-            shown: board.follow().borrow().clone(),
+            shown: self.engine.board().follow().borrow().clone(),
             engine: self.engine.clone(),
+            told: self.told.clone(),
             connection: connection.clone(),
         }
     }
@@ -74,6 +75,7 @@ impl Managed {
 struct Objects {
     shown: Shown,
     engine: Arc<Engine>,
+    told: Told,
     connection: Connection,
 }
 
@@ -86,7 +88,8 @@ impl Serialize for Objects {
         let shown = &self.shown;
         let mut objects = serializer.serialize_map(None)?;
         for (handle, view) in &shown.instances {
-            let object = InstanceObject::new(self.engine.clone(), handle.clone(), view.clone());
+            let (engine, told) = (self.engine.clone(), self.told.clone());
+            let object = InstanceObject::new(engine, told, handle.clone(), view.clone());
             self.entry(&mut objects, &instance_path(handle), &object)?;
         }
         for (name, view) in &shown.kits {

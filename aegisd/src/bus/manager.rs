@@ -15,7 +15,9 @@ use futures_util::StreamExt;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, fdo};
 
+use super::peer;
 use super::secrets::{passed_document, passed_values};
+use crate::board::Told;
 use crate::checks;
 use crate::engine::{Caller, Engine};
 use crate::images::Given;
@@ -25,11 +27,12 @@ use crate::instance::InstanceError;
 #[derive(Debug)]
 pub struct ManagerObject {
     engine: Arc<Engine>,
+    told: Told,
 }
 
 impl ManagerObject {
-    pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub fn new(engine: Arc<Engine>, told: Told) -> Self {
+        Self { engine, told }
     }
 }
 
@@ -62,7 +65,7 @@ impl ManagerObject {
                 owner,
             ));
         }
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok((instance_path(&handle), job_path(job)))
     }
 
@@ -79,7 +82,7 @@ impl ManagerObject {
 
     async fn rescan_kits(&self) {
         self.engine.rescan_kits().await;
-        self.engine.board().settled().await;
+        self.told.settled().await;
     }
 
     #[zbus(out_args("handles"))]
@@ -93,7 +96,7 @@ impl ManagerObject {
     async fn prune(&self, options: Dict) -> Result<(Vec<String>, OwnedObjectPath), BusFault> {
         let options = PruneOptions::from_dict(options).map_err(refused)?;
         let (handles, job) = self.engine.prune(&options).map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         let handles = handles.iter().map(ToString::to_string).collect();
         Ok((handles, job_path(job)))
     }
@@ -111,7 +114,7 @@ impl ManagerObject {
             .install_kit(folder, options)
             .await
             .map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok(kit_path(&name))
     }
 
@@ -121,7 +124,7 @@ impl ManagerObject {
             .remove_kit(&name, options)
             .await
             .map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok(())
     }
 
@@ -138,7 +141,7 @@ impl ManagerObject {
             insecure: options.insecure,
         };
         let job = self.engine.pull_image(&name, given).map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok(job_path(job))
     }
 
@@ -146,7 +149,7 @@ impl ManagerObject {
     async fn import_image(&self, name: String, options: Dict) -> Result<OwnedObjectPath, BusFault> {
         let options = ImportOptions::from_dict(options).map_err(refused)?;
         let job = self.engine.import_image(&name, options).map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok(job_path(job))
     }
 
@@ -160,7 +163,7 @@ impl ManagerObject {
             .finish()
             .map_err(refused)?;
         let removed = self.engine.remove_image(&name).await.map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok((removed.images, removed.size))
     }
 
@@ -168,7 +171,7 @@ impl ManagerObject {
     async fn prune_images(&self, options: Dict) -> Result<(Vec<String>, u64), BusFault> {
         let options = PruneImagesOptions::from_dict(options).map_err(refused)?;
         let removed = self.engine.prune_images(options).await.map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok((removed.images, removed.size))
     }
 
@@ -178,7 +181,7 @@ impl ManagerObject {
             .finish()
             .map_err(refused)?;
         let job = self.engine.stop_all().map_err(failed)?;
-        self.engine.board().settled().await;
+        self.told.settled().await;
         Ok(job_path(job))
     }
 
@@ -235,8 +238,11 @@ pub(super) fn failed(error: InstanceError) -> BusFault {
     error.fault().into()
 }
 
-/// Who calls, as the bus knows it.
+/// Who calls, as the bus knows it, or the kernel where there is no bus between.
 pub(super) async fn caller(connection: &Connection, header: &Header<'_>) -> zbus::Result<Caller> {
+    if !connection.is_bus() {
+        return peer::caller(connection).await;
+    }
     let Some(sender) = header.sender() else {
         return Ok(Caller::default());
     };
@@ -255,7 +261,8 @@ pub(super) fn nameless(error: zbus::Error) -> BusFault {
     Fault::new(Symbol::Internal, words).into()
 }
 
-/// Waits until the owner of an ephemeral instance leaves the bus.
+/// Waits until the owner of an ephemeral instance leaves the bus, or closes the
+/// connection where there is no bus between.
 async fn watch(engine: Arc<Engine>, connection: Connection, handle: Handle, owner: String) {
     if let Err(error) = left(&connection, &owner).await {
         tracing::warn!("cannot watch {owner} on the bus: {error}, taking it for gone");
@@ -264,6 +271,10 @@ async fn watch(engine: Arc<Engine>, connection: Connection, handle: Handle, owne
 }
 
 async fn left(connection: &Connection, owner: &str) -> zbus::Result<()> {
+    if !connection.is_bus() {
+        connection.closed().await;
+        return Ok(());
+    }
     let bus = fdo::DBusProxy::new(connection).await?;
     let mut changes = bus
         .receive_name_owner_changed_with_args(&[(0, owner)])

@@ -1,13 +1,13 @@
 //! The objects that come and go, and every signal about them.
 //!
-//! One task compares the board with what it last told the bus:
+//! One task for each connection compares the board with what it last told there:
 //!
 //! ```text
 //!  new on the board ─► InterfacesAdded     other than told ─► PropertiesChanged
 //!  no longer there  ─► InterfacesRemoved   a job has ended ─► Completed
 //! ```
 //!
-//! Changes that come faster than the bus takes them are told as one.
+//! Changes that come faster than the connection takes them are told as one.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -20,17 +20,18 @@ use aegis_bus::kit::KitView;
 use aegis_bus::names::{ROOT_PATH, image_path, instance_path, job_path, kit_path};
 use aegis_core::handle::Handle;
 use tokio::sync::watch;
+use zbus::connection::Builder;
 use zbus::fdo::Properties;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
+use super::Service;
 use super::image::ImageObject;
 use super::instance::InstanceObject;
 use super::job::JobObject;
 use super::kit::KitObject;
 use super::manager::ManagerObject;
 use crate::board::{JobId, JobShown, Shown};
-use crate::engine::Engine;
 
 type Values = HashMap<String, OwnedVariant>;
 
@@ -61,11 +62,10 @@ impl<V> Looks<V> {
     }
 }
 
-/// Tells the bus what is on the board.
+/// Tells one connection what is on the board.
 #[derive(Debug)]
 pub struct Publisher {
-    connection: Connection,
-    engine: Arc<Engine>,
+    service: Service,
     /// From before the first telling: no change falls between two of them.
     shown: watch::Receiver<Shown>,
     manager: Values,
@@ -76,11 +76,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(connection: Connection, engine: Arc<Engine>) -> Self {
+    /// One that told nothing yet.
+    pub fn new(service: Service) -> Self {
         Self {
-            connection,
-            shown: engine.board().follow(),
-            engine,
+            shown: service.engine.board().follow(),
+            service,
             manager: Values::new(),
             instances: BTreeMap::new(),
             kits: BTreeMap::new(),
@@ -89,34 +89,61 @@ impl Publisher {
         }
     }
 
+    /// Gives a connection that is yet to be made every object that is on the board. The
+    /// server of objects tells of each when the connection is made, before any answer.
+    pub fn begin<'a>(&mut self, mut connection: Builder<'a>) -> Builder<'a> {
+        let shown = self.shown.borrow_and_update().clone();
+        for (handle, view) in &shown.instances {
+            let object = self.service.instance(handle, view.clone());
+            connection = connection.serve_at(instance_path(handle), object);
+        }
+        for (name, view) in &shown.kits {
+            connection = connection.serve_at(kit_path(name), KitObject::new(view.clone()));
+        }
+        for (digits, view) in &shown.images {
+            connection = connection.serve_at(image_path(digits), ImageObject::new(view.clone()));
+        }
+        for (&id, view) in &shown.jobs {
+            connection = connection.serve_at(job_path(id), self.service.job(id, view.clone()));
+        }
+        self.instances = shown.instances;
+        self.kits = shown.kits;
+        self.images = shown.images;
+        self.jobs = shown.jobs;
+        connection
+    }
+
     /// Tells every change until the connection breaks.
     ///
     /// # Errors
     /// How it broke.
-    pub async fn run(mut self) -> zbus::Result<()> {
+    pub async fn run(mut self, connection: &Connection) -> zbus::Result<()> {
         // The board lives as long as the engine, which this task keeps.
-        while self.shown.changed().await.is_ok() {
-            self.tell().await?;
+        while self.changed().await {
+            self.tell(connection).await?;
         }
         Ok(())
+    }
+
+    /// Waits for something to tell; `false` when there will be nothing any more.
+    pub(super) async fn changed(&mut self) -> bool {
+        self.shown.changed().await.is_ok()
     }
 
     /// Tells what is on the board now.
     ///
     /// # Errors
     /// The connection is broken.
-    pub async fn tell(&mut self) -> zbus::Result<()> {
+    pub async fn tell(&mut self, connection: &Connection) -> zbus::Result<()> {
         let shown = self.shown.borrow_and_update().clone();
-        let engine = &self.engine;
-        let connection = &self.connection;
+        let service = &self.service;
         let root = ObjectPath::from_static_str_unchecked(ROOT_PATH);
         let server = connection.object_server();
         let object = server.interface::<_, ManagerObject>(&root).await?;
         let now = values(connection, &*object.get().await, object.signal_emitter()).await?;
         tell_changes::<ManagerObject>(&self.manager, &now, object.signal_emitter()).await?;
         self.manager = now;
-        let make =
-            |handle: &Handle, view| InstanceObject::new(engine.clone(), handle.clone(), view);
+        let make = |handle: &Handle, view| service.instance(handle, view);
         let path = |handle: &Handle| instance_path(handle);
         sync(
             connection,
@@ -138,7 +165,7 @@ impl Publisher {
             .filter(|(id, job)| !runs(job) && self.jobs.get(id).is_none_or(|told| runs(told)))
             .map(|(&id, _)| id)
             .collect();
-        let make = |&id: &JobId, view| JobObject::new(engine.clone(), id, view);
+        let make = |&id: &JobId, view| service.job(id, view);
         sync(
             connection,
             &mut self.jobs,
@@ -150,8 +177,25 @@ impl Publisher {
         for id in ended {
             tell_end(connection, id, &shown.jobs[&id]).await?;
         }
-        self.engine.board().note_told(shown.generation());
+        self.service.told.note(shown.generation());
         Ok(())
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.service.told.give_up();
+    }
+}
+
+impl Service {
+    fn instance(&self, handle: &Handle, view: Arc<InstanceView>) -> InstanceObject {
+        let (engine, told) = (self.engine.clone(), self.told.clone());
+        InstanceObject::new(engine, told, handle.clone(), view)
+    }
+
+    fn job(&self, id: JobId, view: Arc<JobShown>) -> JobObject {
+        JobObject::new(self.engine.clone(), id, view)
     }
 }
 
