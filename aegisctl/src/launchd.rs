@@ -108,7 +108,7 @@ mod tests {
     fn ending(folder: &tempfile::TempDir, code: i32) -> Launchd {
         let path = folder.path().join(format!("launchctl-{code}"));
         fs::write(&path, format!("#!/bin/sh\necho \"$*\" >&2\nexit {code}\n")).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         Launchd {
             program: path.display().to_string(),
             target: target(Mode::User, 501),

@@ -290,12 +290,16 @@ _aegisctl() {
 
     case "${cmd}" in
         aegisctl)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret tether chat import status doctor up down version"
+            opts="-q -h -V --user --system --peer --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret tether chat import status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -304,13 +308,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__attach)
-            opts="-q -h --detach-keys --user --system --json --quiet --help"
+            opts="-q -h --detach-keys --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -322,7 +330,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__chat)
-            opts="-q -h --session --channel --history --user --system --json --quiet --help"
+            opts="-q -h --session --channel --history --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -340,6 +348,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -348,7 +360,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__console)
-            opts="-f -n -q -h --follow --tail --user --system --json --quiet --help"
+            opts="-f -n -q -h --follow --tail --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -362,6 +374,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -370,12 +386,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__cp)
-            opts="-a -L -q -h --archive --follow-link --user --system --json --quiet --help"
+            opts="-a -L -q -h --archive --follow-link --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -384,12 +404,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__doctor)
-            opts="-q -h --fix --user --system --json --quiet --help"
+            opts="-q -h --fix --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -398,12 +422,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__down)
-            opts="-q -h --all --user --system --json --quiet --help"
+            opts="-q -h --all --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -412,7 +440,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__events)
-            opts="-f -q -h --filter --format --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -430,6 +458,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -438,7 +470,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__exec)
-            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -476,6 +508,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -484,12 +520,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image)
-            opts="-q -h --system --json --quiet --help pull import list ls inspect remove rm prune"
+            opts="-q -h --system --peer --json --quiet --help pull import list ls inspect remove rm prune"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -498,7 +538,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__import)
-            opts="-c -m -q -h --change --message --platform --insecure --user --system --json --quiet --help"
+            opts="-c -m -q -h --change --message --platform --insecure --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -524,6 +564,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -532,12 +576,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__inspect)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -546,13 +594,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__list)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -564,12 +616,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__prune)
-            opts="-a -q -h --all --dry-run --user --system --json --quiet --help"
+            opts="-a -q -h --all --dry-run --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -578,13 +634,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__pull)
-            opts="-q -h --insecure-registry --insecure --user --system --json --quiet --help"
+            opts="-q -h --insecure-registry --insecure --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --insecure-registry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -596,12 +656,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__remove)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -610,7 +674,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__import)
-            opts="-q -h --from --dry-run --skip --rename --replace-secrets --without-secrets --insecure-registry --user --system --json --quiet --help"
+            opts="-q -h --from --dry-run --skip --rename --replace-secrets --without-secrets --insecure-registry --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -632,6 +696,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -640,12 +708,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance)
-            opts="-q -h --system --json --quiet --help start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
+            opts="-q -h --system --peer --json --quiet --help start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -654,13 +726,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__attach)
-            opts="-q -h --detach-keys --user --system --json --quiet --help"
+            opts="-q -h --detach-keys --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -672,7 +748,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__console)
-            opts="-f -n -q -h --follow --tail --user --system --json --quiet --help"
+            opts="-f -n -q -h --follow --tail --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -686,6 +762,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -694,12 +774,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__cp)
-            opts="-a -L -q -h --archive --follow-link --user --system --json --quiet --help"
+            opts="-a -L -q -h --archive --follow-link --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -708,12 +792,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__delete)
-            opts="-q -h --purge --user --system --json --quiet --help"
+            opts="-q -h --purge --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -722,12 +810,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__disable)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -736,12 +828,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__enable)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -750,7 +846,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__events)
-            opts="-f -q -h --filter --format --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -768,6 +864,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -776,7 +876,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__exec)
-            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -814,6 +914,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -822,12 +926,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__expose)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -836,12 +944,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__hibernate)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -850,12 +962,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__info)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -864,13 +980,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__inspect)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -882,7 +1002,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__keep__subcmd__awake)
-            opts="-q -h --for --reason --end --user --system --json --quiet --help"
+            opts="-q -h --for --reason --end --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -896,6 +1016,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -904,7 +1028,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__kill)
-            opts="-s -q -h --signal --user --system --json --quiet --help"
+            opts="-s -q -h --signal --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -918,6 +1042,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -926,7 +1054,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__list)
-            opts="-f -q -h --filter --format --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -944,6 +1072,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -952,7 +1084,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__logs)
-            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --json --quiet --help"
+            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -978,6 +1110,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -986,12 +1122,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__pause)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1000,7 +1140,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__prune)
-            opts="-f -q -h --older-than --filter --stopped --dry-run --force --user --system --json --quiet --help"
+            opts="-f -q -h --older-than --filter --stopped --dry-run --force --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1018,6 +1158,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1026,13 +1170,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__restart)
-            opts="-q -h --grace --user --system --json --quiet --help"
+            opts="-q -h --grace --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1044,12 +1192,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__resume)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1058,7 +1210,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__start)
-            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --detach --detach-keys --no-terminal --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1204,6 +1356,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1212,7 +1368,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__stats)
-            opts="-f -q -h --filter --format --no-stream --interval --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --no-stream --interval --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1234,6 +1390,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1242,13 +1402,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__stop)
-            opts="-q -h --grace --user --system --json --quiet --help"
+            opts="-q -h --grace --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1260,13 +1424,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__top)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1278,12 +1446,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__unexpose)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1292,7 +1464,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__update)
-            opts="-w -u -v -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --idle-pause --idle-hibernate --expose --expose-remove --volume --volume-remove --network --allow-host --allow-host-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --json --quiet --help"
+            opts="-w -u -v -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --idle-pause --idle-hibernate --expose --expose-remove --volume --volume-remove --network --allow-host --allow-host-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1414,6 +1586,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1422,7 +1598,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__wait)
-            opts="-q -h --condition --timeout --user --system --json --quiet --help"
+            opts="-q -h --condition --timeout --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1436,6 +1612,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1444,12 +1624,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__wake)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1458,7 +1642,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kill)
-            opts="-s -q -h --signal --user --system --json --quiet --help"
+            opts="-s -q -h --signal --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1472,6 +1656,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1480,12 +1668,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit)
-            opts="-q -h --system --json --quiet --help list ls info validate install remove rm"
+            opts="-q -h --system --peer --json --quiet --help list ls info validate install remove rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1494,12 +1686,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__info)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1508,13 +1704,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__install)
-            opts="-q -h --name --user --system --json --quiet --help"
+            opts="-q -h --name --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1526,13 +1726,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__list)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1544,12 +1748,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__remove)
-            opts="-f -q -h --force --user --system --json --quiet --help"
+            opts="-f -q -h --force --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1558,13 +1766,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__validate)
-            opts="-q -h --name --user --system --json --quiet --help"
+            opts="-q -h --name --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1576,7 +1788,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__login)
-            opts="-u -q -h --username --password-stdin --insecure-registry --user --system --json --quiet --help"
+            opts="-u -q -h --username --password-stdin --insecure-registry --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1594,6 +1806,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1602,12 +1818,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__logout)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1616,7 +1836,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__logs)
-            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --json --quiet --help"
+            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1642,6 +1862,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1650,7 +1874,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__run)
-            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1764,6 +1988,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -W "rw ro" -- "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1772,12 +2000,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret)
-            opts="-q -h --system --json --quiet --help set import list ls delete rm log status rotate-key"
+            opts="-q -h --system --peer --json --quiet --help set import list ls delete rm log status rotate-key"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1786,12 +2018,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__delete)
-            opts="-f -q -h --force --user --system --json --quiet --help"
+            opts="-f -q -h --force --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1800,12 +2036,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__import)
-            opts="-q -h --replace --apply --user --system --json --quiet --help"
+            opts="-q -h --replace --apply --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1814,12 +2054,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__list)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1828,13 +2072,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__log)
-            opts="-q -h --since --user --system --json --quiet --help"
+            opts="-q -h --since --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1846,12 +2094,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__rotate__subcmd__key)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1860,13 +2112,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__set)
-            opts="-q -h --from-file --apply --user --system --json --quiet --help"
+            opts="-q -h --from-file --apply --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --from-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1878,12 +2134,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__status)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1892,7 +2152,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__stats)
-            opts="-f -q -h --filter --format --no-stream --interval --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --no-stream --interval --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1914,6 +2174,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1922,12 +2186,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__status)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1936,12 +2204,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether)
-            opts="-q -h --system --json --quiet --help send read follow"
+            opts="-q -h --system --peer --json --quiet --help send read follow"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1950,7 +2222,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether__subcmd__follow)
-            opts="-q -h --channel --session --after --user --system --json --quiet --help"
+            opts="-q -h --channel --session --after --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1968,6 +2240,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1976,7 +2252,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether__subcmd__read)
-            opts="-q -h --channel --session --type --after --tail --user --system --json --quiet --help"
+            opts="-q -h --channel --session --type --after --tail --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2002,6 +2278,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2010,7 +2290,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether__subcmd__send)
-            opts="-q -h --channel --session --msg-id --frame --wait --timeout --user --system --json --quiet --help"
+            opts="-q -h --channel --session --msg-id --frame --wait --timeout --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2036,6 +2316,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2044,13 +2328,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__top)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2062,12 +2350,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__up)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2076,12 +2368,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__version)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2090,12 +2386,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume)
-            opts="-q -h --system --json --quiet --help create list ls inspect remove rm prune"
+            opts="-q -h --system --peer --json --quiet --help create list ls inspect remove rm prune"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2104,12 +2404,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__create)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2118,12 +2422,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__inspect)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2132,13 +2440,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__list)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2150,12 +2462,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__prune)
-            opts="-q -h --dry-run --force --user --system --json --quiet --help"
+            opts="-q -h --dry-run --force --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2164,12 +2480,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__remove)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2178,7 +2498,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__wait)
-            opts="-q -h --condition --timeout --user --system --json --quiet --help"
+            opts="-q -h --condition --timeout --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2189,6 +2509,10 @@ _aegisctl() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
