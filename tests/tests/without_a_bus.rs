@@ -61,7 +61,7 @@ fn everything_works(seat: Seat<'_>, handle: &str) -> Result<()> {
     seat.kill_aegisd()?;
     seat.wait_for_aegisd()?;
     peer.ok(&format!("instance delete {handle}"))?;
-    let events = || Ok(seat.run(&format!("cat {followed}"))?.text());
+    let events = || -> Result<String> { Ok(seat.run(&format!("cat {followed}"))?.text()) };
     wait_until(DEADLINE, "the events of the second aegisd", || {
         let text = events()?;
         Ok(text.contains("\"deleted\"") && text.contains(handle))
