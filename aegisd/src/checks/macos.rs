@@ -11,10 +11,6 @@ const SYSCTL: &str = "/usr/sbin/sysctl";
 
 /// Whether the machine can run guests by itself.
 pub(super) async fn hvf() -> CheckRow {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "it reads a number, and is run by effects"
-    )]
     let mut command = std::process::Command::new(SYSCTL);
     command.args(["-n", "kern.hv_support"]);
     let said = effects::run(command).await;

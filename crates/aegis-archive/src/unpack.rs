@@ -181,7 +181,8 @@ impl<'a> Unpacker<'a> {
         self.leave(&below);
         let full = self.beneath.full(&below);
         let modified = modified(entry);
-        let mode = mode(entry, self.options.trusted);
+        let bits = bits(entry, self.options.trusted);
+        let mode = mode(bits);
         let link = match entry.header().entry_type() {
             EntryType::Symlink | EntryType::Link => {
                 let link = entry.link_name().map_err(ArchiveError::Read)?;
@@ -263,7 +264,6 @@ impl<'a> Unpacker<'a> {
             }
             EntryType::Fifo => {
                 clear(at, last).map_err(failed("replace"))?;
-                let bits = u32::from(mode.bits());
                 let made = aegis_os::pipes::make_at(at, last, bits);
                 if !made.map_err(ArchiveError::file("make", &full))? {
                     self.summary.skipped += 1;
@@ -356,12 +356,15 @@ fn own<R: Read>(
     given.map_err(|errno| ArchiveError::file("give away", Path::new(last))(errno.into()))
 }
 
-/// The mode of an entry; where nobody is trusted, without the bits that make a
+/// The mode of an entry, in twelve bits; where nobody is trusted, without those that make a
 /// program somebody else.
-fn mode<R: Read>(entry: &Entry<'_, R>, trusted: bool) -> Mode {
+fn bits<R: Read>(entry: &Entry<'_, R>, trusted: bool) -> u32 {
     let mask = if trusted { 0o7777 } else { 0o777 };
-    let bits = entry.header().mode().unwrap_or(0o600) & mask;
-    // Twelve bits, which every platform's type holds.
+    entry.header().mode().unwrap_or(0o600) & mask
+}
+
+/// Twelve bits in the type of the platform.
+fn mode(bits: u32) -> Mode {
     Mode::from_bits_truncate(bits as nix::libc::mode_t)
 }
 
