@@ -9,7 +9,7 @@ ifneq (,$(filter shell,$(MAKECMDGOALS)))
 endif
 
 .SILENT:
-.PHONY: help build guest kernel test soak bench shell shell-stop install uninstall dist clean
+.PHONY: help build guest kernel test check-cross soak bench shell shell-stop install uninstall dist clean
 
 help: ## Show this list
 	sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | awk -F'\t' '{ printf "%-11s %s\n", $$1, $$2 }'
@@ -35,6 +35,9 @@ kernel: $(XTASK) ## Build the guest kernels, once per cache: 14 minutes on two c
 
 test: $(XTASK) ## Set up what is missing and run every suite [ONLY=part of a title]
 	$(XTASK) test $(if $(ONLY),--only '$(ONLY)')
+
+check-cross: $(XTASK) ## Check that it compiles for arm64 Linux and, but for the VM's owner, for macOS
+	$(XTASK) check-cross
 
 soak: $(XTASK) ## Long runs, with figures in docs/SOAK.md [ONLY=part of a title] [MINUTES=for each part]
 	$(XTASK) soak $(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes '$(MINUTES)')

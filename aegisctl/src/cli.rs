@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use aegis_bus::connect;
 use aegis_core::layout::Mode;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 
@@ -42,6 +43,12 @@ struct GlobalFlags {
     /// Use the system's service manager: the default for root, or AEGIS_MODE=system
     #[arg(long = "system", id = MODE_SYSTEM, global = true)]
     system: bool,
+    /// Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS
+    ///
+    /// A D-Bus address, e.g. unix:path=/run/user/1000/aegis/bus.sock. Where there is no bus
+    /// this is done without being asked for.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    peer: Option<String>,
     /// Print data, and errors, as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -57,6 +64,8 @@ pub(crate) struct Context {
     pub(crate) mode: Mode,
     /// Asks for passwords from the first connection to the end of the program.
     agent: OnceLock<Option<Agent>>,
+    /// The D-Bus address of aegisd's own socket, where one was named.
+    pub(crate) peer: Option<String>,
 }
 
 impl Context {
@@ -69,7 +78,7 @@ impl Context {
 
     /// A connection to the bus of the chosen mode. Calls to aegisd start it.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        let client = Client::connect(self.mode).await?;
+        let client = Client::connect(self.mode, self.peer.as_deref()).await?;
         self.agent.get_or_init(|| Agent::start(self.mode));
         Ok(client)
     }
@@ -114,10 +123,9 @@ fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> 
         nix::unistd::geteuid().as_raw(),
     )?;
     // Values of secrets pass through this memory: no core file, whatever the shell allows.
-    #[cfg(target_os = "linux")]
-    nix::sys::prctl::set_dumpable(false).map_err(|error| Failure::Io {
+    aegis_os::dumps::forbid().map_err(|source| Failure::Io {
         what: "forbid memory dumps",
-        source: error.into(),
+        source,
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -126,10 +134,15 @@ fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> 
             what: "start the event loop",
             source,
         })?;
+    let peer = global.peer.clone().or_else(|| {
+        let told = std::env::var(connect::PEER_ENV).ok();
+        told.filter(|address| !address.is_empty())
+    });
     let context = Context {
         ui,
         mode,
         agent: OnceLock::new(),
+        peer,
     };
     let result = runtime.block_on(command.execute(&context));
     // A thread that still reads stdin must not hold the process.
@@ -244,6 +257,7 @@ mod tests {
             "aegisctl events --filter type=instance --json",
             "aegisctl --user exec a --user nobody -- id",
             "aegisctl --system status",
+            "aegisctl status --peer unix:path=/run/user/1000/aegis/bus.sock",
             "aegisctl doctor",
             "aegisctl up",
             "aegisctl down --all",

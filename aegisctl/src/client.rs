@@ -4,9 +4,9 @@
 //! commands that must not.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aegis_bus::connect;
+use aegis_bus::connect::{self, ConnectError};
 use aegis_bus::dict::Dict;
 use aegis_bus::image::ImageView;
 use aegis_bus::instance::{InstanceProxy, InstanceView};
@@ -18,12 +18,14 @@ use aegis_bus::secrets::{SecretEntry, SecretsProxy, SecretsStatus, StaleUser};
 use aegis_bus::volumes::{VolumeEntry, VolumesProxy};
 use aegis_core::fault::Symbol;
 use aegis_core::layout::Mode;
+use zbus::connection::Builder;
 use zbus::fdo::{self, DBusProxy, ObjectManagerProxy, PropertiesProxy};
 use zbus::names::{BusName, InterfaceName, WellKnownName};
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath};
 
 use crate::failure::Failure;
+use crate::launchd::Launchd;
 use crate::systemd::Systemd;
 
 mod agent;
@@ -36,18 +38,32 @@ pub(crate) use messages::Followed;
 /// come, and one that runs answers at once but where somebody waits for a guest: for
 /// as long as an emulated one may boot, three minutes.
 const ANSWER: Duration = Duration::from_secs(5 * 60);
+/// How long an aegisd that launchd has started may take to listen: it leaves 5 s between
+/// two starts.
+const STARTS: Duration = Duration::from_secs(30);
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A connection to the bus where aegisd is or can be started.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) connection: Connection,
+    mode: Mode,
 }
 
 impl Client {
-    pub(crate) async fn connect(mode: Mode) -> Result<Self, Failure> {
-        let connection = connect::connect_as(mode, |builder| builder.method_timeout(ANSWER));
-        let connection = connection.await.map_err(Failure::Connect)?;
-        Ok(Self { connection })
+    /// Connects by the bus of a mode, or as `peer` says, a D-Bus address of aegisd's own.
+    pub(crate) async fn connect(mode: Mode, peer: Option<&str>) -> Result<Self, Failure> {
+        let patient = |builder: Builder<'static>| builder.method_timeout(ANSWER);
+        let connection = connect::to_aegisd(mode, peer, patient).await;
+        let connection = connection.map_err(Failure::Connect)?;
+        Ok(Self { connection, mode })
+    }
+
+    /// Whether there is no bus between this program and aegisd, and so nobody who
+    /// starts aegisd or leads to the service manager.
+    pub(crate) fn is_peer(&self) -> bool {
+        !self.connection.is_bus()
     }
 
     /// Starts aegisd unless it runs. The bus would do so at the first call; but if
@@ -56,11 +72,28 @@ impl Client {
         if self.is_running().await? {
             return Ok(());
         }
+        if self.is_peer() {
+            return self.start_peer().await;
+        }
         match Systemd::of(self).await?.start_aegisd().await {
             // Who may not ask systemd (system mode, polkit) leaves it to the bus.
             Err(Failure::Systemd { .. }) => Ok(()),
             outcome => outcome,
         }
+    }
+
+    /// Starts aegisd where no bus does: launchd can, and takes a moment until it listens.
+    async fn start_peer(&self) -> Result<(), Failure> {
+        let missing = || Failure::NoAegisd(ConnectError::NoAegisd(self.mode));
+        Launchd::of(self.mode).ok_or_else(missing)?.start_aegisd()?;
+        let end = Instant::now() + STARTS;
+        while Instant::now() < end {
+            if self.is_running().await? {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(missing())
     }
 
     pub(crate) async fn manager(&self) -> Result<ManagerProxy<'static>, Failure> {

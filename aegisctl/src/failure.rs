@@ -25,6 +25,8 @@ use crate::ui::TemplateError;
 pub(crate) enum Failure {
     #[error("cannot reach the message bus")]
     Connect(#[source] ConnectError),
+    #[error("cannot reach aegisd")]
+    NoAegisd(#[source] ConnectError),
     #[error("cannot {what}")]
     Call {
         /// The operation and its object, e.g. "start 'web'".
@@ -42,6 +44,16 @@ pub(crate) enum Failure {
         #[source]
         source: zbus::Error,
     },
+    #[error("launchctl {command} ended with {code}: {words}")]
+    Launchctl {
+        command: &'static str,
+        code: i32,
+        words: String,
+    },
+    #[error("launchd does not know the job {target}")]
+    NotLoaded { target: String },
+    #[error("cannot reach the service manager: there is no bus")]
+    NoManager,
     #[error("systemd ended the job for {unit} as '{result}'")]
     UnitJob { unit: String, result: String },
     #[error("{}", no_values(.0))]
@@ -354,7 +366,7 @@ impl Failure {
             return fault.symbol.name();
         }
         match self {
-            Self::Connect(error) => error.symbol(),
+            Self::Connect(error) | Self::NoAegisd(error) => error.symbol(),
             Self::Call { source, .. } => match source {
                 CallError::Fault(fault) => fault.symbol.name(),
                 CallError::NotInstalled => "AegisdMissing",
@@ -376,7 +388,11 @@ impl Failure {
             Self::NoDaemon { .. } => "NotFound",
             Self::Journal(_) | Self::Journalctl(_) => "JournalUnavailable",
             Self::Answer(_) => "Internal",
-            Self::Systemd { .. } | Self::UnitJob { .. } => "SupervisorFailed",
+            Self::Systemd { .. } | Self::UnitJob { .. } | Self::Launchctl { .. } => {
+                "SupervisorFailed"
+            }
+            Self::NotLoaded { .. } => "AegisdMissing",
+            Self::NoManager => "SupervisorUnavailable",
             Self::EnvMissing(_)
             | Self::EnvEncoding(_)
             | Self::EnvFile { .. }
@@ -415,8 +431,17 @@ impl Failure {
             return fault.hint.clone();
         }
         match self {
-            Self::Connect(error) => Some(error.hint()),
+            Self::Connect(error) | Self::NoAegisd(error) => Some(error.hint()),
             Self::Call { source, .. } => source.hint().map(str::to_owned),
+            Self::NotLoaded { target } => Some(format!(
+                "launchctl bootstrap {} ~/Library/LaunchAgents/org.aegisvm.aegisd.plist",
+                target.rsplit_once('/').map_or("", |(domain, _)| domain)
+            )),
+            Self::NoManager => Some(
+                "use systemctl for aegisd.service, with --user in user mode; everything about \
+                 instances works without a bus"
+                    .to_owned(),
+            ),
             Self::UnitJob { unit, .. } => Some(format!(
                 "journalctl -u {unit} says why (--user in user mode)"
             )),

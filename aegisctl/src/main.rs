@@ -20,6 +20,7 @@ mod generated;
 mod images;
 mod job;
 mod journalctl;
+mod launchd;
 mod listing;
 mod moment;
 mod original;

@@ -84,6 +84,9 @@ pub(crate) struct Systemd(ManagerProxy<'static>);
 
 impl Systemd {
     pub(crate) async fn of(client: &Client) -> Result<Self, Failure> {
+        if client.is_peer() {
+            return Err(Failure::NoManager);
+        }
         ManagerProxy::builder(&client.connection)
             .cache_properties(CacheProperties::No)
             .build()

@@ -1,7 +1,7 @@
 //! The board: what clients can see, in one place.
 //!
 //! Everything that is shown goes on the board and leaves by one door: the task
-//! of [`crate::bus::objects`] compares the board with what it last told the bus
+//! of [`crate::bus::objects`] compares the board with what it last told a connection
 //! and sends the difference. Nobody else emits a signal.
 //!
 //! ```text
@@ -10,8 +10,8 @@
 //!   kit catalog ─────┘                                                PropertiesChanged, Completed
 //! ```
 //!
-//! Whoever answers a client waits with [`Board::settled`] first, so that the
-//! object in the answer is on the bus before the answer is.
+//! Whoever answers a client waits with [`Told::settled`] first, so that the
+//! object in the answer is on the client's connection before the answer is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,14 +74,12 @@ pub struct JobShown {
 #[derive(Debug)]
 pub struct Board {
     shown: watch::Sender<Shown>,
-    told: watch::Sender<u64>,
 }
 
 impl Default for Board {
     fn default() -> Self {
         Self {
             shown: watch::Sender::new(Shown::default()),
-            told: watch::Sender::new(0),
         }
     }
 }
@@ -146,18 +144,40 @@ impl Board {
     pub fn follow(&self) -> watch::Receiver<Shown> {
         self.shown.subscribe()
     }
+}
 
-    /// Notes that the bus was told everything up to a generation. For the one
-    /// task that tells it.
-    pub fn note_told(&self, generation: u64) {
-        self.told.send_replace(generation);
+/// What one connection to clients was told of the board. Each has its own: a client
+/// that does not read holds up nobody but itself.
+#[derive(Clone, Debug)]
+pub struct Told {
+    shown: watch::Receiver<Shown>,
+    generation: Arc<watch::Sender<u64>>,
+}
+
+impl Told {
+    /// A connection that was told nothing yet.
+    pub fn nothing(board: &Board) -> Self {
+        Self {
+            shown: board.follow(),
+            generation: Arc::new(watch::Sender::new(0)),
+        }
     }
 
-    /// Waits until the bus was told everything shown so far.
+    /// Notes that everything up to a generation was told. For the one task that tells it.
+    pub fn note(&self, generation: u64) {
+        self.generation.send_replace(generation);
+    }
+
+    /// Notes that nothing will be told any more: nobody is to wait for it.
+    pub fn give_up(&self) {
+        self.note(u64::MAX);
+    }
+
+    /// Waits until everything shown so far was told.
     pub async fn settled(&self) {
-        let generation = self.shown.borrow().generation;
-        let mut told = self.told.subscribe();
+        let shown = self.shown.borrow().generation;
+        let mut told = self.generation.subscribe();
         // The sender is in self, so the wait cannot end with an error.
-        drop(told.wait_for(|&told| told >= generation).await);
+        drop(told.wait_for(|&told| told >= shown).await);
     }
 }

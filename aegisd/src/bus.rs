@@ -8,6 +8,7 @@
 //! | [`introspection`] | what the paths above all objects tell of themselves |
 //! | [`managed`] | all objects in one answer |
 //! | [`objects`] | the objects that come and go, and every signal |
+//! | [`peer`] | clients that come without a bus |
 
 mod access;
 pub mod image;
@@ -18,22 +19,28 @@ pub mod kit;
 mod managed;
 pub mod manager;
 pub mod objects;
+pub mod peer;
 pub mod secrets;
 pub mod tether;
 pub mod volumes;
 
 use std::sync::Arc;
 
+use aegis_bus::instance::InstanceView;
 use aegis_bus::names::{BUS_NAME, ROOT_PATH};
+use aegis_core::handle::Handle;
 use tokio::task::JoinHandle;
 use zbus::connection::Builder;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use zbus::{Connection, fdo};
 
+use crate::board::{JobId, JobShown, Told};
 use crate::engine::Engine;
 
 pub use access::Gate;
 use access::Guarded;
+use instance::InstanceObject;
+use job::JobObject;
 
 /// Why aegisd is not on the bus.
 #[derive(Debug, thiserror::Error)]
@@ -46,44 +53,77 @@ pub enum ServeError {
     NameTaken,
 }
 
-/// Gives a connection that is yet to be made the objects that are always there.
-///
-/// They come first: a server of objects that is added to a connection takes up its
-/// work some time later, and a call that is read before that is lost without an
-/// answer. Clients that waited for aegisd call the moment that it has its name.
-pub fn serve<'a>(connection: Builder<'a>, engine: &Arc<Engine>, gate: &Gate) -> Builder<'a> {
-    let (managed, manager) = (managed::Managed::new, manager::ManagerObject::new);
-    let (secrets, volumes) = (secrets::SecretsObject::new, volumes::VolumesObject::new);
-    let tether = tether::TetherObject::new;
-    let (engine, gate) = (|| engine.clone(), || gate.clone());
-    connection
-        .serve_at(ROOT_PATH, Guarded::new(managed(engine(), gate()), gate()))
-        .serve_at(ROOT_PATH, Guarded::new(manager(engine(), gate()), gate()))
-        .serve_at(ROOT_PATH, Guarded::new(secrets(engine(), gate()), gate()))
-        .serve_at(ROOT_PATH, Guarded::new(volumes(engine(), gate()), gate()))
-        .serve_at(ROOT_PATH, Guarded::new(tether(engine(), gate()), gate()))
+/// What one connection serves: aegisd, to whom, and how far they were told of it.
+#[derive(Clone, Debug)]
+pub struct Service {
+    engine: Arc<Engine>,
+    gate: Gate,
+    told: Told,
 }
 
-/// Publishes the objects that come and go on a connection made with [`serve`] and
-/// keeps them current, for those whom the gate lets know; the task ends with the
-/// connection.
-///
-/// # Errors
-/// The connection is broken.
-pub async fn publish(
-    connection: &Connection,
-    engine: &Arc<Engine>,
-    gate: &Gate,
-) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
-    introspection::narrow(connection)
-        .await
-        .map_err(ServeError::Publish)?;
-    let mut publisher = objects::Publisher::new(connection.clone(), engine.clone(), gate.clone());
-    publisher.tell().await.map_err(ServeError::Publish)?;
-    let (connection, gate) = (connection.clone(), gate.clone());
-    Ok(tokio::spawn(async move {
-        tokio::try_join!(publisher.run(), gate.watch(&connection)).map(|_| ())
-    }))
+impl Service {
+    /// For a connection that is yet to be made.
+    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
+        let told = Told::nothing(engine.board());
+        Self { engine, gate, told }
+    }
+
+    /// Gives the connection the objects that are always there.
+    ///
+    /// They come first: a server of objects that is added to a connection takes up its
+    /// work some time later, and a call that is read before that is lost without an
+    /// answer. Clients that waited for aegisd call the moment that it has its name.
+    pub fn serve<'a>(&self, connection: Builder<'a>) -> Builder<'a> {
+        let object = || self.clone();
+        connection
+            .serve_at(ROOT_PATH, self.guarded(managed::Managed::new(object())))
+            .serve_at(
+                ROOT_PATH,
+                self.guarded(manager::ManagerObject::new(object())),
+            )
+            .serve_at(
+                ROOT_PATH,
+                self.guarded(secrets::SecretsObject::new(object())),
+            )
+            .serve_at(
+                ROOT_PATH,
+                self.guarded(volumes::VolumesObject::new(object())),
+            )
+            .serve_at(ROOT_PATH, self.guarded(tether::TetherObject::new(object())))
+    }
+
+    /// Publishes the objects that come and go on a connection made with
+    /// [`Service::serve`] and keeps them current, for those whom the gate lets know; the
+    /// task ends with the connection.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub async fn publish(
+        &self,
+        connection: &Connection,
+    ) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
+        let narrowed = introspection::narrow(connection).await;
+        narrowed.map_err(ServeError::Publish)?;
+        let mut publisher = objects::Publisher::new(self.clone());
+        let told = publisher.tell(connection).await;
+        told.map_err(ServeError::Publish)?;
+        let (connection, gate) = (connection.clone(), self.gate.clone());
+        Ok(tokio::spawn(async move {
+            tokio::try_join!(publisher.run(&connection), gate.watch(&connection)).map(|_| ())
+        }))
+    }
+
+    fn guarded<I>(&self, object: I) -> Guarded<I> {
+        Guarded::new(object, self.gate.clone())
+    }
+
+    fn instance(&self, handle: &Handle, view: Arc<InstanceView>) -> InstanceObject {
+        InstanceObject::new(self.clone(), handle.clone(), view)
+    }
+
+    fn job(&self, id: JobId, view: Arc<JobShown>) -> JobObject {
+        JobObject::new(self.clone(), id, view)
+    }
 }
 
 /// Whether somebody has the name already: to be asked before anything is touched.

@@ -4,6 +4,7 @@
 //! says is for people; its id is for programs and does not change.
 
 mod guests;
+mod macos;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -74,12 +75,15 @@ pub async fn check(engine: &Engine) -> Vec<CheckRow> {
     rows.extend(shortcomings(facts.capabilities));
     rows.push(programs(&shared.host));
     rows.push(guests::qemu(&shared.host).await);
-    rows.push(kvm());
+    let is_mac = cfg!(target_os = "macos");
+    rows.push(if is_mac { macos::hvf().await } else { kvm() });
     rows.push(guests::kernel(&shared.host));
     rows.push(guests::files(&shared.host));
     rows.extend(guests::others(&shared.host).await);
-    rows.push(virtiofsd(&shared.host).await);
-    rows.push(network());
+    rows.extend(match is_mac {
+        true => [macos::workspaces(), macos::network()],
+        false => [virtiofsd(&shared.host).await, network()],
+    });
     rows.push(tool("images", SQFSTAR, "layers of images are made by"));
     rows.push(tool("disks", MKE2FS, "disks of instances are made by"));
     rows.push(certificates());
@@ -122,13 +126,14 @@ fn lingering(facts: &Facts) -> Option<CheckRow> {
 fn shortcomings(capabilities: Capabilities) -> Vec<CheckRow> {
     let mut rows = Vec::new();
     if !capabilities.credentials {
-        let words = "this service manager gives units no secrets: instances that have some \
-             do not start";
+        let words = "this service manager gives units no secrets: in user mode they fetch \
+             theirs from aegisd, and wait for it; in system mode an instance that has some \
+             does not start";
         rows.push(row("unit-secrets", Warn, words, ""));
     }
     if !capabilities.journal {
-        let words = "this service manager keeps no journal: what daemons write is in the \
-             folder 'log' of their instance, and grows there";
+        let words = "this service manager keeps no journal: what daemons last wrote is in the \
+             folder 'log' of their instance";
         rows.push(row("journal", Warn, words, ""));
     }
     rows

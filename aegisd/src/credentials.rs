@@ -14,6 +14,11 @@
 //! starts. What that is worth is in SECURITY.md. The units themselves never reach the
 //! socket: their sandbox hides it.
 //!
+//! launchd asks for nothing: there the process that becomes the VM's owner or the daemon
+//! asks for itself ([`aegis_os::credential`]), and is known by the job whose process it is.
+//! Jobs are not confined, so this keeps instances' secrets apart by mistake only, not
+//! against a program of the user that means harm.
+//!
 //! A secret that cannot be had is told to the unit, which shows it. A request that
 //! is no executor's is refused by closing.
 
@@ -25,6 +30,7 @@ use aegis_core::audit::Purpose;
 use aegis_core::credential::{self, Credential};
 use aegis_core::fault::Fault;
 use aegis_core::units::UnitKind;
+use aegis_os::sockets;
 use rustix::net::{SocketAddrUnix, getpeername};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
@@ -56,6 +62,8 @@ enum Refusal {
     Place { unit: String, place: String },
     #[error("the credential '{name}' of {unit} is asked for, which there is not")]
     Unknown { unit: String, name: String },
+    #[error("a process asks that is no job with a credential: '{0}'")]
+    NoUnit(String),
     #[error("cannot answer {unit}")]
     Answer {
         unit: String,
@@ -91,7 +99,7 @@ pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
 }
 
 async fn answer(mut stream: UnixStream, engine: &Engine) -> Result<(), Refusal> {
-    let unit = asking_unit(&stream)?;
+    let unit = asking_unit(&stream, engine).await?;
     let credential = match env_for(engine, &unit).await {
         Ok(credential) => credential,
         Err(fault) => {
@@ -146,34 +154,49 @@ async fn env_for(engine: &Engine, unit: &UnitId) -> Result<Credential, Fault> {
     })
 }
 
-/// The unit a connection is about, if it is one of ours and the service manager asks.
-fn asking_unit(stream: &UnixStream) -> Result<UnitId, Refusal> {
+/// The unit a connection is about, if it is one of ours and the service manager asks, or
+/// with launchd the unit itself.
+async fn asking_unit(stream: &UnixStream, engine: &Engine) -> Result<UnitId, Refusal> {
     let peer = stream.peer_cred().map_err(Refusal::Peer)?;
     if peer.uid() != rustix::process::geteuid().as_raw() {
         return Err(Refusal::User(peer.uid()));
     }
+    let shared = engine.shared();
+    let supervisor = &*shared.supervisor;
+    if !shared.facts.capabilities.credentials {
+        let place = peer::unit(stream, supervisor)
+            .await
+            .map_err(Refusal::Peer)?;
+        let unit = UnitId::parse(&place).filter(has_credential);
+        return unit.ok_or(Refusal::NoUnit(place));
+    }
     let address = getpeername(stream).map_err(|error| Refusal::Peer(error.into()))?;
     let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
-    let name = address.as_ref().and_then(SocketAddrUnix::abstract_name);
+    let name = address.as_ref().and_then(sockets::abstract_name);
     let text = name.and_then(|name| std::str::from_utf8(name).ok());
     let (unit, name) = text.and_then(parse).ok_or(Refusal::Address)?;
-    let known = UnitId::parse(unit).filter(|unit| {
-        name == credential::NAME && matches!(unit.kind, UnitKind::Vm | UnitKind::Daemon(_))
-    });
+    let known = UnitId::parse(unit).filter(has_credential);
+    let known = known.filter(|_| name == credential::NAME);
     let known = known.ok_or_else(|| Refusal::Unknown {
         unit: unit.to_owned(),
         name: name.to_owned(),
     })?;
     // Root needs no such proof, and gives none: its executor may be anywhere.
     if peer.uid() != 0 {
-        check_place(stream, &known)?;
+        let place = peer::unit(stream, supervisor)
+            .await
+            .map_err(Refusal::Peer)?;
+        check_place(place, &known)?;
     }
     Ok(known)
 }
 
+fn has_credential(unit: &UnitId) -> bool {
+    matches!(unit.kind, UnitKind::Vm | UnitKind::Daemon(_))
+}
+
 /// Checks that who asks is in the control group of the unit.
-fn check_place(stream: &UnixStream, unit: &UnitId) -> Result<(), Refusal> {
-    let place = peer::unit(stream).map_err(Refusal::Peer)?;
+fn check_place(place: String, unit: &UnitId) -> Result<(), Refusal> {
     let unit = unit.name();
     match place == unit {
         true => Ok(()),

@@ -21,7 +21,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api;
-use crate::bus::{self, Gate, ServeError};
+use crate::bus::{self, Gate, ServeError, Service};
 use crate::credentials;
 use crate::effects;
 use crate::engine::{Engine, EngineError};
@@ -117,10 +117,11 @@ pub async fn run(mode: Mode) -> Result<(), DaemonError> {
     // Units that are being started wait for these.
     tokio::spawn(credentials::serve(sockets.credentials, engine.clone()));
     tokio::spawn(api::doors::serve(sockets.doors, engine.clone()));
-    let gate = Gate::of(mode);
-    let connection = connect::connect_as(mode, |builder| bus::serve(builder, &engine, &gate));
+    tokio::spawn(bus::peer::serve(sockets.peers, engine.clone()));
+    let service = Service::new(engine.clone(), Gate::of(mode));
+    let connection = connect::connect_as(mode, |builder| service.serve(builder));
     let connection = connection.await.map_err(no_bus)?;
-    let mut publisher = bus::publish(&connection, &engine, &gate).await?;
+    let mut publisher = service.publish(&connection).await?;
     bus::take_name(&connection).await?;
     tell(&[
         NotifyState::Ready,

@@ -67,7 +67,9 @@ pub(crate) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Makes a folder in an open one; a link of that name is an error.
 pub(crate) fn make_folder_at(at: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
     step("file.make-folder", || {
-        Ok(rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode))?)
+        // Twelve bits, which every platform's type holds.
+        let mode = Mode::from_raw_mode(mode as rustix::fs::RawMode);
+        Ok(rustix::fs::mkdirat(at, name, mode)?)
     })
 }
 
@@ -155,6 +157,11 @@ pub(crate) fn copy_file(from: &mut File, place: &Path, mode: u32) -> io::Result<
         file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()
     })
+}
+
+/// Empties an open file.
+pub(crate) fn empty(file: &File) -> io::Result<()> {
+    step("file.empty", || file.set_len(0))
 }
 
 /// Gives an open file to another user.

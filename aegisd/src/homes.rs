@@ -8,9 +8,9 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
 
+use aegis_os::descriptors::{self, LOOK};
 use nix::unistd::{Uid, User};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open, openat};
@@ -18,8 +18,6 @@ use rustix::io::Errno;
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
-/// Opens without any right but to look at it.
-const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// Why a file that is there is not read.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +97,8 @@ impl Home {
         // What was looked at, and nothing that has its name by now. Its user may hold a
         // lease on it (fcntl(2)), which is not waited for.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = open(again(found), flags, Mode::empty());
+        let again = descriptors::path(found).map_err(|error| unreadable(&path, error))?;
+        let file = open(again, flags, Mode::empty());
         let file = File::from(file.map_err(|error| unreadable(&path, error))?);
         let mut bytes = Vec::new();
         let read = file.take(MAX_FILE).read_to_end(&mut bytes);
@@ -113,7 +112,10 @@ impl Home {
     pub(crate) fn folders(&self, below: &Path, mut see: impl FnMut(usize, &Path)) {
         let Some(parent) = below.parent() else { return };
         for (depth, folder) in self.walk(parent).steps.iter().enumerate() {
-            see(depth, &again(folder));
+            // What has no name any more holds nothing that is looked for.
+            if let Ok(path) = descriptors::path(folder) {
+                see(depth, &path);
+            }
         }
     }
 
@@ -177,11 +179,6 @@ fn unreadable(path: &Path, source: impl Into<io::Error>) -> HomeError {
         path: path.to_owned(),
         source: source.into(),
     }
-}
-
-/// A path to what an open descriptor stands for (proc_pid_fd(5)).
-fn again(descriptor: &OwnedFd) -> PathBuf {
-    format!("/proc/self/fd/{}", descriptor.as_raw_fd()).into()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! | `program` | finding a kit's programs |
 //! | [`install`] | kits that were installed from a folder |
 //! | [`expand`] | an instance spec from a request and a kit |
-//! | [`watcher`] | inotify on the kit folders and the daemons' config folders |
+//! | [`watcher`] | a watch on the kit folders and the daemons' config folders |
 
 pub mod expand;
 pub mod install;

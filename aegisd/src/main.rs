@@ -7,7 +7,6 @@ use aegis_core::fault::chain;
 use aegis_core::layout::Mode;
 use clap::Parser;
 use rustix::fs::Mode as FileMode;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tracing::Subscriber;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -50,7 +49,7 @@ fn main() -> ExitCode {
     log();
     // Secrets pass through this memory: no core file, and no other program of this
     // user looks into it.
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+    if let Err(error) = aegis_os::dumps::forbid() {
         tracing::error!("cannot forbid memory dumps: {error}");
         return ExitCode::FAILURE;
     }

@@ -1,46 +1,19 @@
-//! Who is at the other end of a local socket, as the kernel tells it.
+//! Who is at the other end of a local socket.
 
 use std::io;
 
 use tokio::net::UnixStream;
 
-/// The name of the unit that the peer's process belongs to; empty where it is in none.
+use crate::supervisor::Supervisor;
+
+/// The name of the unit that the peer's process belongs to, as the kernel tells the
+/// process and the service manager the unit; empty where it is in none.
 ///
 /// # Errors
 /// The process is gone, or hidden.
-pub(crate) fn unit(stream: &UnixStream) -> io::Result<String> {
+pub(crate) async fn unit(stream: &UnixStream, supervisor: &dyn Supervisor) -> io::Result<String> {
     let pid = stream.peer_cred()?.pid();
+    let pid = pid.and_then(|pid| u32::try_from(pid).ok());
     let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    Ok(unit_of(&groups).unwrap_or_default().to_owned())
-}
-
-/// The unit in the text of `/proc/PID/cgroup` (cgroups(7)): the last part of the
-/// path in the hierarchy that systemd keeps, which is the unified one or, on old
-/// systems, one of its own.
-fn unit_of(groups: &str) -> Option<&str> {
-    let path_in = |hierarchy: &str| {
-        let line = groups.lines().find(|line| line.contains(hierarchy))?;
-        let unit = line.rsplit('/').next()?;
-        (!unit.is_empty()).then_some(unit)
-    };
-    path_in("0::/").or_else(|| path_in(":name=systemd:/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_unit_is_the_last_part_of_the_control_group() {
-        let user = "0::/user.slice/user-1000.slice/user@1000.service/aegis.slice/\
-                    aegis-web.slice/aegis-api-web.service\n";
-        assert_eq!(unit_of(user), Some("aegis-api-web.service"));
-        let old = "12:pids:/x\n1:name=systemd:/aegis.slice/aegis-api-web.service\n";
-        assert_eq!(unit_of(old), Some("aegis-api-web.service"));
-        let both = format!("9:name=systemd:/\n{user}");
-        assert_eq!(unit_of(&both), Some("aegis-api-web.service"));
-        assert_eq!(unit_of("0::/\n"), None);
-        assert_eq!(unit_of(""), None);
-    }
+    supervisor.place(pid).await.map_err(io::Error::other)
 }

@@ -38,6 +38,9 @@ pub struct Sockets {
     pub credentials: UnixListener,
     /// Doors bring their sockets here.
     pub doors: UnixListener,
+    /// Clients without a bus come here. Nobody else holds it: a client that has no bus
+    /// has no way to a service manager either that starts aegisd.
+    pub peers: UnixListener,
 }
 
 impl Sockets {
@@ -47,21 +50,32 @@ impl Sockets {
     /// What was passed is something else, or a socket cannot be made.
     pub fn take(layout: &Layout) -> Result<Self, SocketError> {
         let mut inherited = inherit()?;
-        let mut take = |path: PathBuf| {
-            let found = inherited.iter().position(|listener| is_at(listener, &path));
-            let listener = match found {
-                Some(index) => Ok(inherited.swap_remove(index)),
-                None => listen(&path),
-            };
+        let own = |path: PathBuf, listener: io::Result<StdListener>| {
             let listener = listener.and_then(|listener| {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener)
             });
             listener.map_err(|source| SocketError::Listen { path, source })
         };
+        let mut take = |path: PathBuf| {
+            let found = inherited.iter().position(|listener| is_at(listener, &path));
+            let listener = match found {
+                Some(index) => Ok(inherited.swap_remove(index)),
+                None => {
+                    tracing::info!(
+                        "the service manager passed no {}: it is there as long as aegisd is",
+                        path.display()
+                    );
+                    listen(&path)
+                }
+            };
+            own(path, listener)
+        };
+        let peers = layout.peer_socket();
         Ok(Self {
             credentials: take(layout.credentials_socket())?,
             doors: take(layout.door_socket())?,
+            peers: own(peers.clone(), listen(&peers))?,
         })
     }
 }
@@ -90,9 +104,5 @@ fn listen(path: &Path) -> io::Result<StdListener> {
     }
     let listener = StdListener::bind(path)?;
     effects::protect(path, 0o600)?;
-    tracing::info!(
-        "the service manager passed no {}: it is there as long as aegisd is",
-        path.display()
-    );
     Ok(listener)
 }

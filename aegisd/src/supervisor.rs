@@ -159,10 +159,10 @@ pub struct Capabilities {
     pub confinement: bool,
     /// Log lines of a unit carry its instance, kit and daemon as fields.
     pub log_fields: bool,
-    /// What units write is kept in a journal, within bounds (systemd). Without it in files
-    /// that nothing bounds.
+    /// What units write is kept in a journal (systemd). Without it in files of theirs.
     pub journal: bool,
-    /// Units can be given a credential at each start (systemd).
+    /// The manager itself fetches the credential of a unit at each start (systemd).
+    /// Without it the program that it starts does.
     pub credentials: bool,
     /// Units of a user can outlive the user's logout (`loginctl enable-linger`).
     pub outlives_logout: bool,
@@ -290,6 +290,13 @@ pub trait Supervisor: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The manager cannot be reached.
     async fn list(&self, instance: Option<&Handle>) -> Result<Vec<UnitState>, SupervisorError>;
+
+    /// The name of the unit that a process belongs to, as the kernel or the manager has
+    /// it; empty where it is in none.
+    ///
+    /// # Errors
+    /// The process is gone or hidden, or the manager cannot be reached.
+    async fn place(&self, pid: u32) -> Result<String, SupervisorError>;
 
     /// Everything that happens to units of instances from now on. The stream
     /// ends when the manager's connection does; then connect anew and `list`.

@@ -13,15 +13,19 @@ const LONGEST_FILE: usize = 600;
 
 /// Who of ours may depend on whom. What both ends of a wire share knows nothing
 /// of either end, and programs do not know each other.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("aegis-agent", &[]),
-    ("aegis-gateway", &["aegis-core"]),
-    ("aegis-archive", &[]),
+    ("aegis-gateway", &["aegis-core", "aegis-os"]),
+    ("aegis-archive", &["aegis-os"]),
     ("aegis-core", &[]),
     ("aegis-egress", &["aegis-core"]),
     ("aegis-fault-points", &[]),
-    ("aegis-image", &["aegis-core", "aegis-fault-points"]),
+    (
+        "aegis-image",
+        &["aegis-core", "aegis-fault-points", "aegis-os"],
+    ),
     ("aegis-link", &["aegis-core"]),
+    ("aegis-os", &[]),
     ("aegis-bus", &["aegis-core"]),
     (
         "aegisd",
@@ -30,17 +34,24 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "aegis-bus",
             "aegis-fault-points",
             "aegis-image",
+            "aegis-os",
         ],
     ),
     (
         "aegisctl",
-        &["aegis-archive", "aegis-core", "aegis-bus", "aegis-image"],
+        &[
+            "aegis-archive",
+            "aegis-core",
+            "aegis-bus",
+            "aegis-image",
+            "aegis-os",
+        ],
     ),
     (
         "aegis-vmm",
-        &["aegis-core", "aegis-link", "aegis-fault-points"],
+        &["aegis-core", "aegis-link", "aegis-fault-points", "aegis-os"],
     ),
-    ("aegis-shim", &["aegis-core"]),
+    ("aegis-shim", &["aegis-core", "aegis-os"]),
     (
         "aegis-harness",
         &["aegis-archive", "aegis-core", "aegis-link"],
@@ -67,6 +78,7 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "jobs",
         "kits",
         "messages",
+        "peer",
         "reconcile",
         "secrets",
         "vm",
@@ -77,7 +89,6 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
         "supervisor",
         "homes",
         "host",
-        "peer",
         "ports",
         "sockets",
     ],

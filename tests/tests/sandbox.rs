@@ -77,6 +77,7 @@ fn nothing_else(seat: Seat<'_>) -> Result<()> {
     forbidden.extend([
         format!("connect {}", neighbour.control_socket()),
         format!("connect {}/vm/{handle}/control.sock", seat.runtime()),
+        format!("connect {}/bus.sock", seat.runtime()),
         format!("read {}/registry.db", seat.home()),
         format!("read {}/vm.json", neighbour.folder()),
         format!("list {}", neighbour.folder()),

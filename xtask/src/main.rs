@@ -10,6 +10,7 @@
 
 mod bench;
 mod build;
+mod cross;
 mod dist;
 mod licences;
 mod progress;
@@ -77,6 +78,8 @@ enum Task {
     },
     /// Build every package, into target/dist.
     Dist,
+    /// Check that everything compiles for the platforms that this machine is not.
+    CheckCross,
     /// Gather the licences of what is linked in, into target/licences.
     Licences,
 }
@@ -113,6 +116,7 @@ fn main() -> ExitCode {
         Task::Install { destdir, prefix } => install(&destdir, &prefix).map(done),
         Task::Uninstall { destdir, prefix } => uninstall(&destdir, &prefix).map(done),
         Task::Dist => dist::run().map(done),
+        Task::CheckCross => cross::run().map(done),
         Task::Licences => licences::write().map(done),
     };
     result.unwrap_or_else(|error| {

@@ -12,6 +12,7 @@ use crate::cli::Context;
 use crate::client::Client;
 use crate::exit_code;
 use crate::failure::Failure;
+use crate::launchd::Launchd;
 use crate::systemd::Systemd;
 use crate::ui::{Table, Tone, clean, tone_of};
 use remedy::remedy;
@@ -131,12 +132,18 @@ async fn check(context: &Context) -> Vec<CheckRow> {
             return rows;
         }
     };
-    let found = format!("the bus of the {} mode answers", context.mode);
-    rows.push(CheckRow::new("bus", CheckStatus::Ok, found, ""));
-    // That it answers is for aegisd to say; where it does not, aegisd cannot.
-    match unit_files(&client).await {
-        Ok(row) => rows.push(row),
-        Err(failure) => rows.push(failed("service-manager", &failure)),
+    if client.is_peer() {
+        let found = "there is no bus: aegisd is spoken to on a socket of its own";
+        rows.push(CheckRow::new("bus", CheckStatus::Ok, found, ""));
+        rows.extend(Launchd::of(context.mode).map(|launchd| of_launchd(&launchd)));
+    } else {
+        let found = format!("the bus of the {} mode answers", context.mode);
+        rows.push(CheckRow::new("bus", CheckStatus::Ok, found, ""));
+        // That it answers is for aegisd to say; where it does not, aegisd cannot.
+        match unit_files(&client).await {
+            Ok(row) => rows.push(row),
+            Err(failure) => rows.push(failed("service-manager", &failure)),
+        }
     }
     match aegisd_checks(&client).await {
         Ok((version, checks)) => {
@@ -167,6 +174,23 @@ async fn unit_files(client: &Client) -> Result<CheckRow, Failure> {
     Ok(CheckRow::new("unit-files", CheckStatus::Warn, found, hint))
 }
 
+/// Whether launchd keeps aegisd running.
+fn of_launchd(launchd: &Launchd) -> CheckRow {
+    match launchd.has_aegisd() {
+        Ok(true) => {
+            let found = format!("launchd has the job {}", launchd.target());
+            CheckRow::new("launchd", CheckStatus::Ok, found, "")
+        }
+        Ok(false) => {
+            let missing = Failure::NotLoaded {
+                target: launchd.target().to_owned(),
+            };
+            failed("launchd", &missing)
+        }
+        Err(failure) => failed("launchd", &failure),
+    }
+}
+
 /// Whether the aegisd that runs is the one that belongs to this program.
 fn of_version(running: &str) -> CheckRow {
     let own = version::OWN;
@@ -175,8 +199,12 @@ fn of_version(running: &str) -> CheckRow {
         return CheckRow::new("version", CheckStatus::Ok, found, "");
     }
     let found = format!("aegisd is version {running}, aegisctl is {own}");
-    let hint = "systemctl restart aegisd.service, with --user for user mode; nothing else \
-        notices";
+    let hint = match cfg!(target_os = "macos") {
+        true => "launchctl kickstart -k gui/$(id -u)/org.aegisvm.aegisd; nothing else notices",
+        false => {
+            "systemctl restart aegisd.service, with --user for user mode; nothing else notices"
+        }
+    };
     CheckRow::new("version", CheckStatus::Warn, found, hint)
 }
 

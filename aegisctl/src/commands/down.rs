@@ -4,9 +4,11 @@ use aegis_bus::dict::Dict;
 use serde_json::json;
 
 use crate::cli::Context;
+use crate::client::Client;
 use crate::exit_code;
 use crate::failure::Failure;
 use crate::job;
+use crate::launchd::Launchd;
 use crate::systemd::{Systemd, Unit};
 use crate::ui::{Progress, clean};
 
@@ -43,6 +45,9 @@ async fn stop(
     progress: &Progress,
 ) -> Result<(bool, Vec<Unit>), Failure> {
     let client = context.client().await?;
+    if let Some(launchd) = Launchd::of(context.mode) {
+        return stop_job(&client, &launchd, all, progress).await;
+    }
     let systemd = Systemd::of(&client).await?;
     let was_running = client.is_running().await?;
     let instances_up = !systemd.active_units().await?.is_empty();
@@ -57,6 +62,24 @@ async fn stop(
         was_running || (all && instances_up),
         systemd.active_units().await?,
     ))
+}
+
+/// The same where aegisd is a job of launchd's. What goes on without it cannot be listed:
+/// who could has ended.
+async fn stop_job(
+    client: &Client,
+    launchd: &Launchd,
+    all: bool,
+    progress: &Progress,
+) -> Result<(bool, Vec<Unit>), Failure> {
+    if all && launchd.has_aegisd()? {
+        client.start_aegisd().await?;
+        let manager = client.manager().await?;
+        let options = Dict::new();
+        let stop_all = async || manager.stop_all(&options).await;
+        job::perform(client, "stop all instances", progress, stop_all).await?;
+    }
+    Ok((launchd.stop_aegisd()?, Vec::new()))
 }
 
 fn render(was_running: bool, units: &[Unit], all: bool) -> String {

@@ -27,14 +27,16 @@ pub(super) async fn execute(context: &Context, Args {}: Args) -> Result<u8, Fail
 
 /// What there is to say.
 struct Status {
-    systemd: String,
-    units: Vec<Unit>,
+    /// The version of systemd and what it runs of ours; `None` where no bus leads to it.
+    systemd: Option<(String, Vec<Unit>)>,
     aegisd: Aegisd,
 }
 
 enum Aegisd {
     Running {
         version: String,
+        /// The service manager, in aegisd's words.
+        manager: String,
         /// The number of instances in each state.
         instances: BTreeMap<String, usize>,
         lingering: bool,
@@ -42,27 +44,39 @@ enum Aegisd {
     },
     /// It starts at the next use.
     Idle,
+    /// There is no bus that starts it.
+    Stopped,
     NotInstalled,
 }
 
 impl Status {
     async fn ask(context: &Context) -> Result<Self, Failure> {
         let client = context.client().await?;
-        let systemd = Systemd::of(&client).await?;
+        let systemd = match client.is_peer() {
+            true => None,
+            false => {
+                let systemd = Systemd::of(&client).await?;
+                Some((systemd.version().await?, systemd.active_units().await?))
+            }
+        };
         Ok(Self {
-            systemd: systemd.version().await?,
-            units: systemd.active_units().await?,
+            systemd,
             aegisd: Aegisd::ask(&client).await?,
         })
     }
 
     fn render(&self, context: &Context) -> String {
         let ui = context.ui;
+        let manager = match (&self.systemd, &self.aegisd) {
+            (Some((version, _)), _) => format!("systemd {version}"),
+            (None, Aegisd::Running { manager, .. }) => manager.clone(),
+            (None, _) => "there is no bus that leads to it".to_owned(),
+        };
         let mut text = format!(
-            "Version:     {}\nMode:        {}\nManager:     systemd {}\n",
+            "Version:     {}\nMode:        {}\nManager:     {}\n",
             version::OWN,
             context.mode,
-            clean(&self.systemd)
+            clean(&manager)
         );
         match &self.aegisd {
             Aegisd::Running {
@@ -70,6 +84,7 @@ impl Status {
                 instances,
                 lingering,
                 quarantined,
+                ..
             } => {
                 let running = ui.paint(Tone::Good, "running");
                 text.push_str(&format!("aegisd:      {running} ({})\n", clean(version)));
@@ -97,12 +112,15 @@ impl Status {
                 }
             }
             Aegisd::Idle => text.push_str("aegisd:      not running; it starts at the next use\n"),
+            Aegisd::Stopped => text.push_str("aegisd:      not running; no bus starts it\n"),
             Aegisd::NotInstalled => text.push_str(&format!(
                 "aegisd:      {}: the bus cannot start it\n",
                 ui.paint(Tone::Bad, "not installed")
             )),
         }
-        text.push_str(&format!("Units:       {} active\n", self.units.len()));
+        if let Some((_, units)) = &self.systemd {
+            text.push_str(&format!("Units:       {} active\n", units.len()));
+        }
         text
     }
 
@@ -113,6 +131,7 @@ impl Status {
                 instances,
                 lingering,
                 quarantined,
+                ..
             } => json!({
                 "state": "running",
                 "version": version,
@@ -121,14 +140,19 @@ impl Status {
                 "quarantined": quarantined,
             }),
             Aegisd::Idle => json!({"state": "activatable"}),
+            Aegisd::Stopped => json!({"state": "stopped"}),
             Aegisd::NotInstalled => json!({"state": "not-installed"}),
+        };
+        let (systemd, units) = match &self.systemd {
+            Some((version, units)) => (version.as_str(), units.as_slice()),
+            None => ("", [].as_slice()),
         };
         json!({
             "aegisctl": version::OWN,
             "mode": context.mode.to_string(),
-            "systemd": self.systemd,
+            "systemd": systemd,
             "aegisd": aegisd,
-            "units": self.units.iter().map(|unit| &unit.name).collect::<Vec<_>>(),
+            "units": units.iter().map(|unit| &unit.name).collect::<Vec<_>>(),
         })
     }
 }
@@ -136,21 +160,22 @@ impl Status {
 impl Aegisd {
     async fn ask(client: &Client) -> Result<Self, Failure> {
         if !client.is_running().await? {
-            return Ok(if client.is_activatable().await? {
-                Self::Idle
-            } else {
-                Self::NotInstalled
+            return Ok(match client.is_peer() {
+                true => Self::Stopped,
+                false if client.is_activatable().await? => Self::Idle,
+                false => Self::NotInstalled,
             });
         }
         let manager = client.manager().await?;
         let ask = async {
             Ok((
                 manager.version().await?,
+                manager.supervisor().await?,
                 manager.lingering().await?,
                 manager.quarantined().await?,
             ))
         };
-        let (version, lingering, quarantined) = ask
+        let (version, manager, lingering, quarantined) = ask
             .await
             .map_err(Failure::call("ask aegisd for its status"))?;
         let mut instances = BTreeMap::new();
@@ -159,6 +184,7 @@ impl Aegisd {
         }
         Ok(Self::Running {
             version,
+            manager,
             instances,
             lingering,
             quarantined,

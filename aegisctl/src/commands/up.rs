@@ -7,6 +7,7 @@ use super::version;
 use crate::cli::Context;
 use crate::exit_code;
 use crate::failure::Failure;
+use crate::launchd::Launchd;
 use crate::systemd::Systemd;
 
 /// Start aegisd, now and at every login (in system mode: at boot)
@@ -21,9 +22,19 @@ pub(super) async fn execute(context: &Context, Args {}: Args) -> Result<u8, Fail
     let start = async {
         let client = context.client().await?;
         let was_running = client.is_running().await?;
-        let systemd = Systemd::of(&client).await?;
-        let newly_enabled = systemd.enable_aegisd().await?;
-        systemd.start_aegisd().await?;
+        let newly_enabled = match Launchd::of(context.mode) {
+            // Its property list is where launchd looks at each login.
+            Some(_) => {
+                client.start_aegisd().await?;
+                false
+            }
+            None => {
+                let systemd = Systemd::of(&client).await?;
+                let newly_enabled = systemd.enable_aegisd().await?;
+                systemd.start_aegisd().await?;
+                newly_enabled
+            }
+        };
         let lingering = client.manager().await?.lingering().await;
         let lingering = lingering.map_err(Failure::call("ask aegisd for its status"))?;
         Ok::<_, Failure>((was_running, newly_enabled, lingering))
@@ -54,7 +65,11 @@ pub(super) async fn execute(context: &Context, Args {}: Args) -> Result<u8, Fail
             format!("aegis {}\naegisd: {state}{enabled}", version::OWN)
         },
     )?;
-    if context.mode == Mode::User && !lingering {
+    if cfg!(target_os = "macos") && context.mode == Mode::User {
+        context
+            .ui
+            .note("note: aegisd and your instances end when you log out");
+    } else if context.mode == Mode::User && !lingering {
         context.ui.note(
             "note: lingering is off, so aegisd and your instances end when you log out\n\
              hint: loginctl enable-linger",

@@ -2,7 +2,7 @@
 //! that bring connections of its guest ([`aegis_core::door`]).
 //!
 //! Whose door it is, the kernel says: the unit that the peer's process belongs to
-//! is the last part of its control group. In system mode no process of ours can
+//! is the last part of its control group, or with launchd the job whose process it is. In system mode no process of ours can
 //! choose that for itself; in user mode any program of the user that is not
 //! confined can, and needs no door to do what the user can (SECURITY.md).
 
@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use aegis_core::door::{Knock, MAX_KNOCK, REST, WELCOME};
 use aegis_core::units::UnitKind;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
+use aegis_os::{descriptors, sockets};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -79,7 +80,10 @@ pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
 }
 
 async fn stand(mut stream: UnixStream, engine: &Arc<Engine>) -> Result<(), Refusal> {
-    let unit = peer::unit(&stream).map_err(Refusal::Peer)?;
+    let supervisor = &*engine.shared().supervisor;
+    let unit = peer::unit(&stream, supervisor)
+        .await
+        .map_err(Refusal::Peer)?;
     let Some(unit) = UnitId::parse(&unit) else {
         return Err(Refusal::NoDoor(unit));
     };
@@ -102,7 +106,7 @@ async fn stand(mut stream: UnixStream, engine: &Arc<Engine>) -> Result<(), Refus
         _ => return Err(Refusal::NoDoor(unit.name())),
     };
     let path = engine.shared().host.layout.api_socket(instance.handle());
-    let listening = sockopt::socket_acceptconn(&socket).unwrap_or(false);
+    let listening = sockets::listens(&socket);
     let listener = StdListener::from(socket);
     let is_ours = listener
         .local_addr()
@@ -178,13 +182,15 @@ async fn knock(stream: &UnixStream) -> io::Result<(Knock, Option<OwnedFd>)> {
             // Room for one more than there may be, so that it is seen.
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let flags = descriptors::RECEIVE | RecvFlags::DONTWAIT;
             let mut parts = [IoSliceMut::new(&mut line)];
             let received = recvmsg(stream, &mut parts, &mut ancillary, flags)?;
             let mut passed = Vec::new();
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(rights) = message {
-                    passed.extend(rights);
+                    for descriptor in rights {
+                        passed.push(descriptors::keep(descriptor)?);
+                    }
                 }
             }
             Ok((received.bytes, passed))

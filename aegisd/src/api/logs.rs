@@ -9,9 +9,9 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use aegis_os::watch::{EventStream, Inotify, WatchMask};
 use futures_util::StreamExt;
 use hyper::{Response, StatusCode};
-use inotify::{EventStream, Inotify, WatchMask};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -35,6 +35,7 @@ use zbus::message::{Flags, Header};
 use zbus::object_server::SignalEmitter;
 use zbus::{BoxDBusError, Connection, fdo};
 
+use super::peer;
 use crate::caller::{Caller, Sees};
 
 use actions::Action;
@@ -104,15 +105,24 @@ impl Gate {
         Self((mode == Mode::System).then(Arc::default))
     }
 
+    /// A gate that admits every call: nobody else comes as far as to it.
+    pub(super) fn open() -> Self {
+        Self(None)
+    }
+
     /// Who calls, and what there is for them.
     ///
     /// # Errors
-    /// The bus or polkit does not answer.
+    /// The bus or polkit does not answer, or the kernel where there is no bus between.
     pub(super) async fn caller(
         &self,
         connection: &Connection,
         header: &Header<'_>,
     ) -> Result<Caller, BusFault> {
+        if !connection.is_bus() {
+            let caller = peer::caller(connection).await;
+            return caller.map_err(|error| Refusal::Nameless(error).fault().into());
+        }
         let Some(sender) = header.sender() else {
             return Ok(Caller::default());
         };

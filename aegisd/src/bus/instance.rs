@@ -18,12 +18,12 @@ use aegis_core::handle::Handle;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath};
 
-use super::access::{Gate, Owned};
+use super::Service;
+use super::access::Owned;
 use super::manager::{failed, refused};
 use super::objects::{Looks, Shows};
 use super::secrets::passed_values;
 use crate::caller::Caller;
-use crate::engine::Engine;
 use crate::instance::{Instance, InstanceError, Operation, now_us};
 use crate::jobs::Outcome;
 use crate::supervisor::{self, UnitState};
@@ -32,8 +32,7 @@ use crate::vm::VmError;
 /// An instance's object.
 #[derive(Debug)]
 pub struct InstanceObject {
-    engine: Arc<Engine>,
-    gate: Gate,
+    service: Service,
     handle: Handle,
     looks: Looks<InstanceView>,
 }
@@ -45,22 +44,24 @@ impl Owned for InstanceObject {
 }
 
 impl InstanceObject {
-    pub fn new(engine: Arc<Engine>, gate: Gate, handle: Handle, view: Arc<InstanceView>) -> Self {
+    pub fn new(service: Service, handle: Handle, view: Arc<InstanceView>) -> Self {
         Self {
-            engine,
-            gate,
+            service,
             handle,
             looks: Looks::new(view),
         }
     }
 
     fn instance(&self) -> Result<Instance, BusFault> {
-        self.engine.get(self.handle.as_str()).map_err(failed)
+        self.service
+            .engine
+            .get(self.handle.as_str())
+            .map_err(failed)
     }
 
     async fn ask(&self, operation: Operation) -> Result<OwnedObjectPath, BusFault> {
         let job = self.instance()?.ask(operation).map_err(failed)?;
-        self.engine.board().settled().await;
+        self.service.told.settled().await;
         Ok(job_path(job))
     }
 }
@@ -138,7 +139,7 @@ impl InstanceObject {
     async fn pause(&self, options: Dict) -> Result<&'static str, BusFault> {
         none(options)?;
         let outcome = self.instance()?.pause().await;
-        self.engine.board().settled().await;
+        self.service.told.settled().await;
         outcome.map(word).map_err(failed)
     }
 
@@ -146,7 +147,7 @@ impl InstanceObject {
     async fn resume(&self, options: Dict) -> Result<&'static str, BusFault> {
         none(options)?;
         let outcome = self.instance()?.resume().await;
-        self.engine.board().settled().await;
+        self.service.told.settled().await;
         outcome.map(word).map_err(failed)
     }
 
@@ -200,7 +201,7 @@ impl InstanceObject {
         // Who it is stands in the record of the use.
         let caller = match options.secrets.is_empty() {
             true => Caller::default(),
-            false => self.gate.caller(connection, &header).await?,
+            false => self.service.gate.caller(connection, &header).await?,
         };
         let secrets = instance.secrets(&options.secrets, &values, &caller).await;
         let argv = match options.of_image {

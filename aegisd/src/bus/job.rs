@@ -7,23 +7,23 @@ use aegis_bus::names::instance_path;
 use zbus::object_server::SignalEmitter;
 use zbus::{ObjectPath, OwnedObjectPath};
 
+use super::Service;
 use super::access::Owned;
 use super::objects::{Looks, Shows};
 use crate::board::{JobId, JobShown};
-use crate::engine::Engine;
 
 /// A job's object.
 #[derive(Debug)]
 pub struct JobObject {
-    engine: Arc<Engine>,
+    service: Service,
     id: JobId,
     looks: Looks<JobShown>,
 }
 
 impl JobObject {
-    pub fn new(engine: Arc<Engine>, id: JobId, view: Arc<JobShown>) -> Self {
+    pub fn new(service: Service, id: JobId, view: Arc<JobShown>) -> Self {
         Self {
-            engine,
+            service,
             id,
             looks: Looks::new(view),
         }
@@ -45,7 +45,7 @@ impl Shows<JobShown> for JobObject {
 #[zbus::interface(name = "org.aegisvm.Aegis1.Job", introspection_docs = false)]
 impl JobObject {
     fn cancel(&self) {
-        self.engine.shared().jobs.cancel(self.id);
+        self.service.engine.shared().jobs.cancel(self.id);
     }
 
     #[zbus(signal)]

@@ -6,7 +6,6 @@
 //! room for good. This one makes those of an object when they are written.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use aegis_bus::error::BusFault;
 use aegis_bus::names::{image_path, instance_path, job_path, kit_path};
@@ -19,28 +18,25 @@ use zbus::names::InterfaceName;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, OwnedObjectPath, Signature, Type, Variant};
 
-use super::access::{Gate, Owned};
+use super::Service;
+use super::access::Owned;
 use super::image::ImageObject;
-use super::instance::InstanceObject;
-use super::job::JobObject;
 use super::kit::KitObject;
 use super::objects::values;
 use crate::board::Shown;
 use crate::caller::Sees;
-use crate::engine::Engine;
 
 /// Answers for the objects below its path.
 #[derive(Debug)]
 pub(super) struct Managed {
-    engine: Arc<Engine>,
-    gate: Gate,
+    service: Service,
 }
 
 impl Owned for Managed {}
 
 impl Managed {
-    pub(super) fn new(engine: Arc<Engine>, gate: Gate) -> Self {
-        Self { engine, gate }
+    pub(super) fn new(service: Service) -> Self {
+        Self { service }
     }
 }
 
@@ -55,15 +51,13 @@ impl Managed {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Objects, BusFault> {
-        let sees = self.gate.caller(connection, &header).await?.sees;
-        let board = self.engine.board();
+        let sees = self.service.gate.caller(connection, &header).await?.sees;
         // Nobody is to learn from it what was not told.
-        board.settled().await;
+        self.service.told.settled().await;
         Ok(Objects {
-            shown: board.follow().borrow().clone(),
+            shown: self.service.engine.board().follow().borrow().clone(),
             sees,
-            engine: self.engine.clone(),
-            gate: self.gate.clone(),
+            service: self.service.clone(),
             connection: connection.clone(),
         })
     }
@@ -87,8 +81,7 @@ impl Managed {
 struct Objects {
     shown: Shown,
     sees: Sees,
-    engine: Arc<Engine>,
-    gate: Gate,
+    service: Service,
     connection: Connection,
 }
 
@@ -102,8 +95,7 @@ impl Serialize for Objects {
         let mut objects = serializer.serialize_map(None)?;
         let instances = shown.instances.iter();
         for (handle, view) in instances.filter(|(_, view)| self.sees.is_there(view.owner)) {
-            let (engine, gate) = (self.engine.clone(), self.gate.clone());
-            let object = InstanceObject::new(engine, gate, handle.clone(), view.clone());
+            let object = self.service.instance(handle, view.clone());
             self.entry(&mut objects, &instance_path(handle), &object)?;
         }
         for (name, view) in &shown.kits {
@@ -115,7 +107,7 @@ impl Serialize for Objects {
         }
         let jobs = shown.jobs.iter();
         for (&id, view) in jobs.filter(|(_, view)| self.sees.is_there(view.owner)) {
-            let object = JobObject::new(self.engine.clone(), id, view.clone());
+            let object = self.service.job(id, view.clone());
             self.entry(&mut objects, &job_path(id), &object)?;
         }
         objects.end()

@@ -15,7 +15,8 @@ use futures_util::StreamExt;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, fdo};
 
-use super::access::{Gate, Owned};
+use super::Service;
+use super::access::Owned;
 use super::secrets::{passed_document, passed_values};
 use crate::checks;
 use crate::engine::Engine;
@@ -25,15 +26,14 @@ use crate::instance::InstanceError;
 /// The manager's object.
 #[derive(Debug)]
 pub struct ManagerObject {
-    engine: Arc<Engine>,
-    gate: Gate,
+    service: Service,
 }
 
 impl Owned for ManagerObject {}
 
 impl ManagerObject {
-    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
-        Self { engine, gate }
+    pub fn new(service: Service) -> Self {
+        Self { service }
     }
 }
 
@@ -51,22 +51,23 @@ impl ManagerObject {
         let values = passed_values(&mut spec).await?;
         let request = SpecRequest::from_dict(spec).map_err(refused)?;
         let options = CreateOptions::from_dict(options).map_err(refused)?;
-        let caller = self.gate.caller(connection, &header).await?;
+        let caller = self.service.gate.caller(connection, &header).await?;
         let owner = caller.bus_name.clone();
         let created = self
+            .service
             .engine
             .create(&handle, request, values, options, caller)
             .await;
         let (handle, job) = created.map_err(failed)?;
         if let Some(owner) = owner.filter(|_| options.foreground_owner) {
             tokio::spawn(watch(
-                self.engine.clone(),
+                self.service.engine.clone(),
                 connection.clone(),
                 handle.clone(),
                 owner,
             ));
         }
-        self.engine.board().settled().await;
+        self.service.told.settled().await;
         Ok((instance_path(&handle), job_path(job)))
     }
 
@@ -77,19 +78,19 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
-        let instance = self.engine.find(&caller, &handle).map_err(failed)?;
+        let caller = self.service.gate.caller(connection, &header).await?;
+        let instance = self.service.engine.find(&caller, &handle).map_err(failed)?;
         Ok(instance_path(instance.handle()))
     }
 
     #[zbus(out_args("rows"))]
     async fn check(&self) -> Vec<CheckRow> {
-        checks::check(&self.engine).await
+        checks::check(&self.service.engine).await
     }
 
     async fn rescan_kits(&self) {
-        self.engine.rescan_kits().await;
-        self.engine.board().settled().await;
+        self.service.engine.rescan_kits().await;
+        self.service.told.settled().await;
     }
 
     #[zbus(out_args("handles"))]
@@ -99,9 +100,13 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>, BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
+        let caller = self.service.gate.caller(connection, &header).await?;
         let options = PruneOptions::from_dict(options).map_err(refused)?;
-        let handles = self.engine.prunable(&caller, &options).map_err(failed)?;
+        let handles = self
+            .service
+            .engine
+            .prunable(&caller, &options)
+            .map_err(failed)?;
         Ok(handles.iter().map(ToString::to_string).collect())
     }
 
@@ -112,10 +117,14 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(Vec<String>, OwnedObjectPath), BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
+        let caller = self.service.gate.caller(connection, &header).await?;
         let options = PruneOptions::from_dict(options).map_err(refused)?;
-        let (handles, job) = self.engine.prune(&caller, &options).map_err(failed)?;
-        self.engine.board().settled().await;
+        let (handles, job) = self
+            .service
+            .engine
+            .prune(&caller, &options)
+            .map_err(failed)?;
+        self.service.told.settled().await;
         let handles = handles.iter().map(ToString::to_string).collect();
         Ok((handles, job_path(job)))
     }
@@ -129,21 +138,23 @@ impl ManagerObject {
         let options = InstallOptions::from_dict(options).map_err(refused)?;
         let folder = std::os::fd::OwnedFd::from(folder).into();
         let name = self
+            .service
             .engine
             .install_kit(folder, options)
             .await
             .map_err(failed)?;
-        self.engine.board().settled().await;
+        self.service.told.settled().await;
         Ok(kit_path(&name))
     }
 
     async fn remove_kit(&self, name: String, options: Dict) -> Result<(), BusFault> {
         let options = RemoveOptions::from_dict(options).map_err(refused)?;
-        self.engine
+        self.service
+            .engine
             .remove_kit(&name, options)
             .await
             .map_err(failed)?;
-        self.engine.board().settled().await;
+        self.service.told.settled().await;
         Ok(())
     }
 
@@ -155,7 +166,7 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
+        let caller = self.service.gate.caller(connection, &header).await?;
         let options = PullOptions::from_dict(options).map_err(refused)?;
         let access = match options.access {
             Some(descriptor) => Some(passed_document(descriptor).await?),
@@ -168,10 +179,11 @@ impl ManagerObject {
             insecure: options.insecure,
         };
         let job = self
+            .service
             .engine
             .pull_image(&caller, &name, given)
             .map_err(failed)?;
-        self.engine.board().settled().await;
+        self.service.told.settled().await;
         Ok(job_path(job))
     }
 
@@ -183,13 +195,14 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
+        let caller = self.service.gate.caller(connection, &header).await?;
         let options = ImportOptions::from_dict(options).map_err(refused)?;
         let job = self
+            .service
             .engine
             .import_image(&caller, &name, options)
             .map_err(failed)?;
-        self.engine.board().settled().await;
+        self.service.told.settled().await;
         Ok(job_path(job))
     }
 
@@ -202,16 +215,26 @@ impl ManagerObject {
         DictReader::new("option", options)
             .finish()
             .map_err(refused)?;
-        let removed = self.engine.remove_image(&name).await.map_err(failed)?;
-        self.engine.board().settled().await;
+        let removed = self
+            .service
+            .engine
+            .remove_image(&name)
+            .await
+            .map_err(failed)?;
+        self.service.told.settled().await;
         Ok((removed.images, removed.size))
     }
 
     #[zbus(out_args("images", "size"))]
     async fn prune_images(&self, options: Dict) -> Result<(Vec<String>, u64), BusFault> {
         let options = PruneImagesOptions::from_dict(options).map_err(refused)?;
-        let removed = self.engine.prune_images(options).await.map_err(failed)?;
-        self.engine.board().settled().await;
+        let removed = self
+            .service
+            .engine
+            .prune_images(options)
+            .await
+            .map_err(failed)?;
+        self.service.told.settled().await;
         Ok((removed.images, removed.size))
     }
 
@@ -222,12 +245,12 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
+        let caller = self.service.gate.caller(connection, &header).await?;
         DictReader::new("option", options)
             .finish()
             .map_err(refused)?;
-        let job = self.engine.stop_all(&caller).map_err(failed)?;
-        self.engine.board().settled().await;
+        let job = self.service.engine.stop_all(&caller).map_err(failed)?;
+        self.service.told.settled().await;
         Ok(job_path(job))
     }
 
@@ -238,17 +261,25 @@ impl ManagerObject {
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn mode(&self) -> String {
-        self.engine.shared().host.layout.mode.to_string()
+        self.service.engine.shared().host.layout.mode.to_string()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn home(&self) -> String {
-        self.engine.shared().host.layout.home.display().to_string()
+        self.service
+            .engine
+            .shared()
+            .host
+            .layout
+            .home
+            .display()
+            .to_string()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn runtime_directory(&self) -> String {
-        self.engine
+        self.service
+            .engine
             .shared()
             .host
             .layout
@@ -259,17 +290,23 @@ impl ManagerObject {
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn supervisor(&self) -> String {
-        self.engine.shared().facts.name.clone()
+        self.service.engine.shared().facts.name.clone()
     }
 
     #[zbus(property)]
     fn lingering(&self) -> bool {
-        self.engine.board().follow().borrow().lingering
+        self.service.engine.board().follow().borrow().lingering
     }
 
     #[zbus(property)]
     fn quarantined(&self) -> Vec<String> {
-        self.engine.board().follow().borrow().quarantined.clone()
+        self.service
+            .engine
+            .board()
+            .follow()
+            .borrow()
+            .quarantined
+            .clone()
     }
 }
 
@@ -284,7 +321,8 @@ pub(super) fn failed(error: InstanceError) -> BusFault {
     error.fault().into()
 }
 
-/// Waits until the owner of an ephemeral instance leaves the bus.
+/// Waits until the owner of an ephemeral instance leaves the bus, or closes the
+/// connection where there is no bus between.
 async fn watch(engine: Arc<Engine>, connection: Connection, handle: Handle, owner: String) {
     if let Err(error) = left(&connection, &owner).await {
         tracing::warn!("cannot watch {owner} on the bus: {error}, taking it for gone");
@@ -293,6 +331,10 @@ async fn watch(engine: Arc<Engine>, connection: Connection, handle: Handle, owne
 }
 
 async fn left(connection: &Connection, owner: &str) -> zbus::Result<()> {
+    if !connection.is_bus() {
+        connection.closed().await;
+        return Ok(());
+    }
     let bus = fdo::DBusProxy::new(connection).await?;
     let mut changes = bus
         .receive_name_owner_changed_with_args(&[(0, owner)])

@@ -7,8 +7,8 @@
 //!  no longer there  ─► InterfacesRemoved   a job has ended ─► Completed
 //! ```
 //!
-//! Changes that come faster than the bus takes them are told as one. The gate says who
-//! may know of each.
+//! Changes that come faster than the connection takes them are told as one. The gate
+//! says who may know of each.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -21,19 +21,19 @@ use aegis_bus::kit::KitView;
 use aegis_bus::names::{ROOT_PATH, image_path, instance_path, job_path, kit_path};
 use aegis_core::handle::Handle;
 use tokio::sync::watch;
+use zbus::connection::Builder;
 use zbus::fdo::Properties;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
-use super::access::{Gate, Guarded, Owned};
+use super::Service;
+use super::access::{Guarded, Owned};
 use super::image::ImageObject;
-use super::instance::InstanceObject;
 use super::job::JobObject;
 use super::kit::KitObject;
 use super::managed::Managed;
 use super::manager::ManagerObject;
 use crate::board::{JobId, JobShown, Shown};
-use crate::engine::Engine;
 
 type Values = HashMap<String, OwnedVariant>;
 
@@ -64,12 +64,10 @@ impl<V> Looks<V> {
     }
 }
 
-/// Tells the bus what is on the board.
+/// Tells one connection what is on the board.
 #[derive(Debug)]
 pub struct Publisher {
-    connection: Connection,
-    engine: Arc<Engine>,
-    gate: Gate,
+    service: Service,
     /// From before the first telling: no change falls between two of them.
     shown: watch::Receiver<Shown>,
     manager: Values,
@@ -80,12 +78,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(connection: Connection, engine: Arc<Engine>, gate: Gate) -> Self {
+    /// One that told nothing yet.
+    pub fn new(service: Service) -> Self {
         Self {
-            connection,
-            shown: engine.board().follow(),
-            engine,
-            gate,
+            shown: service.engine.board().follow(),
+            service,
             manager: Values::new(),
             instances: BTreeMap::new(),
             kits: BTreeMap::new(),
@@ -94,41 +91,72 @@ impl Publisher {
         }
     }
 
+    /// Gives a connection that is yet to be made every object that is on the board: who
+    /// connects now is told of changes alone.
+    pub(super) fn begin<'a>(&mut self, mut connection: Builder<'a>) -> Builder<'a> {
+        let shown = self.shown.borrow_and_update().clone();
+        let service = &self.service;
+        for (handle, view) in &shown.instances {
+            let object = service.guarded(service.instance(handle, view.clone()));
+            connection = connection.serve_at(instance_path(handle), object);
+        }
+        for (name, view) in &shown.kits {
+            let object = service.guarded(KitObject::new(view.clone()));
+            connection = connection.serve_at(kit_path(name), object);
+        }
+        for (digits, view) in &shown.images {
+            let object = service.guarded(ImageObject::new(view.clone()));
+            connection = connection.serve_at(image_path(digits), object);
+        }
+        for (&id, view) in &shown.jobs {
+            let object = service.guarded(service.job(id, view.clone()));
+            connection = connection.serve_at(job_path(id), object);
+        }
+        self.instances = shown.instances;
+        self.kits = shown.kits;
+        self.images = shown.images;
+        self.jobs = shown.jobs;
+        connection
+    }
+
     /// Tells every change until the connection breaks.
     ///
     /// # Errors
     /// How it broke.
-    pub async fn run(mut self) -> zbus::Result<()> {
+    pub async fn run(mut self, connection: &Connection) -> zbus::Result<()> {
         // The board lives as long as the engine, which this task keeps.
-        while self.shown.changed().await.is_ok() {
-            self.tell().await?;
+        while self.changed().await {
+            self.tell(connection).await?;
         }
         Ok(())
+    }
+
+    /// Waits for something to tell; `false` when there will be nothing any more.
+    pub(super) async fn changed(&mut self) -> bool {
+        self.shown.changed().await.is_ok()
     }
 
     /// Tells what is on the board now.
     ///
     /// # Errors
     /// The connection is broken.
-    pub async fn tell(&mut self) -> zbus::Result<()> {
+    pub async fn tell(&mut self, connection: &Connection) -> zbus::Result<()> {
         let shown = self.shown.borrow_and_update().clone();
-        let engine = &self.engine;
+        let service = &self.service;
         let teller = Teller {
-            connection: &self.connection,
-            gate: &self.gate,
+            connection,
+            service,
         };
         let root = ObjectPath::from_static_str_unchecked(ROOT_PATH);
-        let server = self.connection.object_server();
+        let server = connection.object_server();
         let object = server.interface::<_, Guarded<ManagerObject>>(&root).await?;
         let emitter = object.signal_emitter();
-        let now = values(&self.connection, object.get().await.object(), emitter).await?;
+        let now = values(connection, object.get().await.object(), emitter).await?;
         teller
             .changes::<ManagerObject>(&self.manager, &now, emitter, None)
             .await?;
         self.manager = now;
-        let make = |handle: &Handle, view| {
-            InstanceObject::new(engine.clone(), self.gate.clone(), handle.clone(), view)
-        };
+        let make = |handle: &Handle, view| service.instance(handle, view);
         let path = |handle: &Handle| instance_path(handle);
         teller
             .sync(&mut self.instances, &shown.instances, path, make)
@@ -147,13 +175,13 @@ impl Publisher {
             .filter(|(id, job)| !runs(job) && self.jobs.get(id).is_none_or(|told| runs(told)))
             .map(|(&id, _)| id)
             .collect();
-        let make = |&id: &JobId, view| JobObject::new(engine.clone(), id, view);
+        let make = |&id: &JobId, view| service.job(id, view);
         let path = |&id: &JobId| job_path(id);
         teller.sync(&mut self.jobs, &shown.jobs, path, make).await?;
         for id in ended {
             teller.end(id, &shown.jobs[&id]).await?;
         }
-        self.engine.board().note_told(shown.generation());
+        self.service.told.note(shown.generation());
         Ok(())
     }
 }
@@ -166,7 +194,7 @@ fn runs(job: &JobShown) -> bool {
 #[derive(Clone, Copy)]
 struct Teller<'a> {
     connection: &'a Connection,
-    gate: &'a Gate,
+    service: &'a Service,
 }
 
 impl Teller<'_> {
@@ -202,10 +230,8 @@ impl Teller<'_> {
         let values = values(self.connection, &object, &of_object).await?;
         let owner = object.owner();
         let server = self.connection.object_server();
-        server
-            .at(&path, Guarded::new(object, self.gate.clone()))
-            .await?;
-        for way in self.gate.ways(self.root()?, owner) {
+        server.at(&path, self.service.guarded(object)).await?;
+        for way in self.service.gate.ways(self.root()?, owner) {
             let interfaces = HashMap::from([(I::name(), borrowed(values.iter())?)]);
             Managed::interfaces_added(&way, path.as_ref(), interfaces).await?;
         }
@@ -217,7 +243,7 @@ impl Teller<'_> {
         let object = server.interface::<_, Guarded<I>>(&path).await?;
         let owner = object.get().await.object().owner();
         server.remove::<Guarded<I>, _>(&path).await?;
-        for way in self.gate.ways(self.root()?, owner) {
+        for way in self.service.gate.ways(self.root()?, owner) {
             Managed::interfaces_removed(&way, path.as_ref(), vec![I::name()]).await?;
         }
         Ok(())
@@ -255,7 +281,7 @@ impl Teller<'_> {
         if before.is_empty() || !now.iter().any(|property| is_new(&property)) {
             return Ok(());
         }
-        for way in self.gate.ways(emitter.clone(), owner) {
+        for way in self.service.gate.ways(emitter.clone(), owner) {
             let changed = borrowed(now.iter().filter(is_new))?;
             let none = Cow::Borrowed([].as_slice());
             Properties::properties_changed(&way, I::name(), changed, none).await?;
@@ -266,7 +292,7 @@ impl Teller<'_> {
     async fn end(self, id: JobId, job: &JobShown) -> zbus::Result<()> {
         let (state, name, message, hint) = job.outcome.to_parts();
         let emitter = SignalEmitter::new(self.connection, job_path(id))?;
-        for way in self.gate.ways(emitter, Some(job.owner)) {
+        for way in self.service.gate.ways(emitter, Some(job.owner)) {
             JobObject::completed(&way, &state, &name, &message, &hint).await?;
         }
         Ok(())

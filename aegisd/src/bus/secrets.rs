@@ -1,7 +1,6 @@
 //! The Secrets interface, and the values that other interfaces are passed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
@@ -13,10 +12,10 @@ use aegis_core::secret::{SecretEnv, SecretName, SecretText};
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd};
 
-use super::access::{Gate, Owned};
+use super::Service;
+use super::access::Owned;
 use super::manager::{failed, refused};
 use crate::caller::Sees;
-use crate::engine::Engine;
 use crate::secrets::rotation::Rotated;
 use crate::secrets::status::{KeyState, Status};
 use crate::secrets::{Listed, SecretsError, passed};
@@ -24,15 +23,14 @@ use crate::secrets::{Listed, SecretsError, passed};
 /// The secrets' object.
 #[derive(Debug)]
 pub struct SecretsObject {
-    engine: Arc<Engine>,
-    gate: Gate,
+    service: Service,
 }
 
 impl Owned for SecretsObject {}
 
 impl SecretsObject {
-    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
-        Self { engine, gate }
+    pub fn new(service: Service) -> Self {
+        Self { service }
     }
 }
 
@@ -45,7 +43,11 @@ impl SecretsObject {
         let name = parse(&name)?;
         let value = passed::value(value.into()).await;
         let value = value.map_err(|error| secrets_failed(error.into()))?;
-        let set = self.engine.set_secrets([(name, value)].into(), true).await;
+        let set = self
+            .service
+            .engine
+            .set_secrets([(name, value)].into(), true)
+            .await;
         set.map_err(failed)
     }
 
@@ -55,11 +57,11 @@ impl SecretsObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<Dict>, BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
+        let caller = self.service.gate.caller(connection, &header).await?;
         if caller.sees != Sees::All {
             return Ok(Vec::new());
         }
-        let listed = self.engine.shared().vault.list().await;
+        let listed = self.service.engine.shared().vault.list().await;
         let listed = listed.map_err(secrets_failed)?;
         Ok(listed
             .into_iter()
@@ -71,7 +73,11 @@ impl SecretsObject {
     async fn delete(&self, name: String, options: Dict) -> Result<Vec<String>, BusFault> {
         let DeleteSecretOptions { force } =
             DeleteSecretOptions::from_dict(options).map_err(refused)?;
-        let deleted = self.engine.delete_secret(parse(&name)?, force).await;
+        let deleted = self
+            .service
+            .engine
+            .delete_secret(parse(&name)?, force)
+            .await;
         deleted.map_err(failed)
     }
 
@@ -86,7 +92,7 @@ impl SecretsObject {
             .map(|(name, value)| Ok((parse(&name)?, value)));
         let named = named.collect::<Result<BTreeMap<_, _>, BusFault>>()?;
         let names = named.keys().map(ToString::to_string).collect();
-        let set = self.engine.set_secrets(named, replace).await;
+        let set = self.service.engine.set_secrets(named, replace).await;
         set.map(|()| names).map_err(failed)
     }
 
@@ -97,14 +103,19 @@ impl SecretsObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<Dict>, BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
-        let users = self.engine.stale(&caller, &names).await.map_err(failed)?;
+        let caller = self.service.gate.caller(connection, &header).await?;
+        let users = self
+            .service
+            .engine
+            .stale(&caller, &names)
+            .await
+            .map_err(failed)?;
         Ok(users.iter().map(StaleUser::to_dict).collect())
     }
 
     #[zbus(out_args("status"))]
     async fn status(&self) -> Result<Dict, BusFault> {
-        let status = self.engine.shared().vault.status().await;
+        let status = self.service.engine.shared().vault.status().await;
         Ok(shown(status.map_err(secrets_failed)?).to_dict())
     }
 
@@ -113,7 +124,7 @@ impl SecretsObject {
         DictReader::new("option", options)
             .finish()
             .map_err(refused)?;
-        let rotated = self.engine.shared().vault.rotate().await;
+        let rotated = self.service.engine.shared().vault.rotate().await;
         let Rotated {
             key,
             values,

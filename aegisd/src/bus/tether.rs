@@ -1,7 +1,5 @@
 //! The Tether interface.
 
-use std::sync::Arc;
-
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::tether::{FollowOptions, ReadOptions};
@@ -9,10 +7,10 @@ use aegis_core::tether::Frame;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd};
 
-use super::access::{Gate, Owned};
+use super::Service;
+use super::access::Owned;
 use super::manager::{failed, refused};
 use super::secrets::passed_document;
-use crate::engine::Engine;
 use crate::instance::Instance;
 use crate::messages::{MAX_ANSWER, MessageError, follow};
 use crate::registry::MessageQuery;
@@ -21,15 +19,14 @@ use crate::vm::VmError;
 /// The messages' object.
 #[derive(Debug)]
 pub struct TetherObject {
-    engine: Arc<Engine>,
-    gate: Gate,
+    service: Service,
 }
 
 impl Owned for TetherObject {}
 
 impl TetherObject {
-    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
-        Self { engine, gate }
+    pub fn new(service: Service) -> Self {
+        Self { service }
     }
 
     /// The instance of this name, if it is there for who calls.
@@ -39,8 +36,8 @@ impl TetherObject {
         connection: &Connection,
         header: &Header<'_>,
     ) -> Result<Instance, BusFault> {
-        let caller = self.gate.caller(connection, header).await?;
-        self.engine.find(&caller, handle).map_err(failed)
+        let caller = self.service.gate.caller(connection, header).await?;
+        self.service.engine.find(&caller, handle).map_err(failed)
     }
 }
 
@@ -62,6 +59,7 @@ impl TetherObject {
         let frame = frame.map_err(|error| failed(MessageError::from(error).into()))?;
         let instance = self.found(&instance, connection, &header).await?;
         let kept = self
+            .service
             .engine
             .send_message(&instance, frame)
             .await
@@ -81,7 +79,11 @@ impl TetherObject {
         self.found(&instance, connection, &header).await?;
         let FollowOptions { after, channel } =
             FollowOptions::from_dict(options).map_err(refused)?;
-        let followed = self.engine.follow_messages(&instance, after, channel).await;
+        let followed = self
+            .service
+            .engine
+            .follow_messages(&instance, after, channel)
+            .await;
         let follower = followed.map_err(failed)?;
         let stream = follow::into_stream(follower)
             .map_err(|source| failed(VmError::Stream(source).into()))?;
@@ -108,7 +110,11 @@ impl TetherObject {
             limit: options.limit.unwrap_or(MAX_ANSWER),
             ..MessageQuery::default()
         };
-        self.engine.messages(&instance, query).await.map_err(failed)
+        self.service
+            .engine
+            .messages(&instance, query)
+            .await
+            .map_err(failed)
     }
 
     #[zbus(out_args("count"))]
@@ -125,7 +131,11 @@ impl TetherObject {
             .finish()
             .map_err(refused)?;
         let lines = passed_document(frames.into()).await?;
-        let added = self.engine.take_messages(&instance, lines.reveal()).await;
+        let added = self
+            .service
+            .engine
+            .take_messages(&instance, lines.reveal())
+            .await;
         Ok(u32::try_from(added.map_err(failed)?).unwrap_or(u32::MAX))
     }
 }

@@ -1,30 +1,27 @@
 //! The Volumes interface.
 
-use std::sync::Arc;
-
 use aegis_bus::dict::{Dict, DictReader};
 use aegis_bus::error::BusFault;
 use aegis_bus::volumes::{PruneVolumesOptions, VolumeEntry};
 use zbus::Connection;
 use zbus::message::Header;
 
-use super::access::{Gate, Owned};
+use super::Service;
+use super::access::Owned;
 use super::manager::{failed, refused};
-use crate::engine::Engine;
 use crate::volumes::Listed;
 
 /// The volumes' object.
 #[derive(Debug)]
 pub struct VolumesObject {
-    engine: Arc<Engine>,
-    gate: Gate,
+    service: Service,
 }
 
 impl Owned for VolumesObject {}
 
 impl VolumesObject {
-    pub fn new(engine: Arc<Engine>, gate: Gate) -> Self {
-        Self { engine, gate }
+    pub fn new(service: Service) -> Self {
+        Self { service }
     }
 }
 
@@ -39,8 +36,8 @@ impl VolumesObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, BusFault> {
         no_options(options)?;
-        let caller = self.gate.caller(connection, &header).await?;
-        let made = self.engine.make_volume(&caller, &name).await;
+        let caller = self.service.gate.caller(connection, &header).await?;
+        let made = self.service.engine.make_volume(&caller, &name).await;
         made.map_err(failed)
     }
 
@@ -50,8 +47,8 @@ impl VolumesObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<Dict>, BusFault> {
-        let caller = self.gate.caller(connection, &header).await?;
-        let listed = self.engine.volumes(&caller).await.map_err(failed)?;
+        let caller = self.service.gate.caller(connection, &header).await?;
+        let listed = self.service.engine.volumes(&caller).await.map_err(failed)?;
         Ok(listed
             .into_iter()
             .map(|volume| entry(volume).to_dict())
@@ -66,8 +63,8 @@ impl VolumesObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), BusFault> {
         no_options(options)?;
-        let caller = self.gate.caller(connection, &header).await?;
-        let removed = self.engine.remove_volume(&caller, &name).await;
+        let caller = self.service.gate.caller(connection, &header).await?;
+        let removed = self.service.engine.remove_volume(&caller, &name).await;
         removed.map_err(failed)
     }
 
@@ -80,8 +77,8 @@ impl VolumesObject {
     ) -> Result<Vec<String>, BusFault> {
         let PruneVolumesOptions { dry_run } =
             PruneVolumesOptions::from_dict(options).map_err(refused)?;
-        let caller = self.gate.caller(connection, &header).await?;
-        let pruned = self.engine.prune_volumes(&caller, dry_run).await;
+        let caller = self.service.gate.caller(connection, &header).await?;
+        let pruned = self.service.engine.prune_volumes(&caller, dry_run).await;
         pruned.map_err(failed)
     }
 }

@@ -293,6 +293,7 @@ pub fn supervisor_fault(error: &SupervisorError) -> Fault {
     match error {
         SupervisorError::Unreachable { .. } => fault(Symbol::SupervisorUnavailable)
             .with_hint("'aegisctl doctor' says what AegisVM needs of the system"),
+        SupervisorError::Process { .. } => fault(Symbol::Internal),
         SupervisorError::ForeignBus { .. } => fault(Symbol::SupervisorUnavailable)
             .with_hint("log in as this user instead of using su or sudo"),
         SupervisorError::TooOld { .. } => fault(Symbol::SupervisorUnavailable),
@@ -313,7 +314,7 @@ pub fn supervisor_fault(error: &SupervisorError) -> Fault {
             )
         }
         SupervisorError::NoCredentials { .. } => fault(Symbol::Unsupported)
-            .with_hint("systemd gives units their secrets, launchd cannot"),
+            .with_hint("with launchd only the instances of user mode can have secrets"),
         SupervisorError::Word { .. } => fault(Symbol::InvalidArgument).with_hint(
             "XDG_RUNTIME_DIR and the folders around a home take letters, digits and _.,=@+- only",
         ),

@@ -1,6 +1,6 @@
-//! inotify on the kit folders and on the folders of the daemons' config.
+//! A watch on the kit folders and on the folders of the daemons' config.
 //!
-//! inotify(7) tells what changed, not always where it ended up, so a change only
+//! inotify(7), or what stands for it ([`aegis_os::watch`]), tells what changed, not always where it ended up, so a change only
 //! says what to read again. Changes come in bursts (an editor writes, renames
 //! and deletes), hence the short wait for the end of one; a daemon that writes into
 //! its config folder without end does not hold the others up.
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aegis_core::handle::Handle;
+use aegis_os::watch::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use futures_util::StreamExt;
-use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -54,7 +54,7 @@ pub struct HomeConfig {
 /// folder also has the config folders, one per instance; `in_homes` names others.
 ///
 /// # Errors
-/// The kernel gives no inotify instance, or its descriptor breaks.
+/// The kernel gives no watch, or its descriptor breaks.
 pub async fn watch(
     kit_dirs: Vec<PathBuf>,
     mut in_homes: watch::Receiver<BTreeMap<Handle, HomeConfig>>,
@@ -109,7 +109,7 @@ struct Burst {
 
 /// The folders under watch.
 struct Watched {
-    watches: inotify::Watches,
+    watches: aegis_os::watch::Watches,
     folders: HashMap<WatchDescriptor, About>,
 }
 
@@ -123,7 +123,7 @@ struct About {
 
 impl Watched {
     /// Notes what an event is about.
-    fn note(&mut self, event: &inotify::Event<std::ffi::OsString>, burst: &mut Burst) {
+    fn note(&mut self, event: &aegis_os::watch::Event<std::ffi::OsString>, burst: &mut Burst) {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             burst.kits = true;
             let all = self.folders.values().flat_map(|about| &about.configs);

@@ -76,9 +76,16 @@ pub enum SupervisorError {
     /// The manager could not confine the unit's processes.
     #[error("{unit} could not be confined (exit code {code} of the service manager)")]
     NotConfined { unit: String, code: i32 },
-    /// The manager hands out no credentials, and the unit needs one.
+    /// The manager hands out no credentials, and the unit's user cannot ask for one.
     #[error("{unit} has secrets, and this service manager can give it none")]
     NoCredentials { unit: String },
+    /// It cannot be told which unit a process belongs to.
+    #[error("cannot tell which unit the process {pid} belongs to")]
+    Process {
+        pid: u32,
+        #[source]
+        source: io::Error,
+    },
     /// Confinement needs user namespaces, and this host forbids them.
     #[error("{unit} cannot be confined: {obstacle}")]
     NoUserNamespaces {

@@ -16,9 +16,11 @@
 //! | readiness | sd_notify(3) on sockets of ours |
 //! | delay that grows, restart of a VM, end with 78 | aegis-shim ([`aegis_core::launchd`]) |
 //! | help | a process of aegisd's in a group of its own |
+//! | place | the job with that process |
 //!
-//! launchd confines nothing, limits nothing, and hands out no credentials:
-//! [`CAPABILITIES`] says so.
+//! launchd confines nothing, limits nothing, and hands out no credentials: [`CAPABILITIES`]
+//! says so. Programs of ours fetch their own from aegisd's socket, which their environment
+//! names. The user of the system's jobs may not reach that, so there are none in system mode.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -26,6 +28,7 @@
 //! | [`jobs`] | units as labels and property lists |
 //! | `domain` | the steps that calls are made of |
 //! | [`files`] | those on disk, and the records of runs |
+//! | `logs` | what jobs write, kept within bounds |
 //! | `readiness` | what jobs say of themselves |
 //! | `states` | all of this as states of units, pure |
 //! | `watch` | changes |
@@ -34,12 +37,13 @@ mod domain;
 pub mod files;
 pub mod jobs;
 pub mod launchctl;
+mod logs;
 mod readiness;
 mod states;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +104,9 @@ impl Launchd {
         user: Option<UnitUser>,
     ) -> Result<Self, SupervisorError> {
         let domain = Domain::find(launchctl, layout, shim, uid, user).await?;
-        Ok(Self(Arc::new(domain)))
+        let domain = Arc::new(domain);
+        tokio::spawn(logs::keep_bounded(Arc::downgrade(&domain)));
+        Ok(Self(domain))
     }
 }
 
@@ -130,7 +136,7 @@ impl Supervisor for Launchd {
             Some(_) => return Ok(Outcome::Unchanged),
             None => {}
         }
-        no_credentials(&vm, plan.credentials.as_deref())?;
+        domain.can_ask(&vm, plan.credentials.as_deref())?;
         free(&sockets, &plan.listen)?;
         let files = domain.files(&vm, &label)?;
         files::remove(&files.record).map_err(|error| file_failed("open", &vm.name(), error))?;
@@ -167,7 +173,7 @@ impl Supervisor for Launchd {
             }
             domain.let_go(&unit, &label).await?;
         }
-        no_credentials(&unit, plan.credentials.as_deref())?;
+        domain.can_ask(&unit, plan.credentials.as_deref())?;
         let files = JobFiles {
             record: plan.back_off.clone(),
             ..domain.files(&unit, &label)?
@@ -321,6 +327,12 @@ impl Supervisor for Launchd {
         Ok(states)
     }
 
+    async fn place(&self, pid: u32) -> Result<String, SupervisorError> {
+        let jobs = self.0.jobs().await?;
+        let job = jobs::with_process(&jobs, pid);
+        Ok(job.map(|unit| unit.name()).unwrap_or_default())
+    }
+
     async fn changes(&self) -> Result<BoxStream<'static, Change>, SupervisorError> {
         Ok(watch::changes(Arc::clone(&self.0)).await)
     }
@@ -332,12 +344,4 @@ fn free<'a>(
     listen: impl IntoIterator<Item = &'a Listen>,
 ) -> Result<(), SupervisorError> {
     bind_error(unit, listen).map_or(Ok(()), Err)
-}
-
-/// Refuses a unit that could not have its secrets.
-fn no_credentials(unit: &UnitId, credentials: Option<&Path>) -> Result<(), SupervisorError> {
-    match credentials {
-        Some(_) => Err(SupervisorError::NoCredentials { unit: unit.name() }),
-        None => Ok(()),
-    }
 }

@@ -18,6 +18,7 @@
 mod connection;
 mod jobs;
 mod manager;
+mod place;
 mod query;
 mod sandbox;
 mod signals;
@@ -490,6 +491,10 @@ impl Supervisor for Systemd {
         let mut states = self.matching(&patterns, is_meant).await?;
         states.sort_by(|a, b| a.unit.cmp(&b.unit));
         Ok(states)
+    }
+
+    async fn place(&self, pid: u32) -> Result<String, SupervisorError> {
+        place::of_process(pid).map_err(|source| SupervisorError::Process { pid, source })
     }
 
     async fn changes(&self) -> Result<BoxStream<'static, Change>, SupervisorError> {

@@ -4,10 +4,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
 use aegis_core::control::{CallFrame, MAX_FRAME, OwnerFrame};
+use aegis_os::descriptors::{RECEIVE, SEND, keep};
 use rustix::fd::OwnedFd;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, recvmsg, sendmsg,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -65,12 +65,7 @@ impl Frames {
                 let mut none = SendAncillaryBuffer::default();
                 let parts = [IoSlice::new(rest)];
                 // NOSIGNAL: an owner that ended is an error, not a signal.
-                Ok(sendmsg(
-                    &self.stream,
-                    &parts,
-                    &mut none,
-                    SendFlags::NOSIGNAL,
-                )?)
+                Ok(sendmsg(&self.stream, &parts, &mut none, SEND)?)
             });
             rest = &rest[written.await.map_err(FramesError::Write)?..];
         }
@@ -108,11 +103,13 @@ impl Frames {
                 [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let mut parts = [IoSliceMut::new(&mut chunk)];
-            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let flags = RECEIVE | RecvFlags::DONTWAIT;
             let received = recvmsg(&*stream, &mut parts, &mut ancillary, flags)?;
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(rights) = message {
-                    descriptors.extend(rights);
+                    for descriptor in rights {
+                        descriptors.push(keep(descriptor)?);
+                    }
                 }
             }
             bytes.extend_from_slice(&chunk[..received.bytes]);
@@ -148,7 +145,7 @@ mod tests {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(&rights)));
         let parts = [IoSlice::new(text)];
-        sendmsg(&theirs, &parts, &mut ancillary, SendFlags::empty()).unwrap();
+        sendmsg(&theirs, &parts, &mut ancillary, SEND).unwrap();
         let (frame, descriptors) = frames.receive().await.unwrap().unwrap();
         assert!(matches!(
             frame,

@@ -374,6 +374,10 @@ impl Supervisor for FakeSupervisor {
         Ok(wanted.cloned().collect())
     }
 
+    async fn place(&self, _pid: u32) -> Result<String, SupervisorError> {
+        Ok(String::new())
+    }
+
     async fn changes(&self) -> Result<BoxStream<'static, Change>, SupervisorError> {
         let changes = self.changes.subscribe();
         let changes = stream::unfold(changes, |mut changes| async {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
+use aegisd::bus::Service;
 use zbus::Guid;
 use zbus::connection::Builder;
 use zbus::fdo::IntrospectableProxy;
@@ -24,11 +25,7 @@ async fn a_call_that_waits_for_aegisd_is_answered() {
     let engine = world.engine().await;
     let (ours, theirs) = UnixStream::pair().unwrap();
     let server = Builder::unix_stream(theirs).server(Guid::generate()).p2p();
-    let server = aegisd::bus::serve(
-        server,
-        &engine,
-        &aegisd::bus::Gate::of(aegis_core::layout::Mode::User),
-    );
+    let server = Service::new(engine.clone(), Gate::of(Mode::User)).serve(server);
     // It is sent as soon as there is somebody to send it to.
     let asked = async {
         let client = Builder::unix_stream(ours).p2p().build().await.unwrap();

@@ -12,6 +12,7 @@ mod fake_owner;
 mod fake_supervisor;
 mod interfaces;
 mod life;
+mod peers;
 mod ports;
 mod recovery;
 mod stale;

@@ -14,7 +14,7 @@ use aegis_core::layout::{Layout, Mode, Surroundings};
 use aegis_image::digest::Digest;
 use aegis_image::record::{Image, Name};
 use aegis_image::store::Store;
-use aegisd::bus::Gate;
+use aegisd::bus::{Gate, Service};
 use aegisd::engine::Engine;
 use aegisd::host::Host;
 use aegisd::registry::Registry;
@@ -37,7 +37,8 @@ pub(crate) struct World {
 pub(crate) struct Client {
     pub(crate) connection: Connection,
     pub(crate) engine: Arc<Engine>,
-    _server: Connection,
+    /// The other end, where it is held here.
+    _server: Option<Connection>,
 }
 
 impl World {
@@ -131,22 +132,30 @@ impl World {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let guid = Guid::generate();
         let server = Builder::unix_stream(theirs).server(guid).p2p();
-        let server = aegisd::bus::serve(server, &engine, &Gate::of(Mode::User));
+        let service = Service::new(engine.clone(), Gate::of(Mode::User));
+        let server = service.serve(server);
         let client = Builder::unix_stream(ours).p2p();
         let (server, connection) = tokio::join!(server.build(), client.build());
         let (server, connection) = (server.unwrap(), connection.unwrap());
-        aegisd::bus::publish(&server, &engine, &Gate::of(Mode::User))
-            .await
-            .unwrap();
+        service.publish(&server).await.unwrap();
         Client {
             connection,
             engine,
-            _server: server,
+            _server: Some(server),
         }
     }
 }
 
 impl Client {
+    /// On a connection that somebody else serves.
+    pub(crate) fn over(connection: Connection, engine: Arc<Engine>) -> Self {
+        Self {
+            connection,
+            engine,
+            _server: None,
+        }
+    }
+
     pub(crate) async fn manager(&self) -> ManagerProxy<'_> {
         ManagerProxy::new(&self.connection).await.unwrap()
     }

@@ -1,31 +1,101 @@
-//! What a manager says it cannot do, it refuses or leaves undone, and says so.
+//! What a manager says it cannot do, it leaves undone and says so, or it is done otherwise.
 
-use aegisd::supervisor::plan::Limits;
-use aegisd::supervisor::{SupervisorError, UnitId, Usage};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use crate::world::World;
+use aegisd::supervisor::plan::{Confinement, HelperPlan, Limits, Program};
+use aegisd::supervisor::{UnitId, Usage};
+use rustix::net::sockopt::socket_peercred;
+
+use crate::world::{PATIENCE, World};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs inside the test machine"]
-async fn a_unit_with_secrets_does_not_start_without_them() {
+async fn a_unit_asks_for_its_secrets_itself_at_each_start() {
     let world = World::new("c-secrets").await;
     let capabilities = world.supervisor.facts().await.unwrap().capabilities;
     assert!(!capabilities.credentials, "{capabilities:?}");
-    let mut daemon = world.daemon("d", "echo run >> runs");
-    daemon.credentials = Some(world.dir.join("credentials.sock"));
-    let mut instance = world.instance(&[]);
-    instance.credentials.clone_from(&daemon.credentials);
-    for refused in [
-        world.supervisor.launch(&daemon).await,
-        world.supervisor.open(&instance).await,
-    ] {
-        assert!(
-            matches!(refused, Err(SupervisorError::NoCredentials { .. })),
-            "{refused:?}"
-        );
+    let socket = world.dir.join("credentials.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (sender, asked) = channel();
+    std::thread::spawn(move || {
+        for (number, stream) in (1..).zip(listener.incoming()) {
+            let mut stream = stream.unwrap();
+            let peer = socket_peercred(&stream).unwrap();
+            sender.send(peer.pid.as_raw_nonzero().get()).unwrap();
+            // It ends when the test does.
+            if write!(stream, r#"{{"env":{{"TOKEN":"secret {number}"}}}}"#).is_err() {
+                return;
+            }
+        }
+    });
+    let script = "echo $TOKEN >> seen; exec sleep 1000";
+    let plan = world.daemon_with("asks", script, Some(socket));
+    world.supervisor.launch(&plan).await.unwrap();
+    assert_eq!(world.wait_for_lines("seen", 1).await, ["secret 1"]);
+    let unit = UnitId::daemon(&world.handle, "asks");
+    world.supervisor.restart(&unit).await.unwrap();
+    let seen = world.wait_for_lines("seen", 2).await;
+    assert_eq!(seen, ["secret 1", "secret 2"]);
+    asked.recv_timeout(PATIENCE).unwrap();
+    let process = asked.recv_timeout(PATIENCE).unwrap();
+    let process = u32::try_from(process).unwrap();
+    let place = world.supervisor.place(process).await.unwrap();
+    assert_eq!(place, unit.name(), "who asks is known by its process");
+    let own = world.supervisor.place(std::process::id()).await.unwrap();
+    assert_eq!(own, "");
+    world.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs inside the test machine"]
+async fn a_helper_is_a_process_beside_the_jobs() {
+    let world = World::new("c-helper").await;
+    let (ours, theirs) = std::io::pipe().unwrap();
+    let output = world.dir.join("said");
+    let script = format!("cat > {}", output.display());
+    let plan = HelperPlan {
+        name: "aegis-helper-test".into(),
+        description: "Test helper".into(),
+        program: Program {
+            path: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script],
+        },
+        input: OwnedFd::from(ours),
+        confinement: Confinement::Waived,
+    };
+    world.supervisor.help(plan).await.unwrap();
+    let mut input = theirs;
+    writeln!(input, "an order").unwrap();
+    drop(input);
+    assert_eq!(world.wait_for_lines("said", 1).await, ["an order"]);
+    assert_eq!(world.units().await, [], "it is no unit of the instance");
+    world.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs inside the test machine"]
+async fn what_a_job_writes_is_kept_within_bounds() {
+    let world = World::new("c-logs").await;
+    let script = "while :; do head -c 1000000 /dev/zero; sleep 0.1; done";
+    world
+        .supervisor
+        .launch(&world.daemon("loud", script))
+        .await
+        .unwrap();
+    let log = world.layout.instance(&world.handle).log_dir();
+    let (log, before) = (log.join("daemon-loud.log"), log.join("daemon-loud.log.1"));
+    let end = std::time::Instant::now() + 2 * PATIENCE;
+    while !before.exists() {
+        assert!(std::time::Instant::now() < end, "it is never cut");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(world.units().await, []);
-    assert!(!world.dir.join("runs").exists());
+    // It goes on in the file that it has, from its beginning.
+    let size = std::fs::metadata(&log).unwrap().len();
+    assert!(size < 64 << 20, "{size}");
     world.clean().await;
 }
 

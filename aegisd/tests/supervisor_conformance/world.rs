@@ -201,13 +201,23 @@ impl World {
 
     /// A daemon that runs a shell script in the instance's folder, through aegis-shim.
     pub(crate) fn daemon(&self, name: &str, script: &str) -> DaemonPlan {
+        self.daemon_with(name, script, None)
+    }
+
+    /// The same, with secrets that it is given at this socket.
+    pub(crate) fn daemon_with(
+        &self,
+        name: &str,
+        script: &str,
+        credentials: Option<PathBuf>,
+    ) -> DaemonPlan {
         let spec = DaemonSpec {
             instance: self.handle.clone(),
             name: name.to_owned(),
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
-            needs_secrets: false,
+            needs_secrets: credentials.is_some(),
             workdir: self.dir.clone(),
             state_dir: self.dir.clone(),
             restart_max_delay_ms: 1600,
@@ -232,7 +242,7 @@ impl World {
             restarts: Restarts::OnFailure,
             restart_max_delay: Duration::from_millis(spec.restart_max_delay_ms),
             stop_timeout: Duration::from_secs(10),
-            credentials: None,
+            credentials,
             limits: Limits::default(),
             confinement: self.reach(),
             log: LogFields {

@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, fstatat, mkdirat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, utimensat,
+};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, mkfifoat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 use tar::{Archive, Entry, EntryType};
 
 use crate::beneath::Beneath;
@@ -179,7 +181,8 @@ impl<'a> Unpacker<'a> {
         self.leave(&below);
         let full = self.beneath.full(&below);
         let modified = modified(entry);
-        let mode = mode(entry, self.options.trusted);
+        let bits = bits(entry, self.options.trusted);
+        let mode = mode(bits);
         let link = match entry.header().entry_type() {
             EntryType::Symlink | EntryType::Link => {
                 let link = entry.link_name().map_err(ArchiveError::Read)?;
@@ -261,7 +264,11 @@ impl<'a> Unpacker<'a> {
             }
             EntryType::Fifo => {
                 clear(at, last).map_err(failed("replace"))?;
-                mkfifoat(at, last, mode).map_err(failed("make"))?;
+                let made = aegis_os::pipes::make_at(at, last, bits);
+                if !made.map_err(ArchiveError::file("make", &full))? {
+                    self.summary.skipped += 1;
+                    return Ok(());
+                }
             }
             _ => {
                 self.summary.skipped += 1;
@@ -318,8 +325,8 @@ fn is_folder(at: BorrowedFd<'_>, last: &std::ffi::OsStr, follow: bool) -> bool {
         true => AtFlags::empty(),
         false => AtFlags::AT_SYMLINK_NOFOLLOW,
     };
-    let kind = |mode: u32| mode & nix::libc::S_IFMT == nix::libc::S_IFDIR;
-    fstatat(at, last, flags).is_ok_and(|data| kind(data.st_mode))
+    let found = fstatat(at, last, flags).map(|data| SFlag::from_bits_truncate(data.st_mode));
+    found.is_ok_and(|kind| kind & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 
 fn set_mode(at: BorrowedFd<'_>, last: &std::ffi::OsStr, mode: Mode) -> nix::Result<()> {
@@ -349,11 +356,16 @@ fn own<R: Read>(
     given.map_err(|errno| ArchiveError::file("give away", Path::new(last))(errno.into()))
 }
 
-/// The mode of an entry; where nobody is trusted, without the bits that make a
+/// The mode of an entry, in twelve bits; where nobody is trusted, without those that make a
 /// program somebody else.
-fn mode<R: Read>(entry: &Entry<'_, R>, trusted: bool) -> Mode {
+fn bits<R: Read>(entry: &Entry<'_, R>, trusted: bool) -> u32 {
     let mask = if trusted { 0o7777 } else { 0o777 };
-    Mode::from_bits_truncate(entry.header().mode().unwrap_or(0o600) & mask)
+    entry.header().mode().unwrap_or(0o600) & mask
+}
+
+/// Twelve bits in the type of the platform.
+fn mode(bits: u32) -> Mode {
+    Mode::from_bits_truncate(bits as nix::libc::mode_t)
 }
 
 /// The time of an entry, in full where the archive has it.

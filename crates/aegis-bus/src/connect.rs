@@ -1,20 +1,32 @@
-//! The way to the bus of a mode.
+//! The way to aegisd: over the bus of a mode, or to aegisd's own socket where there is
+//! no bus.
+//!
+//! ```text
+//!  told a peer? ─yes─► its socket (peer)       a bus is there? ─yes─► bus ──► aegisd
+//!        └─no──────────────────────────────────────┘  └─no─► aegisd's socket is there? ─► peer
+//! ```
 //!
 //! The user's bus is looked for where the service manager of this very user puts
 //! it, `/run/user/UID/bus`. What the environment says counts only if it belongs
 //! to this user: after `su` or `sudo -i` it still names the bus of another one.
 
+mod peer;
+mod runtime;
+
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use aegis_core::layout::Mode;
+use aegis_core::layout::{Layout, Mode, Surroundings};
 use zbus::Connection;
 use zbus::connection::Builder;
 
 /// Overrides the bus of either mode with a D-Bus address. For tests and for
 /// unusual set-ups.
 pub const ADDRESS_ENV: &str = "AEGIS_BUS_ADDRESS";
+
+/// Overrides the way to aegisd with the D-Bus address of a socket where it speaks D-Bus
+/// peer to peer.
+pub const PEER_ENV: &str = "AEGIS_PEER_ADDRESS";
 
 /// Where the system bus listens (D-Bus specification, "Well-known Message Bus Instances").
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
@@ -36,6 +48,10 @@ pub enum ConnectError {
         #[source]
         source: zbus::Error,
     },
+    #[error("it does not run, and there is no bus that starts it")]
+    NoAegisd(Mode),
+    #[error("there is no home directory: HOME is not set to an absolute path")]
+    NoHome,
     #[error("cannot look at {path}")]
     Unreadable {
         path: PathBuf,
@@ -50,6 +66,8 @@ pub enum ConnectError {
 pub enum Environment {
     Container,
     Wsl,
+    /// It has no bus; aegisd has a socket there.
+    MacOs,
     Plain,
 }
 
@@ -58,6 +76,7 @@ impl std::fmt::Display for Environment {
         f.write_str(match self {
             Self::Container => "this is a container without systemd",
             Self::Wsl => "this WSL distribution was started without systemd",
+            Self::MacOs => "macOS has launchd, and no message bus",
             Self::Plain => "systemd is not the init of this system",
         })
     }
@@ -70,6 +89,8 @@ impl ConnectError {
             Self::NoServiceManager(_) => "SupervisorUnavailable",
             Self::NoUserSession { .. } | Self::ForeignRuntime { .. } => "NoUserSession",
             Self::NoBus { .. } | Self::Refused { .. } | Self::Unreadable { .. } => "NoBus",
+            Self::NoAegisd(_) => "AegisdMissing",
+            Self::NoHome => "NoUserSession",
         }
     }
 
@@ -84,6 +105,7 @@ impl ConnectError {
                 "set systemd=true under [boot] in /etc/wsl.conf, then run: wsl --shutdown"
                     .to_owned()
             }
+            Self::NoServiceManager(Environment::MacOs) => start_hint(Mode::User),
             Self::NoServiceManager(Environment::Plain) => {
                 "AegisVM needs systemd 252 or newer; ./demo in the source tree boots one".to_owned()
             }
@@ -97,6 +119,8 @@ impl ConnectError {
             Self::NoBus {
                 mode: Mode::System, ..
             } => "start it: systemctl start dbus.socket".to_owned(),
+            Self::NoAegisd(mode) => start_hint(*mode),
+            Self::NoHome => "set HOME to your home directory".to_owned(),
             Self::Refused { .. } | Self::Unreadable { .. } => {
                 "check who owns the socket, and the bus: systemctl status dbus (--user)".to_owned()
             }
@@ -128,63 +152,72 @@ pub async fn connect_as(
     connection.map_err(|source| ConnectError::Refused { address, source })
 }
 
-/// The runtime directory of this user: `$XDG_RUNTIME_DIR` if it belongs to this
-/// user, else `/run/user/UID`.
+/// Connects to aegisd, by the way that the module shows. `peer` is the address of a
+/// socket of aegisd's, where the user named one.
+///
+/// A connection to such a socket ([`Connection::is_bus`] tells) answers for the bus what
+/// clients of aegisd ask of one: whether aegisd runs, and that it came or went.
 ///
 /// # Errors
-/// Says that neither is there, or whose the first one is if the second is missing.
-pub fn runtime_dir() -> Result<PathBuf, ConnectError> {
-    let inherited = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    choose_runtime_dir(
-        inherited.as_deref(),
-        Path::new("/run/user"),
-        nix::unistd::geteuid().as_raw(),
-    )
+/// Says which of service manager, session, bus and socket is missing.
+pub async fn to_aegisd(
+    mode: Mode,
+    peer: Option<&str>,
+    set_up: impl FnOnce(Builder<'static>) -> Builder<'static>,
+) -> Result<Connection, ConnectError> {
+    let told = std::env::var(ADDRESS_ENV);
+    let address = match (peer, told) {
+        (Some(peer), _) => return peer::connect(peer, set_up).await,
+        (None, Ok(address)) => address,
+        (None, Err(_)) => match (address(mode), peer_socket(mode)) {
+            (Ok(address), _) => address,
+            (Err(_), Some(socket)) => return peer::connect(&unix_address(&socket), set_up).await,
+            (Err(missing), None) => return Err(missing),
+        },
+    };
+    let connection = set_up(Builder::address(address.as_str())).build().await;
+    connection.map_err(|source| ConnectError::Refused { address, source })
 }
 
-fn choose_runtime_dir(
-    inherited: Option<&Path>,
-    base: &Path,
-    uid: u32,
-) -> Result<PathBuf, ConnectError> {
-    let path = base.join(uid.to_string());
-    let mut foreign = None;
-    for candidate in inherited
-        .filter(|inherited| inherited.is_absolute())
-        .into_iter()
-        .chain([path.as_path()])
-    {
-        match candidate.metadata() {
-            Ok(metadata) if metadata.uid() == uid => return Ok(candidate.to_owned()),
-            Ok(metadata) => foreign = foreign.or(Some((candidate.to_owned(), metadata.uid()))),
-            // Another user's directory is not even readable.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                ) => {}
-            Err(source) => {
-                return Err(ConnectError::Unreadable {
-                    path: candidate.to_owned(),
-                    source,
-                });
-            }
+/// aegisd's own socket, where it is the way to it: on macOS always, elsewhere if it is there.
+fn peer_socket(mode: Mode) -> Option<PathBuf> {
+    let surroundings = Surroundings {
+        aegis_home: None,
+        // Only what lies in the runtime directory is asked for.
+        home: Some("/".into()),
+        runtime: runtime::directory().ok(),
+    };
+    let socket = Layout::new(mode, &surroundings).ok()?.peer_socket();
+    let is_way = cfg!(target_os = "macos") || socket.exists();
+    is_way.then_some(socket)
+}
+
+pub use runtime::directory as runtime_dir;
+
+/// How to start an aegisd that no bus starts.
+fn start_hint(mode: Mode) -> String {
+    let uid = nix::unistd::geteuid();
+    match (cfg!(target_os = "macos"), mode) {
+        (true, Mode::User) => {
+            format!("launchctl kickstart gui/{uid}/org.aegisvm.aegisd starts the one of this user")
         }
+        (true, Mode::System) => "sudo launchctl kickstart system/org.aegisvm.aegisd".to_owned(),
+        (false, Mode::User) => "systemctl --user start aegisd.service".to_owned(),
+        (false, Mode::System) => "systemctl start aegisd.service".to_owned(),
     }
-    Err(match foreign {
-        Some((path, owner)) => ConnectError::ForeignRuntime { path, owner, uid },
-        None => ConnectError::NoUserSession { uid, path },
-    })
 }
 
 fn address(mode: Mode) -> Result<String, ConnectError> {
+    if cfg!(target_os = "macos") {
+        return Err(ConnectError::NoServiceManager(Environment::MacOs));
+    }
     // sd_booted(3)
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(ConnectError::NoServiceManager(environment()));
     }
     let path = match mode {
         Mode::System => PathBuf::from(SYSTEM_BUS),
-        Mode::User => runtime_dir()?.join("bus"),
+        Mode::User => runtime::directory()?.join("bus"),
     };
     match path.try_exists() {
         Ok(true) => Ok(unix_address(&path)),
@@ -224,38 +257,6 @@ fn environment() -> Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_inherited_directory_of_this_user_wins() {
-        let base = tempfile::tempdir().unwrap();
-        let own = tempfile::tempdir().unwrap();
-        let uid = nix::unistd::geteuid().as_raw();
-        assert_eq!(
-            choose_runtime_dir(Some(own.path()), base.path(), uid).unwrap(),
-            own.path()
-        );
-        std::fs::create_dir(base.path().join(uid.to_string())).unwrap();
-        assert_eq!(
-            choose_runtime_dir(Some(Path::new("/nonexistent")), base.path(), uid).unwrap(),
-            base.path().join(uid.to_string())
-        );
-    }
-
-    #[test]
-    fn a_directory_of_another_user_is_never_used() {
-        let base = tempfile::tempdir().unwrap();
-        let uid = nix::unistd::geteuid().as_raw() + 1;
-        let error = choose_runtime_dir(Some(base.path()), base.path(), uid).unwrap_err();
-        assert!(
-            matches!(error, ConnectError::ForeignRuntime { owner, .. } if owner == uid - 1),
-            "{error}"
-        );
-        let error = choose_runtime_dir(None, base.path(), uid).unwrap_err();
-        assert!(
-            matches!(error, ConnectError::NoUserSession { .. }),
-            "{error}"
-        );
-    }
 
     #[test]
     fn addresses_are_escaped() {

@@ -2,11 +2,10 @@
 //! the VM the key that its snapshots are sealed with.
 //!
 //! The service manager asks aegisd for it at each start of a unit and puts it into
-//! memory that only the unit sees (systemd.exec(5), `LoadCredential=`). aegisd
+//! memory that only the unit sees (systemd.exec(5), `LoadCredential=`); where it does not
+//! do that, as launchd, the unit's own program asks. aegisd
 //! ends the connection after it; so a text that is not whole is one that aegisd
 //! did not live to finish.
-
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,12 +43,6 @@ pub enum CredentialError {
 }
 
 impl Credential {
-    /// The file of the credential in the folder that the service manager names
-    /// (`$CREDENTIALS_DIRECTORY`).
-    pub fn file(folder: &Path) -> PathBuf {
-        folder.join(NAME)
-    }
-
     /// Reads the text of a credential.
     ///
     /// # Errors

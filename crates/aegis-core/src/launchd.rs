@@ -142,6 +142,9 @@ pub struct Situation {
     pub visitors: Option<bool>,
     /// A run of this length is healthy: its failure is the first in a row.
     pub healthy_after: Duration,
+    /// A run that went wrong is not repeated: the VM of an instance without a restart
+    /// policy. One that could not even begin is, as with systemd.
+    pub once: bool,
 }
 
 /// What follows from it.
@@ -159,6 +162,21 @@ pub enum Next {
 
 /// The exit code for a configuration that must change first (sysexits(3)).
 const EXIT_CONFIG: i32 = 78;
+/// The exit code of a VM's owner that lost its VM.
+const EXIT_LOST: i32 = 1;
+/// SIGHUP, SIGINT, SIGPIPE and SIGTERM: ends by these are no crashes (systemd.service(5)
+/// has the same four).
+const CLEAN_SIGNALS: [i32; 4] = [1, 2, 13, 15];
+
+impl LastEnd {
+    /// Whether the run went wrong, rather than that it could not begin.
+    fn is_loss(self) -> bool {
+        match self {
+            Self::Code(code) => code == EXIT_LOST,
+            Self::Signal(signal) => !CLEAN_SIGNALS.contains(&signal),
+        }
+    }
+}
 
 impl Situation {
     /// What to do with the run that launchd has just started.
@@ -171,6 +189,7 @@ impl Situation {
             (_, Some(Order::Run), _) | (Some(true), Some(Order::Rest), _) => return Next::Run,
             (_, Some(Order::Rest), _) | (Some(false), _, None) => return Next::Rest,
             (None, _, Some(LastEnd::Code(EXIT_CONFIG))) => return Next::Config,
+            (Some(false), None, Some(end)) if self.once && end.is_loss() => return Next::Rest,
             // Somebody connects, or connected and is gone again, or asked by hand.
             (Some(_), _, Some(LastEnd::Code(0))) => false,
             // One without sockets is started after its end with 0 only where every end
@@ -245,6 +264,7 @@ mod tests {
             order: None,
             visitors,
             healthy_after: Duration::from_secs(60),
+            once: false,
         }
     }
 
@@ -279,6 +299,24 @@ mod tests {
                 ..situation(Some(LastEnd::Signal(9)), Some(false))
             };
             assert_eq!(ordered.next(), next);
+        }
+    }
+
+    #[test]
+    fn a_machine_that_was_lost_is_made_again_only_where_that_is_wanted() {
+        let next = |last_end, once, visitors| {
+            let situation = situation(Some(last_end), Some(visitors));
+            Situation { once, ..situation }.next()
+        };
+        let again = Next::After { failures: 5 };
+        for lost in [LastEnd::Code(1), LastEnd::Signal(9), LastEnd::Signal(11)] {
+            assert_eq!(next(lost, true, false), Next::Rest, "{lost:?}");
+            assert_eq!(next(lost, true, true), again, "{lost:?}: somebody waits");
+            assert_eq!(next(lost, false, false), again, "{lost:?}");
+        }
+        // Not even begun, ended from outside, or to be started again.
+        for other in [LastEnd::Code(125), LastEnd::Signal(15), LastEnd::Code(75)] {
+            assert_eq!(next(other, true, false), again, "{other:?}");
         }
     }
 

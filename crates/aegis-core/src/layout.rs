@@ -214,6 +214,12 @@ impl Layout {
         self.doors().join("aegisd.sock")
     }
 
+    /// Where clients without a bus reach aegisd, by D-Bus peer to peer. It belongs to
+    /// the user of aegisd alone, and no unit sees it.
+    pub fn peer_socket(&self) -> PathBuf {
+        self.runtime.join("bus.sock")
+    }
+
     /// The folder of an instance's API socket, which its daemons see.
     pub fn api_runtime(&self, handle: &Handle) -> PathBuf {
         self.runtime.join("api").join(handle.as_str())

@@ -22,9 +22,10 @@ use std::path::{Path, PathBuf};
 use aegis_core::fault::Fault;
 use aegis_core::platform::Platform;
 use aegis_core::secret::SecretText;
+use aegis_os::descriptors;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage, recvmsg,
+    sendmsg,
 };
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +116,7 @@ impl Opened {
         // There is room for two.
         ancillary.push(SendAncillaryMessage::ScmRights(&both));
         let parts = [IoSlice::new(b"\n")];
-        sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
+        sendmsg(socket, &parts, &mut ancillary, descriptors::SEND)?;
         Ok(())
     }
 
@@ -128,15 +129,15 @@ impl Opened {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut byte)];
-        recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        recvmsg(socket, &mut parts, &mut ancillary, descriptors::RECEIVE)?;
         let messages = ancillary.drain().filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(rights) => Some(rights),
             _ => None,
         });
         let mut rights = messages.flatten();
         Ok(Self {
-            mark: rights.next().ok_or(io::ErrorKind::UnexpectedEof)?,
-            source: rights.next(),
+            mark: descriptors::keep(rights.next().ok_or(io::ErrorKind::UnexpectedEof)?)?,
+            source: rights.next().map(descriptors::keep).transpose()?,
         })
     }
 }

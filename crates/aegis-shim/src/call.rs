@@ -54,6 +54,7 @@ impl Call {
         let (mut spec, mut back_off, mut to, mut guest) = (None, None, None, None);
         let (mut job, mut launchctl, mut record) = (None, None, None);
         let mut program = Vec::new();
+        let mut once = false;
         while let Some(word) = words.next() {
             let (name, place) = match word.to_str() {
                 Some("--spec") => ("--spec", &mut spec),
@@ -63,6 +64,10 @@ impl Call {
                 Some("--job") => ("--job", &mut job),
                 Some("--launchctl") => ("--launchctl", &mut launchctl),
                 Some("--record") => ("--record", &mut record),
+                Some("--once") => {
+                    once = true;
+                    continue;
+                }
                 Some("--") => {
                     program.extend(words.by_ref());
                     break;
@@ -76,6 +81,7 @@ impl Call {
                 target: target.into_os_string(),
                 launchctl: launchctl.ok_or(CallError::Missing("--launchctl"))?,
                 record: record.ok_or(CallError::Missing("--record"))?,
+                once,
             }),
             None => None,
         };
@@ -140,6 +146,7 @@ mod tests {
             target: "user/0/x".into(),
             launchctl: "/l".into(),
             record: "/r".into(),
+            once: false,
         };
         assert_eq!(
             parse("daemon --spec /s --job user/0/x --launchctl /l --record /r"),
@@ -152,8 +159,15 @@ mod tests {
         assert_eq!(
             parse("activate --job user/0/x --launchctl /l --record /r -- /p --to x"),
             Ok(Call::Activate {
-                job,
+                job: job.clone(),
                 program: vec!["/p".into(), "--to".into(), "x".into()],
+            })
+        );
+        assert_eq!(
+            parse("activate --once --job user/0/x --launchctl /l --record /r -- /p --once"),
+            Ok(Call::Activate {
+                job: Job { once: true, ..job },
+                program: vec!["/p".into(), "--once".into()],
             })
         );
         assert_eq!(

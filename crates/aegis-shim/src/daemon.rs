@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use aegis_core::credential::{Credential, CredentialError};
+use aegis_core::credential::{Credential, CredentialError, NAME};
 use aegis_core::daemon_spec::DaemonSpec;
 use aegis_core::secret::SecretEnv;
 use zeroize::Zeroizing;
@@ -94,6 +94,7 @@ const FROM_THE_UNIT: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USE
 
 /// How long after its wait a daemon may take to be ready; the manager's limit for
 /// the start is extended by the wait and this.
+#[cfg(target_os = "linux")]
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Becomes the daemon of a spec; it returns only if that failed, or if a job of
@@ -157,14 +158,13 @@ fn secrets(spec: &DaemonSpec) -> Result<SecretEnv, DaemonError> {
     if !spec.needs_secrets {
         return Ok(SecretEnv::new());
     }
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-    let folder = folder.ok_or_else(|| DaemonError::NoCredential {
-        daemon: spec.name.clone(),
-    })?;
-    let path = Credential::file(Path::new(&folder));
-    let text = std::fs::read(&path).map_err(|source| DaemonError::ReadCredential {
-        path: path.clone(),
-        source,
+    let text = aegis_os::credential::read(NAME).map_err(|error| match error {
+        aegis_os::credential::CredentialError::None => DaemonError::NoCredential {
+            daemon: spec.name.clone(),
+        },
+        aegis_os::credential::CredentialError::Read { path, source } => {
+            DaemonError::ReadCredential { path, source }
+        }
     })?;
     let text = Zeroizing::new(text);
     let env = Credential::read(&text).and_then(Credential::into_env);

@@ -18,6 +18,13 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::sockets::Sockets;
 
+/// That nobody is at the other end is an error, not a signal.
+#[cfg(target_os = "linux")]
+const NO_SIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;
+/// macOS has no flag for it: Rust's runtime ignores the signal.
+#[cfg(not(target_os = "linux"))]
+const NO_SIGNAL: MsgFlags = MsgFlags::empty();
+
 /// Before aegisd is called again, which the service manager starts for the first
 /// call. Each call that ends at once doubles it.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
@@ -121,7 +128,7 @@ pub(crate) fn knock(socket: &OwnedFd, at: &Path, line: &[u8]) -> Result<UnixStre
         stream.as_raw_fd(),
         &[IoSlice::new(line)],
         &[ControlMessage::ScmRights(&passed)],
-        MsgFlags::MSG_NOSIGNAL,
+        NO_SIGNAL,
         None,
     )
     .map_err(CallError::Pass)?;

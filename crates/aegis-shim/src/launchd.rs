@@ -34,6 +34,8 @@ pub(crate) struct Job {
     pub(crate) launchctl: PathBuf,
     /// Where the record of its runs is.
     pub(crate) record: PathBuf,
+    /// A run that went wrong is not repeated.
+    pub(crate) once: bool,
 }
 
 /// How long what takes.
@@ -78,6 +80,7 @@ pub(crate) fn turn(job: &Job, sockets: Option<&Sockets>, limits: Limits) -> Resu
         order: before.order,
         visitors: sockets.map(|sockets| sockets.waits(Duration::ZERO)),
         healthy_after: limits.healthy_after,
+        once: job.once,
     };
     let mut record = RunRecord {
         pid: std::process::id(),

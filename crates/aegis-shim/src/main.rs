@@ -14,7 +14,7 @@
 //!
 //! `ended` and `--back-off` exist for managers whose delay between restarts cannot
 //! grow but that tell how a run ended: systemd before 254. launchd can do neither; JOB,
-//! which is `--job TARGET --launchctl PROGRAM --record FILE`, has the shim ask.
+//! which is `--job TARGET --launchctl PROGRAM --record FILE [--once]`, has the shim ask.
 //!
 //! | module | what it owns |
 //! |---|---|

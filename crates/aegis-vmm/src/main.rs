@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aegis_core::credential::{Credential, CredentialError};
+use aegis_core::credential::{Credential, CredentialError, NAME};
 use aegis_core::fault::chain;
 use aegis_core::restart::RESTART_STATUS;
 use aegis_core::vm_spec::VmSpec;
@@ -103,15 +103,17 @@ fn read_spec(path: &Path) -> Result<VmSpec, Error> {
     })
 }
 
-/// The spec with the secrets that the service manager passed (systemd.exec(5),
-/// `LoadCredential=`).
+/// The spec with the secrets of the unit's credential.
 fn with_credential(spec: VmSpec) -> Result<VmSpec, Error> {
     if !spec.needs_secrets {
         return Ok(spec);
     }
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(Error::NoCredential)?;
-    let path = Credential::file(Path::new(&folder));
-    let text = fs::read(&path).map_err(|source| Error::ReadCredential { path, source })?;
+    let text = aegis_os::credential::read(NAME).map_err(|error| match error {
+        aegis_os::credential::CredentialError::None => Error::NoCredential,
+        aegis_os::credential::CredentialError::Read { path, source } => {
+            Error::ReadCredential { path, source }
+        }
+    })?;
     let credential = Credential::read(&Zeroizing::new(text)).map_err(Error::Credential)?;
     Ok(VmSpec { credential, ..spec })
 }

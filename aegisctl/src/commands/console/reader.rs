@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use aegis_os::watch::{EventMask, EventStream, Inotify, WatchMask};
 use futures_util::StreamExt;
-use inotify::{EventMask, EventStream, Inotify, WatchMask};
 use zbus::OwnedFd;
 
 use crate::failure::Failure;

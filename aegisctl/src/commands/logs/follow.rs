@@ -9,8 +9,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use aegis_os::watch::{EventStream, Inotify, WatchMask};
 use futures_util::StreamExt;
-use inotify::{EventStream, Inotify, WatchMask};
 use zbus::OwnedFd;
 
 use super::entry::{Entry, Record};

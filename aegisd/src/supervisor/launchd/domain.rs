@@ -6,7 +6,7 @@
 //!    └─► let go: told to leave, waited for, its files removed
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aegis_core::handle::Handle;
@@ -314,12 +314,29 @@ impl Domain {
         Ok(changed(is_up))
     }
 
-    pub(super) async fn labels(&self) -> Result<Vec<String>, SupervisorError> {
+    /// What launchd says of all jobs of the domain.
+    pub(super) async fn jobs(&self) -> Result<String, SupervisorError> {
         let domain = &self.maker.domain;
         let text = self.launchctl.print(domain).await;
         let text = text.map_err(|error| call_failed("list", domain, error))?;
-        let text = text.unwrap_or_default();
-        Ok(labels(&text).map(str::to_owned).collect())
+        Ok(text.unwrap_or_default())
+    }
+
+    pub(super) async fn labels(&self) -> Result<Vec<String>, SupervisorError> {
+        Ok(labels(&self.jobs().await?).map(str::to_owned).collect())
+    }
+
+    /// Refuses a unit that could not have its secrets: aegisd's socket is closed to the
+    /// user of the system's jobs.
+    pub(super) fn can_ask(
+        &self,
+        unit: &UnitId,
+        credentials: Option<&Path>,
+    ) -> Result<(), SupervisorError> {
+        match credentials.is_some() && self.maker.user.is_some() {
+            true => Err(SupervisorError::NoCredentials { unit: unit.name() }),
+            false => Ok(()),
+        }
     }
 
     /// The loaded jobs of all instances or of one, and the units they run.

@@ -10,7 +10,9 @@
 
 use std::path::{Path, PathBuf};
 
+use aegis_core::restart::RestartPolicy;
 use aegis_core::units::UnitKind;
+use aegis_os::credential;
 use plist::{Dictionary, Value};
 
 use crate::supervisor::plan::{Listen, Program, Readiness, Restarts};
@@ -89,6 +91,16 @@ pub fn socket_of(unit: &UnitId) -> Option<UnitId> {
     })
 }
 
+/// The unit whose job has this process, of what launchd says of all jobs.
+pub fn with_process(jobs: &str, pid: u32) -> Option<UnitId> {
+    let pid = pid.to_string();
+    let row = aegis_core::launchd::rows(jobs).find(|row| {
+        let mut words = row.split_whitespace();
+        words.next() == Some(&*pid) && words.next_back().is_some_and(|label| unit(label).is_some())
+    });
+    unit(row?.split_whitespace().last()?)
+}
+
 const SESSION: &str = "org.aegisvm.session:";
 
 /// The label of the job that says since when launchd has jobs of ours.
@@ -122,6 +134,9 @@ impl JobMaker {
         let label = format!("org.aegisvm.vm:{}", plan.handle);
         let mut arguments = vec!["activate".to_owned()];
         arguments.extend(self.job_arguments(&label, &files.record));
+        if plan.restart == RestartPolicy::No {
+            arguments.push("--once".to_owned());
+        }
         arguments.push("--".to_owned());
         arguments.push(text(&plan.program.path));
         arguments.extend(plan.program.arguments.iter().cloned());
@@ -129,7 +144,11 @@ impl JobMaker {
             path: self.shim.clone(),
             arguments,
         };
-        let mut job = self.common(&label, &program, &files.log, Some(&files.notify));
+        let given = Given {
+            notify: Some(&files.notify),
+            credentials: plan.credentials.as_deref(),
+        };
+        let mut job = self.common(&label, &program, &files.log, given);
         let sockets = plan.listen.iter().map(|listen| socket(listen, None));
         job.insert("Sockets".into(), sockets_entry(sockets.collect()));
         job.insert("KeepAlive".into(), after_failures());
@@ -144,8 +163,11 @@ impl JobMaker {
         program
             .arguments
             .extend(self.job_arguments(&label, &files.record));
-        let notify = (plan.readiness == Readiness::Notify).then_some(&*files.notify);
-        let mut job = self.common(&label, &program, &files.log, notify);
+        let given = Given {
+            notify: (plan.readiness == Readiness::Notify).then_some(&*files.notify),
+            credentials: plan.credentials.as_deref(),
+        };
+        let mut job = self.common(&label, &program, &files.log, given);
         let keep_alive = match plan.restarts {
             Restarts::OnFailure => after_failures(),
             Restarts::Always => true.into(),
@@ -159,7 +181,7 @@ impl JobMaker {
 
     /// The job of a door. It keeps no record: each of its runs was asked for.
     pub fn door(&self, plan: &DoorPlan, label: &str, log: &Path) -> Dictionary {
-        let mut job = self.common(label, &plan.program, log, None);
+        let mut job = self.common(label, &plan.program, log, Given::default());
         let listening = socket(&plan.listen, self.user.as_ref());
         job.insert("Sockets".into(), sockets_entry(vec![listening]));
         job
@@ -176,20 +198,20 @@ impl JobMaker {
         ]
     }
 
-    fn common(
-        &self,
-        label: &str,
-        program: &Program,
-        log: &Path,
-        notify: Option<&Path>,
-    ) -> Dictionary {
+    fn common(&self, label: &str, program: &Program, log: &Path, given: Given<'_>) -> Dictionary {
         let argv = std::iter::once(text(&program.path)).chain(program.arguments.iter().cloned());
         let mut no_core = Dictionary::new();
         no_core.insert("Core".into(), 0u64.into());
         let mut environment = Dictionary::new();
         environment.insert("PATH".into(), self.path.clone().into());
-        if let Some(notify) = notify {
-            environment.insert("NOTIFY_SOCKET".into(), text(notify).into());
+        let given = [
+            ("NOTIFY_SOCKET", given.notify),
+            (credential::SOCKET_ENV, given.credentials),
+        ];
+        for (name, socket) in given {
+            if let Some(socket) = socket {
+                environment.insert(name.into(), text(socket).into());
+            }
         }
         let mut job = Dictionary::new();
         job.insert("Label".into(), label.into());
@@ -211,6 +233,15 @@ impl JobMaker {
         }
         job
     }
+}
+
+/// The sockets of aegisd's that a job may use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Given<'a> {
+    /// Where it says that it is ready.
+    notify: Option<&'a Path>,
+    /// Where it asks for its credential.
+    credentials: Option<&'a Path>,
 }
 
 /// The files of a job beside its property list.

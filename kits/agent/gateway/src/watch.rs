@@ -8,8 +8,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use aegis_os::watch::{EventMask, EventStream, Inotify, WatchMask};
 use futures_util::StreamExt as _;
-use inotify::{EventMask, EventStream, Inotify, WatchMask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout_at};
 
