@@ -75,9 +75,8 @@ pub async fn publish(
     engine: &Arc<Engine>,
     gate: &Gate,
 ) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
-    introspection::narrow(connection)
-        .await
-        .map_err(ServeError::Publish)?;
+    let narrowed = introspection::narrow(connection, engine, gate).await;
+    narrowed.map_err(ServeError::Publish)?;
     let mut publisher = objects::Publisher::new(connection.clone(), engine.clone(), gate.clone());
     publisher.tell().await.map_err(ServeError::Publish)?;
     let (connection, gate) = (connection.clone(), gate.clone());
