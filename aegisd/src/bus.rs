@@ -102,7 +102,7 @@ impl Service {
         &self,
         connection: &Connection,
     ) -> Result<JoinHandle<zbus::Result<()>>, ServeError> {
-        let narrowed = introspection::narrow(connection).await;
+        let narrowed = introspection::narrow(connection, self).await;
         narrowed.map_err(ServeError::Publish)?;
         let mut publisher = objects::Publisher::new(self.clone());
         let told = publisher.tell(connection).await;

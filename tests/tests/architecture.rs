@@ -71,6 +71,7 @@ const AEGISD_LAYERS: [&[&str]; 5] = [
     &["api", "bus", "credentials"],
     &[
         "board",
+        "caller",
         "checks",
         "engine",
         "images",

@@ -144,12 +144,12 @@ fn verbs(systemd: Systemd) -> Result<()> {
 /// not do.
 fn an_administrator_is_asked(machine: &Machine) -> Result<()> {
     let script = r#"
-import os, pty, select, sys, time
+import os, pty, select, signal, sys, time
 password, command = sys.argv[1], sys.argv[2:]
 pid, terminal = pty.fork()
 if pid == 0:
     os.execvp(command[0], command)
-seen, answered, end = b"", False, time.time() + 60
+seen, answered, end = b"", 0, time.time() + 60
 while time.time() < end:
     if not select.select([terminal], [], [], 1)[0]:
         continue
@@ -160,11 +160,14 @@ while time.time() < end:
     if not piece:
         break
     seen += piece
-    if b"assword:" in seen and not answered:
-        answered = True
+    while seen.count(b"assword:") > answered:
+        answered += 1
         os.write(terminal, password.encode() + b"\n")
-_, status = os.waitpid(pid, 0)
+else:
+    os.kill(pid, signal.SIGKILL)
 sys.stdout.buffer.write(seen)
+sys.stdout.flush()
+_, status = os.waitpid(pid, 0)
 sys.exit(os.waitstatus_to_exitcode(status))
 "#;
     machine.write_file(User::Root, "/tmp/ask.py", script.as_bytes())?;

@@ -163,6 +163,7 @@ impl Gate {
             return Err(Refusal::NotThere(path.unwrap_or_default()));
         }
         if listener.uid == 0 {
+            listeners.tell(sender);
             return Ok(());
         }
         let action = actions::needed(interface, member);
@@ -173,15 +174,18 @@ impl Gate {
             .contains(Flags::ALLOW_INTERACTIVE_AUTH);
         let answer = polkit::check(connection, sender, action, &details, may_ask).await;
         match answer.map_err(Refusal::Polkit)? {
-            Answer::Yes { .. } => Ok(()),
-            Answer::Challenge if !may_ask => Err(Refusal::NotAsked(action)),
-            Answer::No | Answer::Challenge => Err(Refusal::Denied(action)),
-            Answer::Nobody if listener.is_member && action != Action::Administer => Ok(()),
-            Answer::Nobody => Err(Refusal::Denied(action)),
+            Answer::Yes { .. } => {}
+            Answer::Nobody if listener.is_member && action != Action::Administer => {}
+            Answer::Challenge if !may_ask => return Err(Refusal::NotAsked(action)),
+            Answer::No | Answer::Challenge | Answer::Nobody => {
+                return Err(Refusal::Denied(action));
+            }
         }
+        listeners.tell(sender);
+        Ok(())
     }
 
-    /// What is known of a connection, which from its first call on is told of changes.
+    /// What is known of a connection.
     async fn known(
         listeners: &Listeners,
         connection: &Connection,
@@ -216,6 +220,7 @@ impl Gate {
             uid,
             is_member,
             sees,
+            is_told: false,
         };
         coming.arrived(listener);
         Ok(listener)

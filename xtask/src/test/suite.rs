@@ -193,6 +193,9 @@ impl Runner {
             }
             Kind::Crates => {
                 self.command(&mut command);
+                if matches!(self, Self::Nextest) {
+                    command.args(["--profile", "crates"]);
+                }
                 command.args(["--workspace", "--exclude", "aegis-tests"]);
             }
             Kind::System(names) => {

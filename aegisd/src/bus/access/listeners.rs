@@ -21,6 +21,8 @@ pub(super) struct Listener {
     /// Whether it has the group of those who use the system mode.
     pub(super) is_member: bool,
     pub(super) sees: Sees,
+    /// Whether it is told of changes: since a call of its was let in.
+    pub(super) is_told: bool,
 }
 
 /// See the module. `None` while the bus is asked about a connection.
@@ -55,11 +57,20 @@ impl Listeners {
         }
     }
 
-    /// Those for whom something of this user is there, or all.
+    /// From now on it is told of changes.
+    pub(super) fn tell(&self, name: &UniqueName<'_>) {
+        let name = OwnedUniqueName::from(name.to_owned());
+        if let Some(Some(listener)) = self.all().get_mut(&name) {
+            listener.is_told = true;
+        }
+    }
+
+    /// Those who are told and for whom something of this user is there, or all of them.
     pub(super) fn who_sees(&self, owner: Option<u32>) -> Vec<UniqueName<'static>> {
         let all = self.all();
         let told = all.iter().filter(|(_, listener)| {
-            listener.is_some_and(|listener| owner.is_none_or(|uid| listener.sees.is_there(uid)))
+            let sees = |sees: Sees| owner.is_none_or(|uid| sees.is_there(uid));
+            listener.is_some_and(|listener| listener.is_told && sees(listener.sees))
         });
         told.map(|(name, _)| name.to_owned().into()).collect()
     }
@@ -101,6 +112,7 @@ mod tests {
             uid,
             is_member: true,
             sees,
+            is_told: false,
         }
     }
 
@@ -109,6 +121,8 @@ mod tests {
         let listeners = Listeners::default();
         for (text, uid) in [(":1.1", 0), (":1.2", 1000), (":1.3", 1001)] {
             listeners.expect(&name(text)).arrived(user(uid));
+            assert!(!listeners.who_sees(None).contains(&name(text)));
+            listeners.tell(&name(text));
         }
         assert_eq!(listeners.who_sees(Some(1000)), [name(":1.1"), name(":1.2")]);
         assert_eq!(listeners.who_sees(Some(0)), [name(":1.1")]);
