@@ -139,7 +139,10 @@ fn start(ui: Ui, global: &GlobalFlags, command: Command) -> Result<u8, Failure> 
         told.filter(|address| !address.is_empty())
     });
     let context = Context {
-        ui,
+        ui: match Agent::may_ask(mode) {
+            true => ui.without_progress(),
+            false => ui,
+        },
         mode,
         agent: OnceLock::new(),
         peer,

@@ -41,13 +41,15 @@ pub(crate) enum Tone {
 #[derive(Clone, Copy, Debug)]
 #[allow(
     clippy::struct_excessive_bools,
-    reason = "four independent facts about the surroundings, not a state"
+    reason = "independent facts about the surroundings, not a state"
 )]
 pub(crate) struct Ui {
     json: bool,
     quiet: bool,
     out_colour: bool,
     err_terminal: bool,
+    /// Whether a line that moves may be on the terminal.
+    progress: bool,
 }
 
 impl Ui {
@@ -61,6 +63,16 @@ impl Ui {
             quiet,
             out_colour: io::stdout().is_terminal() && !plain,
             err_terminal: io::stderr().is_terminal() && !plain,
+            progress: !quiet,
+        }
+    }
+
+    /// The same where somebody else asks on the terminal meanwhile, and is not to be
+    /// written over.
+    pub(crate) fn without_progress(self) -> Self {
+        Self {
+            progress: false,
+            ..self
         }
     }
 
@@ -154,7 +166,7 @@ impl Ui {
 
     /// Shows that something is under way, from half a second on.
     pub(crate) fn progress(self, text: &str) -> Progress {
-        Progress::new(self.err_terminal && !self.quiet, text)
+        Progress::new(self.err_terminal && self.progress, text)
     }
 
     /// The text in the colour of its tone.
@@ -231,6 +243,7 @@ mod tests {
             quiet: false,
             out_colour: false,
             err_terminal: false,
+            progress: false,
         };
         assert_eq!(ui.paint(Tone::Bad, "failed"), "failed");
     }

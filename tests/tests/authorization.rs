@@ -162,6 +162,8 @@ while time.time() < end:
     seen += piece
     while seen.count(b"assword:") > answered:
         answered += 1
+        # What is typed before the echo is off is thrown away (tcsetattr(3), TCSAFLUSH).
+        time.sleep(1)
         os.write(terminal, password.encode() + b"\n")
 else:
     os.kill(pid, signal.SIGKILL)

@@ -11,11 +11,18 @@ use aegis_core::layout::Mode;
 pub(crate) struct Agent(Child);
 
 impl Agent {
+    /// Whether somebody may have to be asked and is there to answer.
+    pub(crate) fn may_ask(mode: Mode) -> bool {
+        mode == Mode::System
+            && !nix::unistd::geteuid().is_root()
+            && io::stdin().is_terminal()
+            && io::stderr().is_terminal()
+    }
+
     /// Starts one where somebody may have to be asked and is there to answer. Without one
     /// polkit refuses, and says why.
     pub(crate) fn start(mode: Mode) -> Option<Self> {
-        let may_ask = mode == Mode::System && !nix::unistd::geteuid().is_root();
-        if !may_ask || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        if !Self::may_ask(mode) {
             return None;
         }
         let own = std::process::id().to_string();
