@@ -7,7 +7,8 @@ use std::path::Path;
 
 use aegis_bus::manager::ManagerProxy;
 use aegis_bus::names;
-use aegisd::bus::Service;
+use aegis_core::layout::Mode;
+use aegisd::bus::{Gate, Service};
 use zbus::Guid;
 use zbus::connection::Builder;
 use zbus::fdo::IntrospectableProxy;
