@@ -290,12 +290,16 @@ _aegisctl() {
 
     case "${cmd}" in
         aegisctl)
-            opts="-q -h -V --user --system --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret tether chat import status doctor up down version"
+            opts="-q -h -V --user --system --peer --json --quiet --help --version run instance exec attach console cp logs top stats kill wait events image login logout volume kit secret tether chat import status doctor up down version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -304,13 +308,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__attach)
-            opts="-q -h --detach-keys --user --system --json --quiet --help"
+            opts="-q -h --detach-keys --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -322,7 +330,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__chat)
-            opts="-q -h --session --channel --history --user --system --json --quiet --help"
+            opts="-q -h --session --channel --history --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -340,6 +348,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -348,7 +360,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__console)
-            opts="-f -n -q -h --follow --tail --user --system --json --quiet --help"
+            opts="-f -n -q -h --follow --tail --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -362,6 +374,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -370,12 +386,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__cp)
-            opts="-a -L -q -h --archive --follow-link --user --system --json --quiet --help"
+            opts="-a -L -q -h --archive --follow-link --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -384,12 +404,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__doctor)
-            opts="-q -h --fix --user --system --json --quiet --help"
+            opts="-q -h --fix --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -398,12 +422,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__down)
-            opts="-q -h --all --user --system --json --quiet --help"
+            opts="-q -h --all --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -412,7 +440,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__events)
-            opts="-f -q -h --filter --format --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -430,6 +458,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -438,7 +470,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__exec)
-            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -476,6 +508,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -484,12 +520,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image)
-            opts="-q -h --system --json --quiet --help pull import list ls inspect remove rm prune"
+            opts="-q -h --system --peer --json --quiet --help pull import list ls inspect remove rm prune"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -498,7 +538,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__import)
-            opts="-c -m -q -h --change --message --platform --insecure --user --system --json --quiet --help"
+            opts="-c -m -q -h --change --message --platform --insecure --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -524,6 +564,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -532,12 +576,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__inspect)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -546,13 +594,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__list)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -564,12 +616,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__prune)
-            opts="-a -q -h --all --dry-run --user --system --json --quiet --help"
+            opts="-a -q -h --all --dry-run --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -578,7 +634,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__pull)
-            opts="-q -h --insecure-registry --platform --insecure --user --system --json --quiet --help"
+            opts="-q -h --insecure-registry --platform --insecure --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -592,6 +648,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -600,12 +660,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__image__subcmd__remove)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -614,7 +678,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__import)
-            opts="-q -h --from --dry-run --skip --rename --replace-secrets --without-secrets --insecure-registry --user --system --json --quiet --help"
+            opts="-q -h --from --dry-run --skip --rename --replace-secrets --without-secrets --insecure-registry --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -636,6 +700,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -644,12 +712,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance)
-            opts="-q -h --system --json --quiet --help start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
+            opts="-q -h --system --peer --json --quiet --help start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -658,13 +730,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__attach)
-            opts="-q -h --detach-keys --user --system --json --quiet --help"
+            opts="-q -h --detach-keys --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -676,7 +752,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__console)
-            opts="-f -n -q -h --follow --tail --user --system --json --quiet --help"
+            opts="-f -n -q -h --follow --tail --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -690,6 +766,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -698,12 +778,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__cp)
-            opts="-a -L -q -h --archive --follow-link --user --system --json --quiet --help"
+            opts="-a -L -q -h --archive --follow-link --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -712,12 +796,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__delete)
-            opts="-q -h --purge --user --system --json --quiet --help"
+            opts="-q -h --purge --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -726,12 +814,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__disable)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -740,12 +832,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__enable)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -754,7 +850,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__events)
-            opts="-f -q -h --filter --format --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -772,6 +868,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -780,7 +880,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__exec)
-            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-e -w -u -t -i -n -q -h --env --secret --env-file --workdir --user --tty --interactive --no-stdin --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -818,6 +918,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -826,12 +930,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__expose)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -840,12 +948,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__hibernate)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -854,12 +966,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__info)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -868,13 +984,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__inspect)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -886,7 +1006,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__keep__subcmd__awake)
-            opts="-q -h --for --reason --end --user --system --json --quiet --help"
+            opts="-q -h --for --reason --end --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -900,6 +1020,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -908,7 +1032,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__kill)
-            opts="-s -q -h --signal --user --system --json --quiet --help"
+            opts="-s -q -h --signal --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -922,6 +1046,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -930,7 +1058,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__list)
-            opts="-f -q -h --filter --format --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -948,6 +1076,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -956,7 +1088,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__logs)
-            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --json --quiet --help"
+            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -982,6 +1114,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -990,12 +1126,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__pause)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1004,7 +1144,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__prune)
-            opts="-f -q -h --older-than --filter --stopped --dry-run --force --user --system --json --quiet --help"
+            opts="-f -q -h --older-than --filter --stopped --dry-run --force --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1022,6 +1162,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1030,13 +1174,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__restart)
-            opts="-q -h --grace --user --system --json --quiet --help"
+            opts="-q -h --grace --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1048,12 +1196,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__resume)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1062,7 +1214,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__start)
-            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --platform --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --detach --detach-keys --no-terminal --system --json --quiet --help"
+            opts="-v -l -e -w -u -d -q -h --kit --image --entrypoint --pull --insecure-registry --rootfs --disk --capability --name --restart --idle-pause --idle-hibernate --replace --memory --cpus --accel --platform --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --detach --detach-keys --no-terminal --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1212,6 +1364,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1220,7 +1376,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__stats)
-            opts="-f -q -h --filter --format --no-stream --interval --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --no-stream --interval --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1242,6 +1398,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1250,13 +1410,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__stop)
-            opts="-q -h --grace --user --system --json --quiet --help"
+            opts="-q -h --grace --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1268,13 +1432,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__top)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1286,12 +1454,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__unexpose)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1300,7 +1472,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__update)
-            opts="-w -u -v -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --idle-pause --idle-hibernate --expose --expose-remove --volume --volume-remove --network --allow-host --allow-host-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --json --quiet --help"
+            opts="-w -u -v -l -e -q -h --memory --cpus --disk --rootfs --entrypoint --entrypoint-remove --workdir --user --restart --idle-pause --idle-hibernate --expose --expose-remove --volume --volume-remove --network --allow-host --allow-host-remove --memory-max --cpu-quota --tasks-max --label --label-remove --env --env-remove --command-remove --no-terminal --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1422,6 +1594,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1430,7 +1606,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__wait)
-            opts="-q -h --condition --timeout --user --system --json --quiet --help"
+            opts="-q -h --condition --timeout --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1444,6 +1620,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1452,12 +1632,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__instance__subcmd__wake)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1466,7 +1650,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kill)
-            opts="-s -q -h --signal --user --system --json --quiet --help"
+            opts="-s -q -h --signal --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1480,6 +1664,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1488,12 +1676,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit)
-            opts="-q -h --system --json --quiet --help list ls info validate install remove rm"
+            opts="-q -h --system --peer --json --quiet --help list ls info validate install remove rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1502,12 +1694,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__info)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1516,13 +1712,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__install)
-            opts="-q -h --name --user --system --json --quiet --help"
+            opts="-q -h --name --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1534,13 +1734,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__list)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1552,12 +1756,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__remove)
-            opts="-f -q -h --force --user --system --json --quiet --help"
+            opts="-f -q -h --force --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1566,13 +1774,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__kit__subcmd__validate)
-            opts="-q -h --name --user --system --json --quiet --help"
+            opts="-q -h --name --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1584,7 +1796,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__login)
-            opts="-u -q -h --username --password-stdin --insecure-registry --user --system --json --quiet --help"
+            opts="-u -q -h --username --password-stdin --insecure-registry --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1602,6 +1814,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1610,12 +1826,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__logout)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1624,7 +1844,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__logs)
-            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --json --quiet --help"
+            opts="-f -n -t -q -h --follow --since --until --tail --timestamps --command --daemon --all --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1650,6 +1870,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1658,7 +1882,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__run)
-            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --platform --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --json --quiet --help"
+            opts="-v -l -e -w -u -t -i -n -q -h --memory --cpus --accel --platform --workspace --volume --expose --network --allow-host --label --memory-max --cpu-quota --tasks-max --insecure --env --secret --env-file --workdir --user --image --entrypoint --pull --insecure-registry --rootfs --tty --interactive --no-stdin --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1776,6 +2000,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -W "rw ro" -- "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1784,12 +2012,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret)
-            opts="-q -h --system --json --quiet --help set import list ls delete rm log status rotate-key"
+            opts="-q -h --system --peer --json --quiet --help set import list ls delete rm log status rotate-key"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1798,12 +2030,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__delete)
-            opts="-f -q -h --force --user --system --json --quiet --help"
+            opts="-f -q -h --force --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1812,12 +2048,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__import)
-            opts="-q -h --replace --apply --user --system --json --quiet --help"
+            opts="-q -h --replace --apply --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1826,12 +2066,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__list)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1840,13 +2084,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__log)
-            opts="-q -h --since --user --system --json --quiet --help"
+            opts="-q -h --since --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1858,12 +2106,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__rotate__subcmd__key)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1872,13 +2124,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__set)
-            opts="-q -h --from-file --apply --user --system --json --quiet --help"
+            opts="-q -h --from-file --apply --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --from-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1890,12 +2146,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__secret__subcmd__status)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1904,7 +2164,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__stats)
-            opts="-f -q -h --filter --format --no-stream --interval --user --system --json --quiet --help"
+            opts="-f -q -h --filter --format --no-stream --interval --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1926,6 +2186,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1934,12 +2198,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__status)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1948,12 +2216,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether)
-            opts="-q -h --system --json --quiet --help send read follow"
+            opts="-q -h --system --peer --json --quiet --help send read follow"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1962,7 +2234,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether__subcmd__follow)
-            opts="-q -h --channel --session --after --user --system --json --quiet --help"
+            opts="-q -h --channel --session --after --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1980,6 +2252,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1988,7 +2264,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether__subcmd__read)
-            opts="-q -h --channel --session --type --after --tail --user --system --json --quiet --help"
+            opts="-q -h --channel --session --type --after --tail --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2014,6 +2290,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2022,7 +2302,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__tether__subcmd__send)
-            opts="-q -h --channel --session --msg-id --frame --wait --timeout --user --system --json --quiet --help"
+            opts="-q -h --channel --session --msg-id --frame --wait --timeout --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2048,6 +2328,10 @@ _aegisctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2056,13 +2340,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__top)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2074,12 +2362,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__up)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2088,12 +2380,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__version)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2102,12 +2398,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume)
-            opts="-q -h --system --json --quiet --help create list ls inspect remove rm prune"
+            opts="-q -h --system --peer --json --quiet --help create list ls inspect remove rm prune"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2116,12 +2416,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__create)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2130,12 +2434,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__inspect)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2144,13 +2452,17 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__list)
-            opts="-q -h --format --user --system --json --quiet --help"
+            opts="-q -h --format --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2162,12 +2474,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__prune)
-            opts="-q -h --dry-run --force --user --system --json --quiet --help"
+            opts="-q -h --dry-run --force --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2176,12 +2492,16 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__volume__subcmd__remove)
-            opts="-q -h --user --system --json --quiet --help"
+            opts="-q -h --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2190,7 +2510,7 @@ _aegisctl() {
             return 0
             ;;
         aegisctl__subcmd__wait)
-            opts="-q -h --condition --timeout --user --system --json --quiet --help"
+            opts="-q -h --condition --timeout --user --system --peer --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2201,6 +2521,10 @@ _aegisctl() {
                     return 0
                     ;;
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

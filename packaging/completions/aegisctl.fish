@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_aegisctl_global_optspecs
-    string join \n user system json q/quiet h/help V/version
+    string join \n user system peer= json q/quiet h/help V/version
 end
 
 function __fish_aegisctl_needs_command
@@ -24,6 +24,7 @@ function __fish_aegisctl_using_subcommand
     contains -- $cmd[1] $argv
 end
 
+complete -c aegisctl -n "__fish_aegisctl_needs_command" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -l user -d 'Use your own service manager: the default for ordinary users, or AEGIS_MODE=user'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_needs_command" -l json -d 'Print data, and errors, as JSON'
@@ -82,6 +83,7 @@ never\t'Never: it is here, or that is an error'"
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l rootfs -d 'Whether programs may write to the root: rw or ro' -r -f -a "rw\t''
 ro\t''"
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l insecure -d 'Run without the sandbox where the host forbids it'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s t -l tty -d 'Run it on a terminal'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s i -l interactive -d 'Pass stdin on; this is the default'
@@ -90,10 +92,11 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l system -d 'Use
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -f -a "start" -d 'Start an instance; one that does not exist yet is made'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -f -a "stop" -d 'Stop an instance until its next use'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and not __fish_seen_subcommand_from start stop restart update expose unexpose pause resume hibernate wake keep-awake disable enable delete prune list ls info inspect exec attach console cp logs top stats kill wait events" -f -a "restart" -d 'Stop an instance and start it again, or start it if it is stopped'
@@ -157,6 +160,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s u -l user -d 'Run as this user of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l detach-keys -d 'The keys that detach: single characters or ctrl-KEY, separated by commas; \'\' for none' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l replace -d 'Delete the instance of that name first, with its disk and log; the daemons\' config stays'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -l insecure -d 'Run without the sandbox where the host forbids it'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s d -l detach -d 'Return at once; the command runs on'
@@ -166,12 +170,14 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from start" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stop" -l grace -d 'Seconds the processes in the guest get to end by themselves' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stop" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stop" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stop" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stop" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stop" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stop" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from restart" -l grace -d 'Seconds the processes in the guest get to end by themselves' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from restart" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from restart" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from restart" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from restart" -l json -d 'Print data, and errors, as JSON'
@@ -202,6 +208,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l label-remove -d 'Remove a label' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s e -l env -d 'Set a variable of the instance\'s command and of later execs' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l env-remove -d 'Remove a variable' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l entrypoint-remove -d 'Run the image\'s own entry point again'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l command-remove -d 'Run the image\'s own command again'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l no-terminal -d 'Run the new command without a terminal'
@@ -209,31 +216,37 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from update" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from expose" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from expose" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from expose" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from expose" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from expose" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from expose" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from unexpose" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from unexpose" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from unexpose" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from unexpose" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from unexpose" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from unexpose" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from unexpose" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from pause" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from pause" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from pause" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from pause" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from pause" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from pause" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from pause" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from resume" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from resume" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from resume" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from resume" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from resume" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from resume" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from resume" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from hibernate" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from hibernate" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from hibernate" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from hibernate" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from hibernate" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from hibernate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wake" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wake" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wake" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wake" -l json -d 'Print data, and errors, as JSON'
@@ -241,30 +254,35 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wake" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -l for -d 'For so long from now, e.g. 10m' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -l reason -d 'What for; \'by hand\' unless given' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -l end -d 'Let it sleep again, as far as this reason goes; without --reason, all of them'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from keep-awake" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from disable" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from disable" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from disable" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from disable" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from disable" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from disable" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from enable" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from enable" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from enable" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from enable" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from enable" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from enable" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from enable" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from delete" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from delete" -l purge -d 'Delete the configuration of its daemons too'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from delete" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from delete" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from delete" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from prune" -l older-than -d 'Only those that have been so for longer than this, e.g. 24h or 7d' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from prune" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from prune" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from prune" -l stopped -d 'Those that are stopped, but would be woken by their next use, too'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from prune" -l dry-run -d 'Show what would be deleted'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from prune" -l force -d 'Do not ask'
@@ -275,6 +293,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from list" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from list" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from list" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
@@ -282,17 +301,20 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from ls" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from ls" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from ls" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from info" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from info" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from info" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from info" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from info" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from inspect" -l json -d 'Print data, and errors, as JSON'
@@ -303,6 +325,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -s u -l user -d 'Run as this user of the guest' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -s t -l tty -d 'Run it on a terminal'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -s i -l interactive -d 'Pass stdin on; this is the default'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -s n -l no-stdin -d 'Do not read stdin; the command finds it at its end'
@@ -311,18 +334,21 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from exec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from attach" -l detach-keys -d 'The keys that detach: single characters or ctrl-KEY, separated by commas; \'\' for none' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from attach" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from attach" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from attach" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from attach" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from attach" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from attach" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -s n -l tail -d 'Only the last lines' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -s f -l follow -d 'Go on with what comes from now on, until Ctrl-C'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from console" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from cp" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from cp" -s a -l archive -d 'Keep owners too (uid and gid); on this host that takes root'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from cp" -s L -l follow-link -d 'Copy what the source leads to, if it is a symbolic link'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from cp" -l user
@@ -334,6 +360,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -l until -d 'Only what was written until then' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -s n -l tail -d 'Only the last N lines' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -l daemon -d 'Only what this daemon wrote; may be repeated' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -s f -l follow -d 'Go on with what they write from now on, until Ctrl-C'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -s t -l timestamps -d 'Begin every line with its time'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -l command -d 'Only what the command wrote'
@@ -344,6 +371,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from logs" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from top" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from top" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from top" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from top" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from top" -l json -d 'Print data, and errors, as JSON'
@@ -352,6 +380,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -l interval -d 'Time between two readings' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -l no-stream -d 'Show the figures once'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
@@ -359,6 +388,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from stats" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from kill" -s s -l signal -d 'The signal: a name, with or without SIG, or a number' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from kill" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from kill" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from kill" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from kill" -l json -d 'Print data, and errors, as JSON'
@@ -369,6 +399,7 @@ running\t'The guest answers'
 ready\t'The guest answers and every daemon runs or has ended with success'
 deleted\t'There is no such instance any more'"
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wait" -l timeout -d 'Give up after this long, e.g. 30s or 5m' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wait" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wait" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wait" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wait" -l json -d 'Print data, and errors, as JSON'
@@ -376,6 +407,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_s
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from wait" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from events" -s f -l filter -d 'Only such events: type=instance|kit|aegisd, name=NAME or event=created|deleted|changed|state|started|ended; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from events" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from events" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from events" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from events" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand instance; and __fish_seen_subcommand_from events" -l json -d 'Print data, and errors, as JSON'
@@ -386,6 +418,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -l secret -d 'Se
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -l env-file -d 'Set the variables of a file, a line KEY=VALUE or KEY for each; --env wins over it' -r -F
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s w -l workdir -d 'Start in this directory of the guest' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s u -l user -d 'Run as this user of the guest' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s t -l tty -d 'Run it on a terminal'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s i -l interactive -d 'Pass stdin on; this is the default'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s n -l no-stdin -d 'Do not read stdin; the command finds it at its end'
@@ -394,18 +427,21 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -l json -d 'Prin
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand attach" -l detach-keys -d 'The keys that detach: single characters or ctrl-KEY, separated by commas; \'\' for none' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand attach" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand attach" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand attach" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand attach" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand attach" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -s n -l tail -d 'Only the last lines' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -s f -l follow -d 'Go on with what comes from now on, until Ctrl-C'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand console" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand cp" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand cp" -s a -l archive -d 'Keep owners too (uid and gid); on this host that takes root'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand cp" -s L -l follow-link -d 'Copy what the source leads to, if it is a symbolic link'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand cp" -l user
@@ -417,6 +453,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -l since -d 'Onl
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -l until -d 'Only what was written until then' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -s n -l tail -d 'Only the last N lines' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -l daemon -d 'Only what this daemon wrote; may be repeated' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -s f -l follow -d 'Go on with what they write from now on, until Ctrl-C'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -s t -l timestamps -d 'Begin every line with its time'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -l command -d 'Only what the command wrote'
@@ -427,6 +464,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -l json -d 'Prin
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand top" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand top" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand top" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand top" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand top" -l json -d 'Print data, and errors, as JSON'
@@ -435,6 +473,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand top" -s h -l help -d '
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -s f -l filter -d 'Only instances that match: name=, state=, kit=, enabled= or label=KEY[=VALUE]; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -l interval -d 'Time between two readings' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -l no-stream -d 'Show the figures once'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
@@ -442,6 +481,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -l json -d 'Pri
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kill" -s s -l signal -d 'The signal: a name, with or without SIG, or a number' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kill" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kill" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kill" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kill" -l json -d 'Print data, and errors, as JSON'
@@ -452,6 +492,7 @@ running\t'The guest answers'
 ready\t'The guest answers and every daemon runs or has ended with success'
 deleted\t'There is no such instance any more'"
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand wait" -l timeout -d 'Give up after this long, e.g. 30s or 5m' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand wait" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand wait" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand wait" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand wait" -l json -d 'Print data, and errors, as JSON'
@@ -459,15 +500,17 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand wait" -s q -l quiet -d
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand events" -s f -l filter -d 'Only such events: type=instance|kit|aegisd, name=NAME or event=created|deleted|changed|state|started|ended; may be repeated' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand events" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand events" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand events" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand events" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand events" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand events" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "pull" -d 'Bring an image here, or look up again what its tag means'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "import" -d 'Make an image of a tar archive of files'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "list" -d 'List the images that are here'
@@ -478,15 +521,17 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and not __fish_seen_subcommand_from pull import list ls inspect remove rm prune" -f -a "prune" -d 'Remove the images without a name that no instance uses, and layers that nothing needs'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -l platform -d 'Which of the images of that name; by default that for this host' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -l insecure -d 'Pull without the sandbox where the host forbids it'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from pull" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -s c -l change -d 'Apply an instruction of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER or WORKDIR' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -s m -l message -d 'Say this of it in the image\'s history' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -l platform -d 'The platform of its programs; by default that of this host' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -l insecure -d 'Import without the sandbox where the host forbids it'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
@@ -494,52 +539,61 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from list" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from list" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from ls" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from ls" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from inspect" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from inspect" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from inspect" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from inspect" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from remove" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from remove" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from remove" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from remove" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from remove" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from rm" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from rm" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from rm" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -s a -l all -d 'Those with a name too'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -l dry-run -d 'Only say what would go'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand image; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -s u -l username -d 'The user\'s name there' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l password-stdin -d 'Read the password from stdin, also where that is a terminal'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand logout" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
@@ -551,49 +605,57 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and not __fish
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "remove" -d 'Remove volumes that no instance uses, with all that is in them'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "rm" -d 'Remove volumes that no instance uses, with all that is in them'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and not __fish_seen_subcommand_from create list ls inspect remove rm prune" -f -a "prune" -d 'Remove the named volumes that no instance uses, with all that is in them'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from create" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from create" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from create" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from create" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from create" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from list" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from list" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from ls" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from ls" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from inspect" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from inspect" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from inspect" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from inspect" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from remove" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from remove" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from remove" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from remove" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from remove" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from rm" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from rm" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from rm" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -l dry-run -d 'Only say what would go'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -l force -d 'Do not ask'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand volume; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "list" -d 'List the installed kits'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "ls" -d 'List the installed kits'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "info" -d 'Show a kit: where it and its programs lie, and what its daemons may do'
@@ -602,46 +664,54 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_se
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "remove" -d 'Remove a kit that was installed from a folder'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and not __fish_seen_subcommand_from list ls info validate install remove rm" -f -a "rm" -d 'Remove a kit that was installed from a folder'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from list" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from list" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from list" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, a line for each from a template, e.g. \'{{.Name}}\', or a table: \'table {{.Name}}\\t{{.State}}\'' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from info" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from info" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from info" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from info" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from info" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from validate" -l name -d 'The kit\'s name, where the folder has several manifests' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from validate" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from validate" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from validate" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from validate" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from validate" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from validate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from install" -l name -d 'The kit\'s name, where the folder has several manifests' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from install" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from install" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from install" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from install" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from install" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from remove" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from remove" -s f -l force -d 'Also while instances use it: they keep their programs until they are deleted'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from remove" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from remove" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from remove" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from remove" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from rm" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from rm" -s f -l force -d 'Also while instances use it: they keep their programs until they are deleted'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from rm" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from rm" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand kit; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set import list ls delete rm log status rotate-key" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set import list ls delete rm log status rotate-key" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set import list ls delete rm log status rotate-key" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set import list ls delete rm log status rotate-key" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
@@ -656,12 +726,14 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set import list ls delete rm log status rotate-key" -f -a "status" -d 'Show how secrets are kept: what seals their key, and whether it opens'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and not __fish_seen_subcommand_from set import list ls delete rm log status rotate-key" -f -a "rotate-key" -d 'Encrypt every value with a new key, which the host seals if it can'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l from-file -d 'Read the value from this file; - is stdin' -r -F
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l apply -d 'List the daemons and guests that have an older value, and start them anew'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from import" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from import" -l replace -d 'Set those too that are there already; instances have the new value from their next start on'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from import" -l apply -d 'List the daemons and guests that have an older value, and start them anew'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from import" -l user
@@ -669,22 +741,26 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_see
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from import" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from import" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -s f -l force -d 'Even if instances use it; their next start fails'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -s f -l force -d 'Even if instances use it; their next start fails'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
@@ -692,25 +768,29 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_see
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from log" -l since -d 'Only uses since: 10m or -1h for so long ago, a date, RFC 3339' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from log" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from log" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from log" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from log" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from log" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from log" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from log" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from status" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from status" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from status" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from status" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from status" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand secret; and __fish_seen_subcommand_from rotate-key" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -f -a "send" -d 'Send a message to the program in an instance\'s guest, which is woken for it'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -f -a "read" -d 'Show the messages that are kept of an instance'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and not __fish_seen_subcommand_from send read follow" -f -a "follow" -d 'Show the messages of an instance as they come, until Ctrl-C'
@@ -719,6 +799,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_see
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from send" -l msg-id -d 'What the message is called: of a session each name is taken once' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from send" -l frame -d 'Send this frame, a JSON object' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from send" -l timeout -d 'How long to wait' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from send" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from send" -l wait -d 'Wait for the answer and print it'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from send" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from send" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
@@ -730,6 +811,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_see
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from read" -l type -d 'Only of this type, e.g. user.message' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from read" -l after -d 'Only those behind the message of this number' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from read" -l tail -d 'Only the last of them' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from read" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from read" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from read" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from read" -l json -d 'Print data, and errors, as JSON'
@@ -738,6 +820,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_see
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from follow" -l channel -d 'Only of this channel, e.g. telegram' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from follow" -l session -d 'Only of this session of a channel' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from follow" -l after -d 'Begin behind the message of this number; without it, with what comes' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from follow" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from follow" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from follow" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_seen_subcommand_from follow" -l json -d 'Print data, and errors, as JSON'
@@ -746,6 +829,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand tether; and __fish_see
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand chat" -l session -d 'The conversation; one that is not there begins' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand chat" -l channel -d 'The channel of the conversation' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand chat" -l history -d 'So many messages of before are shown' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand chat" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand chat" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand chat" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand chat" -l json -d 'Print data, and errors, as JSON'
@@ -755,6 +839,7 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l from -d 'Th
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l skip -d 'Leave out this instance' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l rename -d 'Give an instance another name here' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l insecure-registry -d 'Do not check the certificate of this registry, and let it speak plain HTTP' -r
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l dry-run -d 'Say what would be made, and make nothing'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l replace-secrets -d 'Set secrets that are here already to the values they have there'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l without-secrets -d 'Leave the values of secrets there; those that instances need must be here'
@@ -763,30 +848,35 @@ complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l system -d '
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand doctor" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand doctor" -l fix -d 'Repair what can be repaired, then check again'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand doctor" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand doctor" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand doctor" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand doctor" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand up" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand up" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand up" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand up" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand up" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand up" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand down" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand down" -l all -d 'Stop all instances, their daemons and ports first'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand down" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand down" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand down" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand down" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand down" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand version" -l peer -d 'Speak to aegisd on this socket of its own, with no bus between, or AEGIS_PEER_ADDRESS' -r
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand version" -l user
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand version" -l system -d 'Use the system\'s service manager: the default for root, or AEGIS_MODE=system'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand version" -l json -d 'Print data, and errors, as JSON'
 complete -c aegisctl -n "__fish_aegisctl_using_subcommand version" -s q -l quiet -d 'No progress and no notes on stderr; lists print names alone'
-complete -c aegisctl -n "__fish_aegisctl_using_subcommand version" -s h -l help -d 'Print help'
+complete -c aegisctl -n "__fish_aegisctl_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
