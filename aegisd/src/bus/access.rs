@@ -30,6 +30,7 @@ use std::sync::Arc;
 use aegis_bus::error::BusFault;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::layout::Mode;
+use futures_util::StreamExt;
 use nix::unistd::Group;
 use zbus::message::{Flags, Header};
 use zbus::object_server::SignalEmitter;
@@ -208,13 +209,7 @@ impl Gate {
         });
         let sees = match uid {
             0 => Sees::All,
-            _ => {
-                let all = polkit::check(connection, sender, Action::Administer, &[], false).await;
-                match all.map_err(Refusal::Polkit)? {
-                    Answer::Yes { lasting: true } => Sees::All,
-                    _ => Sees::Own(uid),
-                }
-            }
+            _ => seen(connection, sender, uid).await?,
         };
         let listener = Listener {
             uid,
@@ -226,15 +221,27 @@ impl Gate {
         Ok(listener)
     }
 
-    /// Forgets who leaves the bus, until the connection ends.
+    /// Forgets who leaves the bus, and asks again what there is for each when polkit
+    /// tells of a change, until the connection ends.
     ///
     /// # Errors
     /// The bus does not answer.
     pub(super) async fn watch(&self, connection: &Connection) -> zbus::Result<()> {
-        match &self.0 {
-            None => Ok(()),
-            Some(listeners) => listeners.watch(connection).await,
-        }
+        let Some(listeners) = &self.0 else {
+            return Ok(());
+        };
+        let look_again = async {
+            let mut changes = polkit::changes(connection).await?;
+            while changes.next().await.is_some() {
+                for (name, uid) in listeners.users() {
+                    // Without an answer nobody sees more than is theirs.
+                    let sees = seen(connection, &name, uid).await;
+                    listeners.sees(&name, sees.unwrap_or(Sees::Own(uid)));
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(listeners.watch(connection), look_again).map(|_| ())
     }
 
     /// The ways by which a signal about something of the user `owner`, or of nobody,
@@ -252,6 +259,19 @@ impl Gate {
                 .map(|name| emitter.clone().set_destination(name.into()))
                 .collect(),
         }
+    }
+}
+
+/// What there is for the connection `sender` of a user other than root.
+async fn seen(
+    connection: &Connection,
+    sender: &zbus::names::UniqueName<'_>,
+    uid: u32,
+) -> Result<Sees, Refusal> {
+    let all = polkit::check(connection, sender, Action::Administer, &[], false).await;
+    match all.map_err(Refusal::Polkit)? {
+        Answer::Yes { lasting: true } => Ok(Sees::All),
+        _ => Ok(Sees::Own(uid)),
     }
 }
 

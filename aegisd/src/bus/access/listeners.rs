@@ -65,6 +65,24 @@ impl Listeners {
         }
     }
 
+    /// All that are known, but root.
+    pub(super) fn users(&self) -> Vec<(UniqueName<'static>, u32)> {
+        let all = self.all();
+        let users = all.iter().filter_map(|(name, listener)| {
+            let listener = listener.filter(|listener| listener.uid != 0)?;
+            Some((name.to_owned().into(), listener.uid))
+        });
+        users.collect()
+    }
+
+    /// There is another part of everything for this connection from now on.
+    pub(super) fn sees(&self, name: &UniqueName<'_>, sees: Sees) {
+        let name = OwnedUniqueName::from(name.to_owned());
+        if let Some(Some(listener)) = self.all().get_mut(&name) {
+            listener.sees = sees;
+        }
+    }
+
     /// Those who are told and for whom something of this user is there, or all of them.
     pub(super) fn who_sees(&self, owner: Option<u32>) -> Vec<UniqueName<'static>> {
         let all = self.all();

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use futures_util::{Stream, StreamExt};
 use zbus::fdo;
 use zbus::names::UniqueName;
 use zbus::{Connection, Variant};
@@ -47,11 +48,15 @@ trait Authority {
         flags: u32,
         cancellation_id: &str,
     ) -> zbus::Result<(bool, bool, HashMap<String, String>)>;
+
+    #[zbus(signal)]
+    fn changed(&self) -> zbus::Result<()>;
 }
 
 /// Asks whether the connection `sender` may do this. `details` are what rules can look
 /// at. Where `may_ask`, the user may be asked for a password first, which takes as long
-/// as they take.
+/// as they take: no cancellation id is given, since polkit ends the question by itself
+/// when the connection leaves the bus.
 ///
 /// # Errors
 /// polkit is there and does not answer.
@@ -62,10 +67,7 @@ pub(super) async fn check(
     details: &[(&str, &str)],
     may_ask: bool,
 ) -> zbus::Result<Answer> {
-    let authority = AuthorityProxy::builder(connection)
-        .cache_properties(zbus::proxy::CacheProperties::No)
-        .build()
-        .await?;
+    let authority = authority(connection).await?;
     let name = HashMap::from([("name", Variant::from(sender.as_str()))]);
     let subject = ("system-bus-name", name);
     let flags = if may_ask { ALLOW_INTERACTION } else { 0 };
@@ -84,7 +86,29 @@ pub(super) async fn check(
     }
 }
 
-/// Whether there is no such service, running or to be started.
+/// An item for each moment from which polkit may answer otherwise than before: it read
+/// changed rules, or another polkit took over.
+///
+/// # Errors
+/// The bus does not answer.
+pub(super) async fn changes<'a>(
+    connection: &'a Connection,
+) -> zbus::Result<impl Stream<Item = ()> + use<'a>> {
+    let authority = authority(connection).await?;
+    let rules = authority.receive_changed().await?.map(|_| ());
+    let owners = authority.inner().receive_owner_changed().await?;
+    let taken_over = owners.filter_map(async |owner| owner.map(|_| ()));
+    Ok(futures_util::stream::select(rules, Box::pin(taken_over)))
+}
+
+async fn authority(connection: &Connection) -> zbus::Result<AuthorityProxy<'_>> {
+    let authority = AuthorityProxy::builder(connection);
+    let authority = authority.cache_properties(zbus::proxy::CacheProperties::No);
+    authority.build().await
+}
+
+/// Whether there is no such service, running or to be started, or the administrator
+/// does not want it started.
 fn is_absent(error: &zbus::Error) -> bool {
     match error {
         zbus::Error::FDO(error) => matches!(
@@ -92,7 +116,8 @@ fn is_absent(error: &zbus::Error) -> bool {
             fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_)
         ),
         zbus::Error::MethodError(name, _, _) => {
-            name.as_str() == "org.freedesktop.systemd1.NoSuchUnit"
+            let name = name.as_str().strip_prefix("org.freedesktop.systemd1.");
+            matches!(name, Some("NoSuchUnit" | "UnitMasked"))
         }
         _ => false,
     }
