@@ -75,12 +75,17 @@ fn a_user_is_told_why_an_image_cannot_be_had() -> Result<()> {
     let listed = seat.aegis_ok("image list --quiet")?;
     assert!(!listed.contains(HOST), "{listed}");
 
-    for name in ["app", "both", "busy-soon"] {
+    for (name, flags, platform) in [
+        ("app", "", "linux/amd64"),
+        ("both", "", "linux/amd64"),
+        ("both", "--platform linux/arm64", "linux/arm64"),
+        ("busy-soon", "", "linux/amd64"),
+    ] {
         seat.aegis_ok(&format!(
-            "image pull {HOST}/{name}:v1 --insecure-registry {HOST}"
+            "image pull {HOST}/{name}:v1 --insecure-registry {HOST} {flags}"
         ))?;
-        let platform = format!("aegisctl image inspect {HOST}/{name}:v1 | jq -r .image.platform");
-        assert_eq!(seat.run(&platform)?.success()?, "linux/amd64", "{name}");
+        let inspect = format!("aegisctl image inspect {HOST}/{name}:v1 | jq -r .image.platform");
+        assert_eq!(seat.run(&inspect)?.success()?, platform, "{name} {flags}");
         seat.aegis_ok(&format!("image remove {HOST}/{name}:v1"))?;
     }
     seat.systemctl("stop odd-registry.service")?.success()?;
