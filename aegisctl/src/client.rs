@@ -291,9 +291,7 @@ impl Client {
             let name = BusName::from(WellKnownName::from_static_str(names::BUS_NAME)?);
             Ok(self.bus().await?.name_has_owner(name).await?)
         };
-        has_owner
-            .await
-            .map_err(Failure::call("ask the bus for aegisd"))
+        has_owner.await.map_err(Failure::call("look for aegisd"))
     }
 
     /// Whether the bus can start aegisd.
@@ -302,9 +300,7 @@ impl Client {
             let names = self.bus().await?.list_activatable_names().await?;
             Ok(names.iter().any(|name| name.as_str() == names::BUS_NAME))
         };
-        activatable
-            .await
-            .map_err(Failure::call("ask the bus for aegisd"))
+        activatable.await.map_err(Failure::call("look for aegisd"))
     }
 
     async fn bus(&self) -> zbus::Result<DBusProxy<'static>> {

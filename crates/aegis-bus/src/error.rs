@@ -52,7 +52,7 @@ pub enum CallError {
     NotInstalled,
     #[error("aegisd could not be started: {0}")]
     NotStarted(String),
-    #[error("the bus does not let this user talk to aegisd")]
+    #[error("this user may not talk to aegisd")]
     Denied,
     #[error("aegisd ended before it answered")]
     Vanished,

@@ -14,6 +14,7 @@
 //! Messages go through as they are, with their serials and descriptors.
 
 use std::collections::HashMap;
+use std::io;
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -169,8 +170,7 @@ impl Line {
                 return Ok(());
             }
         };
-        let words = format!("nothing answers at {}: {unreached}", self.address);
-        let failed = failure(call, "Spawn.Failed", &words)?;
+        let failed = self.unreached(call, &unreached)?;
         self.client.send(&failed).await
     }
 
@@ -181,10 +181,11 @@ impl Line {
         let body = call.body();
         let name = || body.deserialize::<&str>().unwrap_or_default();
         match header.member().map(|member| member.as_str()) {
-            Some("NameHasOwner") => {
-                let runs = name() == BUS_NAME && self.reach().await.is_ok();
-                reply.build(&runs)
-            }
+            Some("NameHasOwner") if name() == BUS_NAME => match self.reach().await {
+                Err(unreached) if is_denial(&unreached) => self.unreached(call, &unreached),
+                reached => reply.build(&reached.is_ok()),
+            },
+            Some("NameHasOwner") => reply.build(&false),
             // Signals of aegisd's have no sender here, so whoever asks whose they are to be is
             // not to get a name: it would wait for signals of that one.
             Some("ListActivatableNames") => reply.build(&Vec::<&str>::new()),
@@ -216,6 +217,16 @@ impl Line {
             .ok_or_else(|| Unreached::Failure("it has gone".to_owned()))
     }
 
+    /// The answer to a call that did not get to aegisd.
+    fn unreached(&self, call: &Message, error: &Unreached) -> zbus::Result<Message> {
+        let words = format!("nothing answers at {}: {error}", self.address);
+        let name = match is_denial(error) {
+            true => "AccessDenied",
+            false => "Spawn.Failed",
+        };
+        failure(call, name, &words)
+    }
+
     /// Ends what waited for an aegisd that is gone.
     async fn lose(&mut self) -> zbus::Result<()> {
         let Some(aegisd) = self.aegisd.take() else {
@@ -244,6 +255,14 @@ async fn greet(address: &str) -> zbus::Result<Connection> {
         .call_method(None::<&str>, ROOT_PATH, peer, "Ping", &())
         .await?;
     Ok(connection)
+}
+
+/// Whether the socket is somebody else's.
+fn is_denial(error: &Unreached) -> bool {
+    match error {
+        zbus::Error::InputOutput(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        _ => false,
+    }
 }
 
 /// The answer to a call that a bus gives under one of its error names.
