@@ -260,7 +260,7 @@ async fn greet(address: &str) -> zbus::Result<Connection> {
 /// Whether the socket is somebody else's.
 fn is_denial(error: &Unreached) -> bool {
     match error {
-        zbus::Error::InputOutput(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        zbus::Error::Connection(error, _) => error.kind() == io::ErrorKind::PermissionDenied,
         _ => false,
     }
 }
