@@ -1,7 +1,9 @@
 # A stand-in for Homebrew, which cannot be had here: it reads one formula as `brew install`
 # would, checks what it declares, and runs its `install`.
 #
-#   ruby homebrew.rb FORMULA TARBALL PREFIX [RESOURCE...]
+#   ruby homebrew.rb linux|macos FORMULA TARBALL PREFIX [RESOURCE...]
+#
+# The first word is the system that the formula is told it runs on.
 #
 # PREFIX becomes a Homebrew prefix: the files go into Cellar/NAME/VERSION, opt/NAME leads
 # there, and what Homebrew links of a keg (bin, lib, share, not libexec) is linked.
@@ -9,8 +11,9 @@
 # what it may (anything else is no method here), declares desc, homepage, url, sha256 and
 # license, the tarball has that name and checksum, so has each of the formula's resources,
 # all of which are installed, `install` is run in the tarball's one folder, no command of it
-# fails, it puts something into the keg, a service runs a program of the keg, and the
-# caveats can be said.
+# fails, it puts something into the keg, a service runs a program of the keg or has a unit
+# or property list there by its name, and the caveats can be said. What is declared for the
+# other system alone does not count.
 require "digest"
 require "fileutils"
 require "pathname"
@@ -34,20 +37,29 @@ def check(what, declared, tarball)
 end
 
 class Pathname
-  # Of a resource: all that is in its one folder.
-  def install(resource)
+  # Of a resource: all that is in its one folder. Else files of the folder it is called in.
+  def install(*sources)
     mkpath
-    in_folder_of(resource.fetch) { FileUtils.mv(Pathname.pwd.children, self) }
+    return FileUtils.mv(sources.flatten, self) unless sources.first.is_a?(Resource)
+
+    sources.each { |resource| in_folder_of(resource.fetch) { FileUtils.mv(Pathname.pwd.children, self) } }
   end
 
+  # Each by its own name, or by the one that it leads to.
   def install_symlink(*targets)
     mkpath
-    targets.each { |target| FileUtils.ln_sf(Pathname(target).relative_path_from(realpath), self / Pathname(target).basename) }
+    names = targets.flat_map { |target| target.is_a?(Hash) ? target.to_a : [[target, Pathname(target).basename]] }
+    names.each { |target, name| FileUtils.ln_sf(Pathname(target).relative_path_from(realpath), self / name) }
   end
 end
 
+# What a formula may ask about the system.
+module OS
+  def self.mac? = SYSTEM == :macos
+end
+
 class Service
-  attr_reader :command
+  attr_reader :command, :names
 
   def initialize(formula)
     @formula = formula
@@ -55,10 +67,13 @@ class Service
 
   def name(linux:, macos:)
     [linux, macos].each { |it| raise "a service's name is text" unless it.is_a?(String) }
+    @names = { linux: "#{linux}.service", macos: "#{macos}.plist" }
   end
 
-  def run(command)
-    @command = command
+  def run(command = nil, **of_systems)
+    raise "run for #{of_systems.keys}" unless (of_systems.keys - [:linux, :macos]).empty?
+
+    @command = command || of_systems[SYSTEM]
   end
 
   def keep_alive(value)
@@ -110,10 +125,15 @@ class Formula
     end
 
     def depends_on(what)
-      raise "depends_on #{what.inspect}" unless what.is_a?(String) || what == :linux || what == { arch: :x86_64 }
+      known = [:linux, { arch: :x86_64 }, { arch: :arm64 }, { "rust" => :build }]
+      raise "depends_on #{what.inspect}" unless what.is_a?(String) || known.include?(what)
 
       needs << what
     end
+
+    def on_linux = OS.mac? || yield
+
+    def on_macos = !OS.mac? || yield
 
     def resource(name, &block)
       raise "the resource #{name} is declared twice" if resources.key?(name)
@@ -143,7 +163,22 @@ class Formula
     define_method(:"opt_#{folder}") { opt_prefix / folder.to_s }
   end
 
+  def bash_completion = prefix / "etc/bash_completion.d"
+
+  def fish_completion = share / "fish/vendor_completions.d"
+
+  def zsh_completion = share / "zsh/site-functions"
+
+  def man1 = share / "man/man1"
+
   def resource(name) = self.class.resources.fetch(name)
+
+  def inreplace(path, before, after)
+    text = File.read(path)
+    raise "#{path} has no #{before}" unless text.include?(before)
+
+    File.write(path, text.gsub(before, after.to_s))
+  end
 
   def system(*command)
     words = command.map(&:to_s)
@@ -167,6 +202,9 @@ def link(keg, brew)
     end
   end
 end
+
+SYSTEM = ARGV.shift.to_sym
+raise "the system is linux or macos" unless [:linux, :macos].include?(SYSTEM)
 
 formula_path, tarball, brew, *fetched = ARGV.map { |argument| Pathname(argument).expand_path }
 name = formula_path.basename(".rb").to_s
@@ -196,7 +234,12 @@ link(formula.prefix, brew)
 if formula_class.service_block
   service = Service.new(formula)
   service.instance_eval(&formula_class.service_block)
-  program = Pathname(service.command.first)
-  raise "#{program} is no program" unless program.executable?
+  if service.command
+    program = Pathname(service.command.first)
+    raise "#{program} is no program" unless program.executable?
+  else
+    installed = formula.opt_prefix / service.names.fetch(SYSTEM)
+    raise "#{installed} is not there" unless installed.file?
+  end
 end
 puts formula.caveats if formula.respond_to?(:caveats)

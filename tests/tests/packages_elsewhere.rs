@@ -222,7 +222,8 @@ fn formulae_install_into_a_homebrew_prefix() -> Result<()> {
         let path = folder().join(format!("homebrew-aegisvm/Formula/{formula}.rb"));
         run(Command::new("ruby").args(["-W", "-c"]).arg(&path))?;
         let mut install = Command::new("ruby");
-        install.arg("-W").arg(&stand_in).arg(&path).arg(&tarball);
+        install.arg("-W").arg(&stand_in).arg("linux");
+        install.arg(&path).arg(&tarball);
         install.arg(brew.path());
         if formula == "aegisvm" {
             install.arg(file("aegisvm-guest-aarch64-", ".tar.gz")?);
@@ -253,6 +254,59 @@ fn formulae_install_into_a_homebrew_prefix() -> Result<()> {
         let path = opt.join("lib/aegisvm/guest").join(path);
         assert!(path.is_file(), "{}", path.display());
     }
+    Ok(())
+}
+
+#[test]
+fn the_formula_of_macos_builds_the_sources_and_has_launchd_run_them() -> Result<()> {
+    let brew = tempfile::tempdir().context("making a folder")?;
+    let tools = tempfile::tempdir().context("making a folder")?;
+    let stand_ins = cache::repository().join("tests/stand_ins");
+    std::os::unix::fs::symlink(stand_ins.join("cargo.py"), tools.path().join("cargo"))
+        .context("making a link")?;
+    let path = std::env::var("PATH").context("reading PATH")?;
+    let mut install = Command::new("ruby");
+    install
+        .env("PATH", format!("{}:{path}", tools.path().display()))
+        .arg("-W")
+        .arg(stand_ins.join("homebrew.rb"))
+        .arg("macos")
+        .arg(folder().join("homebrew-aegisvm/Formula/aegisvm.rb"))
+        .arg(file("aegisvm-", "-source.tar.gz")?)
+        .arg(brew.path())
+        .arg(file("aegisvm-guest-aarch64-", ".tar.gz")?);
+    let said = run(&mut install)?;
+    assert!(said.contains("never run on a Mac"), "{said}");
+
+    let opt = brew.path().join("opt/aegisvm");
+    let plist = opt.join("org.aegisvm.aegisd.plist");
+    let read = "import plistlib, sys; print(*plistlib.load(open(sys.argv[1], 'rb'))['ProgramArguments'])";
+    let arguments = run(Command::new("python3").args(["-c", read]).arg(&plist))?;
+    let aegisd = opt.join("libexec/aegisvm/aegisd");
+    assert_eq!(arguments.trim(), format!("{} --user", aegisd.display()));
+    assert!(aegisd.is_file());
+    for path in [
+        "bin/aegisctl",
+        "bin/aegis",
+        "libexec/aegisvm/aegis-vmm",
+        "libexec/aegisvm/aegis-shim",
+        "libexec/aegisvm/aegis-image",
+        "lib/aegisvm/guest/Image",
+        "lib/aegisvm/guest/initramfs",
+        "lib/aegisvm/guest/base.squashfs",
+        "share/man/man1/aegisctl.1",
+        "share/aegisvm/kits/schemas/kit-manifest.schema.json",
+    ] {
+        assert!(opt.join(path).metadata().is_ok(), "{path}");
+    }
+    // Nothing of what only Linux has.
+    let all = files_below(&opt.canonicalize().context("finding the keg")?)?;
+    let of_linux = ["systemd", "dbus-1", "polkit", "sysusers", "aegis-egress"];
+    let found: Vec<_> = all
+        .iter()
+        .filter(|path| of_linux.iter().any(|word| path.contains(word)))
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
     Ok(())
 }
 

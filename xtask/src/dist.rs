@@ -5,7 +5,8 @@
 //!                                             └─► tarball ─┬─► rpm          rpmbuild runs its `install`
 //!                                                          ├─► PKGBUILD     and so does makepkg
 //!                                                          └─► formulae     and so does brew
-//!  packaging/guest-aarch64 ─► Plan ─► tarball ──────────────────┘              a resource
+//!  packaging/guest-aarch64 ─► Plan ─► tarball ──────────────────┤              a resource
+//!  git archive ─────────────────────► tarball ──────────────────┘              on macOS
 //! ```
 //!
 //! | in target/dist | |
@@ -14,6 +15,7 @@
 //! | `*.rpm` | the same |
 //! | `aegisvm-VERSION-linux-ARCH.tar.xz` | all of it for any prefix, with `install` |
 //! | `aegisvm-guest-aarch64-VERSION.tar.gz` | guests of arm64 for hosts of other architectures |
+//! | `aegisvm-VERSION-source.tar.gz` | the sources, which the formula builds on macOS |
 //! | `arch/` | PKGBUILD and what it needs beside that tarball |
 //! | `homebrew-aegisvm/` | the tap: what its repository has to hold |
 //! | `work/` | the trees on the way there |
@@ -27,6 +29,7 @@ mod deb;
 mod guest;
 mod release;
 mod rpm;
+mod source;
 mod tarball;
 mod tree;
 
@@ -51,7 +54,8 @@ pub(crate) fn packages() -> Result<()> {
     rpm::make(&release, &tarball)?;
     arch::make(&release, &tarball)?;
     let guest = guest::make(&release)?;
-    brew::make(&release, &tarball, &guest)?;
+    let sources = source::make(&release)?;
+    brew::make(&release, &tarball, &sources, &guest)?;
     println!("{}", release.folder.display());
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::tools::{aegis, output};
 use crate::row::Row;
@@ -212,7 +212,7 @@ fn disk_after(folders: &[&str], before: f64) -> Result<f64> {
 fn children() -> Result<Duration> {
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).context("reading our usage")?;
     let time = |time: TimeVal| {
-        let micros = u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec());
+        let micros = u64::try_from(time.num_microseconds());
         Duration::from_micros(micros.unwrap_or_default())
     };
     Ok(time(used.user_time()) + time(used.system_time()))

@@ -24,6 +24,8 @@
 //! | [`gateway`] | the gateway: who has its addresses, and names |
 //! | [`filter`] | the sockets, and the order in which they are served |
 
+#![cfg(target_os = "linux")]
+
 pub mod filter;
 pub mod flows;
 pub mod gate;

@@ -7,7 +7,8 @@
 //! | [`credential`] | a file of systemd's | a socket of aegisd's |
 //! | [`descriptors`] | `MSG_CMSG_CLOEXEC`, `O_PATH`, `/proc/self/fd` | `FD_CLOEXEC` afterwards, `O_RDONLY`, `F_GETPATH` |
 //! | [`dumps`] | `PR_SET_DUMPABLE` | no core files |
-//! | [`pipes`] | mknodat(2) | none are made |
+//! | [`nameless`] | memfd_create(2) | a file that is deleted at once |
+//! | [`pipes`] | mknodat(2), `F_SETPIPE_SZ` | none are made, as they are |
 //! | [`sockets`] | abstract names | there are none |
 //!
 //! The side of macOS is checked by the compiler, and where it is portable by tests on
@@ -16,6 +17,7 @@
 pub mod credential;
 pub mod descriptors;
 pub mod dumps;
+pub mod nameless;
 pub mod pipes;
 pub mod sockets;
 pub mod watch;

@@ -15,8 +15,7 @@ use aegis_core::port::PortMapping;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockaddrLike, SockaddrStorage, accept, getsockname, getsockopt, setsockopt,
-    sockopt,
+    AddressFamily, SockaddrLike, SockaddrStorage, accept, getsockname, setsockopt, sockopt,
 };
 use tracing::warn;
 
@@ -168,7 +167,7 @@ fn is_listening(fd: &OwnedFd, families: &[AddressFamily]) -> Result<bool, Activa
     let is_of_family = address
         .family()
         .is_some_and(|family| families.contains(&family));
-    Ok(is_of_family && getsockopt(fd, sockopt::AcceptConn).map_err(examine)?)
+    Ok(is_of_family && aegis_os::sockets::listens(fd))
 }
 
 /// Looks for connections that nobody has accepted yet. Holds copies of the

@@ -6,15 +6,12 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -47,7 +44,7 @@ pub struct ConsoleTail {
 /// What the system says about the pipe, the file or the thread.
 pub fn keep(path: PathBuf) -> io::Result<(OwnedFd, ConsoleTail)> {
     let file = RotatedFile::open(path, FILE_LIMIT)?;
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    let (reader, writer) = io::pipe()?;
     let bytes = Arc::new(Mutex::new(VecDeque::new()));
     let (alive, thread) = oneshot::channel();
     let tail = ConsoleTail {
@@ -58,13 +55,13 @@ pub fn keep(path: PathBuf) -> io::Result<(OwnedFd, ConsoleTail)> {
         .name("console".to_owned())
         .stack_size(128 * 1024)
         .spawn(move || {
-            copy(File::from(reader), file, &bytes);
+            copy(reader, file, &bytes);
             drop(alive);
         })?;
-    Ok((writer, tail))
+    Ok((writer.into(), tail))
 }
 
-fn copy(mut console: File, mut file: RotatedFile, tail: &Mutex<VecDeque<u8>>) {
+fn copy(mut console: PipeReader, mut file: RotatedFile, tail: &Mutex<VecDeque<u8>>) {
     let mut buffer = [0; 4096];
     let mut failing = false;
     loop {
@@ -141,6 +138,7 @@ pub fn readable_lines(bytes: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write;
 
     #[tokio::test]

@@ -15,35 +15,32 @@
 //! and since each frame is a datagram none is ever cut. They are started anew after a
 //! delay; where the host has no way out, as soon as it has one; and when the way out has
 //! become another one, at once. No start of a VM waits for any of that.
+//!
+//! | | what carries a network |
+//! |---|---|
+//! | `linux` | the two, kept by `linux::keeper` |
+//! | `darwin` | nothing: the guest's device leads nowhere, and its status says so |
 
-mod dns;
-mod keeper;
-mod passt;
-mod uplink;
-mod watched;
+#[cfg(not(target_os = "linux"))]
+mod darwin;
+#[cfg(target_os = "linux")]
+mod linux;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use aegis_core::egress::Carried;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::network::AllowedHost;
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::hypervisor::process::Exit;
 use crate::jail::JailError;
-use keeper::Keeper;
-
-/// Bytes of frames that may wait in each direction: some of the longest. The kernel may
-/// give less.
-const QUEUE: usize = 1 << 20;
+#[cfg(not(target_os = "linux"))]
+use darwin::Carrier;
+#[cfg(target_os = "linux")]
+use linux::Carrier;
 
 /// The network that a guest is to have.
 #[derive(Clone, Debug)]
@@ -66,6 +63,8 @@ pub struct Ground {
 /// Why a guest has no network.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
+    #[error("guests have no network on macOS: there is no passt for it, which would carry it")]
+    NotHere,
     #[error("passt is not installed: there is none in {searched}")]
     NoPasst { searched: String },
     #[error("the host has no way out: no default route")]
@@ -94,6 +93,9 @@ impl From<&EgressError> for Fault {
     fn from(error: &EgressError) -> Self {
         let fault = Fault::from_error(Symbol::NetworkUnavailable, error);
         match error {
+            EgressError::NotHere => fault.with_hint(
+                "use --network none; exposed ports lead to the guest all the same",
+            ),
             EgressError::NoPasst { .. } => fault.with_hint(
                 "install the package passt; the guest has its network within a minute, or use --network none",
             ),
@@ -123,9 +125,8 @@ pub struct NetworkState {
 /// A guest's network. Dropping it ends the network.
 #[derive(Debug)]
 pub struct Egress {
-    counters: Arc<File>,
+    carrier: Carrier,
     state: watch::Receiver<NetworkState>,
-    keeper: JoinHandle<()>,
 }
 
 impl Egress {
@@ -134,60 +135,18 @@ impl Egress {
     /// # Errors
     /// The host gives no sockets.
     pub fn start(plan: NetworkPlan, ground: Ground) -> Result<(OwnedFd, Self), EgressError> {
-        let system = |operation| {
-            move |source: nix::Error| EgressError::System {
-                operation,
-                source: source.into(),
-            }
-        };
-        let (qemu, guest) = socketpair(
-            AddressFamily::Unix,
-            SockType::Datagram,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .map_err(system("make a socket"))?;
-        for end in [&qemu, &guest] {
-            setsockopt(end, sockopt::SndBuf, &QUEUE).map_err(system("give a socket room"))?;
-        }
-        let counters = memfd_create(c"carried", MFdFlags::MFD_CLOEXEC);
-        let counters = Arc::new(File::from(counters.map_err(system("make the counters"))?));
         let (state_tx, state) = watch::channel(NetworkState::default());
-        let keeper = Keeper {
-            plan,
-            ground,
-            guest,
-            counters: Arc::clone(&counters),
-            state: state_tx,
-        };
-        let keeper = tokio::spawn(keeper.keep());
-        let egress = Self {
-            counters,
-            state,
-            keeper,
-        };
-        Ok((qemu, egress))
+        let (qemu, carrier) = Carrier::start(plan, ground, state_tx)?;
+        Ok((qemu, Self { carrier, state }))
     }
 
-    /// What was carried since the machine began. It costs one read of memory.
+    /// What was carried since the machine began.
     pub fn carried(&self) -> Carried {
-        let mut bytes = [0; Carried::SIZE];
-        // While nothing was carried there is nothing to read.
-        match self.counters.read_exact_at(&mut bytes, 0) {
-            Ok(()) => Carried::from_bytes(bytes),
-            Err(_) => Carried::default(),
-        }
+        self.carrier.carried()
     }
 
     /// Follows whether the guest has its network.
     pub fn state(&self) -> watch::Receiver<NetworkState> {
         self.state.clone()
-    }
-}
-
-impl Drop for Egress {
-    fn drop(&mut self) {
-        // The processes die with the task that holds them.
-        self.keeper.abort();
     }
 }

@@ -7,12 +7,21 @@
 //! user 0 it keeps CAP_SETFCAP, without which the kernel lets nobody map that user
 //! into a namespace.
 
-use caps::errors::CapsError;
-use caps::{CapSet, Capability, CapsHashSet};
+#[cfg(not(target_os = "linux"))]
+mod darwin;
+#[cfg(target_os = "linux")]
+mod linux;
+
+use std::io;
+
 use nix::errno::Errno;
-use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::geteuid;
+
+#[cfg(not(target_os = "linux"))]
+use darwin as system;
+#[cfg(target_os = "linux")]
+use linux as system;
+pub use system::PrivilegeError;
 
 /// Why the process is not as harmless as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -23,15 +32,10 @@ pub enum HardeningError {
         #[source]
         source: Errno,
     },
-    #[error("cannot {operation} the {set:?} capabilities")]
-    Capabilities {
-        operation: &'static str,
-        set: CapSet,
-        #[source]
-        source: CapsError,
-    },
-    #[error("capabilities are left in the {0:?} set after all were dropped")]
-    Left(CapSet),
+    #[error("cannot forbid memory dumps")]
+    Dumps(#[source] io::Error),
+    #[error("cannot give up privileges")]
+    Privileges(#[source] PrivilegeError),
 }
 
 /// Gives up capabilities, core files and new privileges. To be called while the
@@ -41,48 +45,10 @@ pub enum HardeningError {
 /// What could not be given up; the process must not go on then.
 pub fn apply() -> Result<(), HardeningError> {
     let system = |operation| move |source| HardeningError::System { operation, source };
-    prctl::set_no_new_privs().map_err(system("forbid new privileges"))?;
-    prctl::set_dumpable(false).map_err(system("forbid memory dumps"))?;
+    aegis_os::dumps::forbid().map_err(HardeningError::Dumps)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(system("forbid core files"))?;
-    drop_capabilities()?;
+    system::give_up().map_err(HardeningError::Privileges)?;
     allow_all_files().map_err(system("raise the limit of open files"))
-}
-
-fn drop_capabilities() -> Result<(), HardeningError> {
-    let failed = |operation, set| {
-        move |source| HardeningError::Capabilities {
-            operation,
-            set,
-            source,
-        }
-    };
-    // The bounding set can only be emptied with CAP_SETPCAP. Without it nothing in
-    // that set can be gained either: there are no new privileges any more.
-    let may_bound = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)
-        .map_err(failed("read", CapSet::Effective))?;
-    if may_bound {
-        caps::clear(None, CapSet::Bounding).map_err(failed("drop", CapSet::Bounding))?;
-    }
-    let permitted =
-        caps::read(None, CapSet::Permitted).map_err(failed("read", CapSet::Permitted))?;
-    let needed = if geteuid().is_root() {
-        CapsHashSet::from([Capability::CAP_SETFCAP])
-    } else {
-        CapsHashSet::new()
-    };
-    let kept = &permitted & &needed;
-    for (set, rest) in [
-        (CapSet::Ambient, &CapsHashSet::new()),
-        (CapSet::Inheritable, &CapsHashSet::new()),
-        (CapSet::Effective, &kept),
-        (CapSet::Permitted, &kept),
-    ] {
-        caps::set(None, set, rest).map_err(failed("drop", set))?;
-        if caps::read(None, set).map_err(failed("read", set))? != *rest {
-            return Err(HardeningError::Left(set));
-        }
-    }
-    Ok(())
 }
 
 /// Every connection and exec session takes descriptors; the usual soft limit of

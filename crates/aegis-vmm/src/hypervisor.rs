@@ -23,6 +23,7 @@
 //! | [`kernel`] | which kernel: the project's own or a distribution's |
 //! | [`accel`], [`probe`] | which accelerator: the cache and the trial start |
 //! | [`binary`] | where QEMU is and which version |
+//! | [`system`] | what of that differs between Linux and macOS |
 //! | [`process`] | a child in its jail: its end and its last words |
 //! | [`qmp`] | the machine protocol client |
 //! | [`error`] | why a launch failed |
@@ -40,6 +41,7 @@ pub mod probe;
 pub mod process;
 pub mod qemu;
 pub mod qmp;
+pub mod system;
 pub mod tsc;
 
 use std::fmt;

@@ -11,7 +11,8 @@
 //!   /etc/app.conf, ro  ──►  /share/1  ──┘          └─► /etc/app.conf
 //! ```
 //!
-//! Without a jail nothing can show them so: then the device is one folder itself.
+//! Without a jail nothing can show them so: then the device is one folder itself. macOS
+//! has none, so there it is always one.
 //!
 //! virtiofs where a virtiofsd is installed that can squash users, else QEMU's own
 //! 9p server, and always that where the guest is emulated: virtiofsd writes into the
@@ -40,6 +41,7 @@ use aegis_core::fault::Symbol;
 use aegis_core::spec::Accel;
 
 use crate::hypervisor::process::{Child, Exit};
+use crate::hypervisor::system::System;
 use crate::hypervisor::{ShareKind, SharePlan};
 use crate::jail::{Access, Bind, JailError};
 
@@ -117,6 +119,18 @@ pub enum Folder {
     Jailed(&'static str),
     /// By descriptor, where there is no jail.
     Open(OwnedFd),
+    /// By its own path, where a descriptor is no path either.
+    Named(PathBuf),
+}
+
+impl Folder {
+    /// How it is reached without a jail.
+    fn unjailed(system: System, folder: File, path: &Path) -> Self {
+        match system {
+            System::Linux => Self::Open(folder.into()),
+            System::Darwin => Self::Named(path.to_owned()),
+        }
+    }
 }
 
 /// A share that is ready.
@@ -164,7 +178,8 @@ impl Share {
             let mut opened = opened.into_iter();
             return match (opened.next(), opened.next()) {
                 (Some(Source::Folder(folder)), None) => {
-                    Ok(Some(nine_p(Folder::Open(folder.into()), Vec::new())))
+                    let folder = Folder::unjailed(System::HERE, folder, &plans[0].path);
+                    Ok(Some(nine_p(folder, Vec::new())))
                 }
                 _ => Err(ShareError::NoJail),
             };
@@ -253,6 +268,17 @@ mod tests {
             read_only: false,
             symbol: Symbol::VolumeUnavailable,
         }
+    }
+
+    #[test]
+    fn a_folder_without_a_jail_is_told_as_the_system_can_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |system| {
+            let file = File::open(dir.path()).unwrap();
+            Folder::unjailed(system, file, dir.path())
+        };
+        assert!(matches!(folder(System::Linux), Folder::Open(_)));
+        assert!(matches!(folder(System::Darwin), Folder::Named(path) if path == dir.path()));
     }
 
     #[test]

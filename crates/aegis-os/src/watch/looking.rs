@@ -130,6 +130,11 @@ impl Sight {
         }
         Ok((identity, Self::Folder(entries)))
     }
+
+    /// Whether both are of one kind. A file may have the inode of a folder that went.
+    fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
 }
 
 #[derive(Debug)]
@@ -144,7 +149,7 @@ impl Watched {
     /// Looks again; what changed, by its entry, and whether it is still there.
     fn look(&mut self) -> (Vec<(EventMask, Option<OsString>)>, bool) {
         let now = match Sight::of(&self.path) {
-            Ok((identity, now)) if identity == self.identity => now,
+            Ok((identity, now)) if identity == self.identity && now.is_like(&self.sight) => now,
             _ => {
                 let mut told: Vec<_> = self.told(&GONE, None).into_iter().collect();
                 told.push((EventMask::IGNORED, None));

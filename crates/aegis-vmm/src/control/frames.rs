@@ -1,18 +1,24 @@
 //! Newline-delimited JSON over a unix stream socket, with descriptors beside the
 //! first byte of a frame (SCM_RIGHTS, unix(7)).
 
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aegis_core::control::MAX_FRAME;
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use aegis_os::descriptors::{RECEIVE, SEND, keep};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, recvmsg, sendmsg,
+};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 /// Read at a time, in bytes. Nearly all frames are shorter.
 const CHUNK: usize = 4096;
+
+/// Most descriptors of a frame: three streams of a session and its control stream.
+const MAX_SENT: usize = 4;
 
 /// Why a connection carries no more frames.
 #[derive(Debug, thiserror::Error)]
@@ -91,48 +97,52 @@ impl FrameStream {
     /// When writing fails. A frame that was written in part makes the connection
     /// useless, so does a future that was dropped.
     pub async fn write(&self, frame: &[u8], fds: &[OwnedFd]) -> Result<(), FrameError> {
-        let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let mut written = 0;
         while written < frame.len() {
             let rest = &frame[written..];
             let fds = if written == 0 { &fds[..] } else { &[] };
-            let sent = self.socket.async_io(Interest::WRITABLE, || {
-                Ok(Sender(&self.socket).send_with_fds(&[rest], fds)?)
-            });
+            let sent = self
+                .socket
+                .async_io(Interest::WRITABLE, || send(&self.socket, rest, fds));
             written += sent.await.map_err(FrameError::Write)?;
         }
         Ok(())
     }
 }
 
+/// Writes what there is room for, and the descriptors beside it.
+fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SENT))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(sendmsg(
+        socket,
+        &[IoSlice::new(bytes)],
+        &mut ancillary,
+        SEND,
+    )?)
+}
+
 /// Reads what is there, and a descriptor beside it.
-fn receive(socket: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = cmsg_space!(RawFd);
+fn receive(socket: impl AsFd, chunk: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut places = [IoSliceMut::new(chunk)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let received = recvmsg::<()>(socket.as_raw_fd(), &mut places, Some(&mut space), flags)?;
+    let flags = RECEIVE | RecvFlags::DONTWAIT;
+    let received = recvmsg(socket, &mut places, &mut ancillary, flags)?;
     let mut passed = None;
     // One that was cut off for want of space or descriptors is missed by who needs it.
-    for message in received.cmsgs().into_iter().flatten() {
-        if let ControlMessageOwned::ScmRights(fds) = message {
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
             for fd in fds {
-                // SAFETY: recvmsg(2) made this descriptor for us just now.
-                #[allow(unsafe_code, reason = "nix gives plain numbers")]
-                let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-                passed = Some(fd);
+                passed = Some(keep(fd)?);
             }
         }
     }
     Ok((received.bytes, passed))
-}
-
-/// The socket as vmm-sys-util wants to see it.
-struct Sender<'a>(&'a UnixStream);
-
-impl ScmSocket for Sender<'_> {
-    fn socket_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
 }
 
 #[cfg(test)]
@@ -176,9 +186,8 @@ mod tests {
     #[tokio::test]
     async fn a_descriptor_that_is_passed_can_be_taken_once() {
         let (mut frames, peer) = pair();
-        let (reader, writer) = nix::unistd::pipe().unwrap();
-        peer.send_with_fd(&b"take\n"[..], writer.as_raw_fd())
-            .unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        send(&peer, b"take\n", &[writer.as_fd()]).unwrap();
         drop(writer);
         assert_eq!(frames.read().await.unwrap().unwrap(), b"take");
         let mut passed = File::from(frames.take_passed().unwrap());
@@ -186,21 +195,23 @@ mod tests {
         passed.write_all(b"through").unwrap();
         drop(passed);
         let mut through = String::new();
-        File::from(reader).read_to_string(&mut through).unwrap();
+        reader.read_to_string(&mut through).unwrap();
         assert_eq!(through, "through");
     }
 
     #[tokio::test]
     async fn descriptors_travel_with_the_first_byte() {
         let (frames, peer) = pair();
-        let (reader, writer) = nix::unistd::pipe().unwrap();
-        frames.write(b"frame\n", &[writer]).await.unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        frames.write(b"frame\n", &[writer.into()]).await.unwrap();
         let mut bytes = [0; 64];
-        let (length, file) = peer.recv_with_fd(&mut bytes).unwrap();
+        let (length, passed) = receive(&peer, &mut bytes).unwrap();
         assert_eq!(&bytes[..length], b"frame\n");
-        file.unwrap().write_all(b"through").unwrap();
+        let mut passed = File::from(passed.unwrap());
+        passed.write_all(b"through").unwrap();
+        drop(passed);
         let mut through = String::new();
-        File::from(reader).read_to_string(&mut through).unwrap();
+        reader.read_to_string(&mut through).unwrap();
         assert_eq!(through, "through");
     }
 }

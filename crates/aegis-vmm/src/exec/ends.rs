@@ -5,8 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
 
 use super::control::{self, ControlReader, ControlWriter};
@@ -27,24 +25,28 @@ impl Ends {
     /// # Errors
     /// When descriptors cannot be made.
     pub fn make() -> io::Result<(Vec<OwnedFd>, Self)> {
-        let (stdin, client_stdin) = pipe2(OFlag::O_CLOEXEC)?;
-        let (client_stdout, stdout) = pipe2(OFlag::O_CLOEXEC)?;
-        let (client_stderr, stderr) = pipe2(OFlag::O_CLOEXEC)?;
+        let (stdin, client_stdin) = io::pipe()?;
+        let (client_stdout, stdout) = io::pipe()?;
+        let (client_stderr, stderr) = io::pipe()?;
         let (control, client_control) = StdUnixStream::pair()?;
         let (reader, writer) = control::split(control)?;
         let ends = Self {
-            stdin: pipe::Receiver::from_file(File::from(stdin))?,
-            stdout: pipe::Sender::from_file(File::from(stdout))?,
-            stderr: pipe::Sender::from_file(File::from(stderr))?,
+            stdin: pipe::Receiver::from_file(file(stdin))?,
+            stdout: pipe::Sender::from_file(file(stdout))?,
+            stderr: pipe::Sender::from_file(file(stderr))?,
             reader,
             writer,
         };
         let client = vec![
-            client_stdin,
-            client_stdout,
-            client_stderr,
+            client_stdin.into(),
+            client_stdout.into(),
+            client_stderr.into(),
             client_control.into(),
         ];
         Ok((client, ends))
     }
+}
+
+fn file(end: impl Into<OwnedFd>) -> File {
+    File::from(end.into())
 }

@@ -22,6 +22,14 @@
 //! The console is a serial port of the machine's own and takes no slot. q35 has PCI
 //! slots enough and gets the same devices in their PCI form; virt has 32 virtio-mmio
 //! slots and gets those of a microvm.
+//!
+//! On macOS the line is another one in three places, and nothing of it was tried there:
+//!
+//! | | Linux | macOS |
+//! |---|---|---|
+//! | `-sandbox` | QEMU's own filter of system calls | not an option of QEMU there |
+//! | `-machine` | guest memory stays out of core files | QEMU refuses to promise it; there are no core files at all |
+//! | `-fsdev` | a path of the jail, or a descriptor | the folder's own path, with `security_model=none` as on Linux |
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -33,6 +41,7 @@ use aegis_core::network::hardware_text;
 use aegis_core::spec::Accel;
 
 use super::layers::{Extents, LayerDisk, LayerNode};
+use super::system::System;
 use super::{DiskSerial, MachineType, SHARE_TAG};
 use crate::jail::FIRST_DESCRIPTOR;
 use crate::share::Carrier;
@@ -49,6 +58,7 @@ pub const TCG_BUFFER_MIB: u32 = 128;
 /// The machine itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Board<'a> {
+    pub system: System,
     pub machine: MachineType,
     /// Not [`Accel::Auto`].
     pub accel: Accel,
@@ -85,10 +95,12 @@ impl Invocation {
         this.add("-no-reboot", None);
         this.add("-display", Some("none"));
         this.add("-name", Some("microvm,debug-threads=on"));
-        this.add(
-            "-sandbox",
-            Some("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        );
+        if board.system == System::Linux {
+            this.add(
+                "-sandbox",
+                Some("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+            );
+        }
         let machine = match board.machine {
             // A clock, timer and interrupt controller of old: without the first the
             // kernel spins for seconds, and TCG has no others that work at once.
@@ -103,13 +115,13 @@ impl Invocation {
         } else {
             ""
         };
-        // Guest memory stays out of core files and is not merged with other guests'.
-        this.add(
-            "-machine",
-            Some(&format!(
-                "{machine},dump-guest-core=off,mem-merge=off{backend}"
-            )),
-        );
+        let memory = match board.system {
+            // It stays out of core files and is not merged with other guests'.
+            System::Linux => ",dump-guest-core=off,mem-merge=off",
+            // Where madvise(2) cannot do that QEMU ends at the words.
+            System::Darwin => "",
+        };
+        this.add("-machine", Some(&format!("{machine}{memory}{backend}")));
         this.add(
             "-accel",
             Some(&match board.accel {
@@ -118,7 +130,14 @@ impl Invocation {
                 Accel::Hvf => "hvf".to_owned(),
             }),
         );
-        this.add("-cpu", Some("max"));
+        this.add(
+            "-cpu",
+            Some(match board.accel {
+                // Hypervisor.framework has the host's processor and no other one.
+                Accel::Hvf => "host",
+                Accel::Tcg | Accel::Auto | Accel::Kvm => "max",
+            }),
+        );
         this.add("-smp", Some(&board.cpus.to_string()));
         this.add("-m", Some(&board.memory_mib.to_string()));
         if board.shared_memory {
@@ -218,6 +237,10 @@ impl Invocation {
                     crate::share::Folder::Jailed(path) => path.to_owned(),
                     crate::share::Folder::Open(directory) => {
                         format!("/proc/self/fd/{}", self.pass(directory))
+                    }
+                    // A comma would end the path; two of them are one of it.
+                    crate::share::Folder::Named(path) => {
+                        path.display().to_string().replace(',', ",,")
                     }
                 };
                 self.add(
@@ -327,6 +350,7 @@ mod tests {
 
     fn board(machine: MachineType) -> Board<'static> {
         Board {
+            system: System::Linux,
             machine,
             accel: Accel::Tcg,
             memory_mib: 256,
@@ -499,5 +523,48 @@ mod tests {
             values(&invocation, "-fsdev"),
             ["local,id=share,path=/proc/self/fd/3,security_model=none,multidevs=remap,readonly=on"]
         );
+    }
+    #[test]
+    fn on_macos_nothing_is_asked_of_qemu_that_only_linux_has() {
+        let here = |system, accel| {
+            let board = Board {
+                system,
+                accel,
+                ..board(MachineType::Virt)
+            };
+            let mut invocation = Invocation::new(&board);
+            invocation.link(null().into());
+            invocation.disk(null(), DiskSerial::Base, true);
+            invocation.share(match system {
+                System::Linux => Carrier::NineP {
+                    folder: Folder::Jailed("/share"),
+                    read_only: false,
+                },
+                System::Darwin => Carrier::NineP {
+                    folder: Folder::Named("/Users/alice/a, b".into()),
+                    read_only: false,
+                },
+            });
+            invocation
+        };
+        let mac = here(System::Darwin, Accel::Hvf);
+        assert_eq!(values(&mac, "-sandbox"), [""; 0]);
+        assert_eq!(
+            values(&mac, "-machine"),
+            ["virt,acpi=off,gic-version=max,its=off"]
+        );
+        assert_eq!(values(&mac, "-accel"), ["hvf"]);
+        assert_eq!(values(&mac, "-cpu"), ["host"]);
+        assert_eq!(
+            values(&mac, "-fsdev"),
+            ["local,id=share,path=/Users/alice/a,, b,security_model=none,multidevs=remap"]
+        );
+        assert!(mac.args.iter().all(|arg| !arg.contains("/proc/")));
+        let translated = here(System::Darwin, Accel::Tcg);
+        assert_eq!(values(&translated, "-cpu"), ["max"]);
+        // The guest sees the same devices.
+        let linux = here(System::Linux, Accel::Kvm);
+        assert_eq!(values(&mac, "-device"), values(&linux, "-device"));
+        assert_eq!(values(&linux, "-sandbox").len(), 1);
     }
 }

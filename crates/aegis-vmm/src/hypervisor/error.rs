@@ -12,6 +12,7 @@ use super::MachineEnd;
 use super::binary::{OLDEST_QEMU, Version};
 use super::probe::ProbeError;
 use super::qmp::QmpError;
+use super::system::System;
 use crate::egress::EgressError;
 use crate::jail::JailError;
 use crate::share::ShareError;
@@ -98,7 +99,7 @@ impl LaunchError {
             Self::QemuMissing { platform, .. } => {
                 let [debian, fedora] = platform.qemu_packages();
                 fault(Symbol::QemuMissing).with_hint(format!(
-                    "install the package {debian} (Debian, Ubuntu) or {fedora} (Fedora)"
+                    "install the package {debian} (Debian, Ubuntu), {fedora} (Fedora) or qemu (Homebrew)"
                 ))
             }
             Self::QemuTooOld { .. } => fault(Symbol::QemuTooOld).with_hint(format!(
@@ -145,7 +146,10 @@ impl LaunchError {
                 fault(error.symbol()).with_hint("make the folder or file, or name another one")
             }
             Self::Share(error @ ShareError::NoJail) => fault(error.symbol())
-                .with_hint("allow unprivileged user namespaces, or share one folder alone"),
+                .with_hint(match System::HERE {
+                    System::Linux => "allow unprivileged user namespaces, or share one folder alone",
+                    System::Darwin => "on macOS a guest has one workspace or one volume: leave the others out",
+                }),
             Self::Share(error) => fault(error.symbol()),
             Self::Disk { .. }
             | Self::Start { .. }

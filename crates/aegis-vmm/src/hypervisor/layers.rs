@@ -15,12 +15,11 @@
 //! machine stands still for a save that one is put onto nothing ([`LayerNode`]).
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aegis_core::fault::{Fault, Symbol};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use aegis_os::nameless;
 use serde_json::{Value, json};
 
 use super::DiskSerial;
@@ -218,7 +217,7 @@ impl LayerDisk {
         let lengths: Vec<u64> = self.layers.iter().map(Layer::partition).collect();
         let table = gpt::table(&lengths);
         let zeros = vec![0; usize::try_from(ZEROS * SECTOR).unwrap_or(0)];
-        let frame = in_memory(&[table.head, zeros, table.tail].concat())?;
+        let frame = nameless::holding(&[table.head, zeros, table.tail].concat())?;
         let extent = |sectors, of| Extent { sectors, of };
         let mut plan = vec![extent(HEAD, Piece::Frame(0))];
         for (index, layer) in self.layers.iter().enumerate() {
@@ -260,15 +259,8 @@ impl Plan {
             };
             text.push_str(&format!("RW {sectors} FLAT \"{name}\" {from}\n"));
         }
-        in_memory(text.as_bytes())
+        nameless::holding(text.as_bytes())
     }
-}
-
-/// A file without a name, open for reading alone, as QEMU asks for it.
-fn in_memory(content: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memfd_create(c"layers", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(content)?;
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 #[cfg(test)]

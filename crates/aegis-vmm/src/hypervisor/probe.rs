@@ -25,6 +25,7 @@ use super::cmdline::{Conditions, cmdline};
 use super::kernel::GuestKernel;
 use super::process::{Child, Exit, ExitStatus};
 use super::qemu::{JAILED_INITRAMFS, JAILED_KERNEL};
+use super::system::System;
 use crate::jail::{Access, Confinement, JailError, Program, View};
 use program::{LINE, archive};
 
@@ -114,6 +115,7 @@ impl Trial<'_> {
             (self.kernel.image(), initramfs.as_path())
         };
         let mut invocation = Invocation::new(&Board {
+            system: System::HERE,
             machine: self.kernel.machine(),
             accel,
             memory_mib: MEMORY_MIB,

@@ -4,6 +4,8 @@
 //! is killed with that thread (see [`jail`]), so the thread lives as long as the
 //! child, whatever threads an asynchronous runtime makes and ends.
 
+mod clock;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,10 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use aegis_fault_points::around_async;
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::time::clock_getcpuclockid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -125,9 +125,7 @@ impl Child {
     pub fn cpu_time(&self) -> Duration {
         let running = self.running.lock();
         // The lock keeps the PID from being somebody else's.
-        let clock = running.map(clock_getcpuclockid);
-        let time = clock.and_then(|clock| clock.ok()?.now().ok());
-        time.map(Duration::from).unwrap_or_default()
+        running.and_then(clock::time_of).unwrap_or_default()
     }
 
     /// Kills the process. Nothing happens to one that has ended.
@@ -179,10 +177,7 @@ impl Keeper {
         if self.started.send(Ok(pid)).is_err() {
             self.running.kill();
         }
-        // Waits without reaping, so that the PID stays the child's until the lock is held.
-        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR)
-        {
-        }
+        await_end(pid);
         let mut running = self.running.lock();
         *running = None;
         let status = match waitpid(pid, None) {
@@ -195,6 +190,19 @@ impl Keeper {
         // Nobody waits for the end any more: nothing to tell.
         self.ended.send(status).ok();
     }
+}
+
+/// Waits without reaping, so that the PID stays the child's until the lock is held.
+fn await_end(pid: Pid) {
+    use rustix::io::Errno;
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+    let Some(pid) = Pid::from_raw(pid.as_raw()) else {
+        // No process has the number 0.
+        return;
+    };
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while matches!(waitid(WaitId::Pid(pid), options), Err(Errno::INTR)) {}
 }
 
 /// Reads a child's output to its end and keeps the last of it.

@@ -35,6 +35,7 @@ use super::layers::LayerNode;
 use super::probe::{self, Trial};
 use super::process::{Child, Exit, ExitStatus};
 use super::qmp::{Command, Greeting, Qmp, Shutdown};
+use super::system::System;
 use super::tsc::Measurement;
 use super::{
     DiskImage, EndCause, Hypervisor, Incoming, LaunchError, MAX_DISKS, Machine, MachineEnd,
@@ -43,7 +44,7 @@ use super::{
 use aegis_core::egress::Carried;
 
 use crate::egress::{Egress, Ground, NetworkState};
-use crate::jail::{Access, Confinement, JailError, Program, View};
+use crate::jail::{self, Access, Confinement, JailError, Program, View};
 use crate::share::{Share, ShareError};
 use crate::snapshot::stamp::Stamp;
 
@@ -117,7 +118,11 @@ impl Hypervisor for Qemu {
         fs::create_dir_all(&root)
             .map_err(JailError::Prepare)
             .map_err(start)?;
-        let jailed = !plan.insecure || Self::can_jail(&binary, &root).await.map_err(start)?;
+        let jailed = match (jail::IS_THERE, plan.insecure) {
+            (false, _) => false,
+            (true, false) => true,
+            (true, true) => Self::can_jail(&binary, &root).await.map_err(start)?,
+        };
         let jail_root = jailed.then_some(root.as_path());
 
         let trial = Trial {
@@ -218,6 +223,7 @@ impl Prepared {
             None => Confinement::Open,
         };
         let mut invocation = Invocation::new(&Board {
+            system: System::HERE,
             machine: plan.kernel.machine(),
             accel,
             memory_mib: plan.memory_mib,

@@ -8,10 +8,12 @@
 mod command;
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use aegis_os::descriptors::SEND;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
@@ -352,18 +354,13 @@ impl Connection {
 
 /// Sends the beginning of a line with a descriptor beside it; how much of it.
 async fn send_with(stream: &UnixStream, line: &[u8], descriptor: &OwnedFd) -> io::Result<usize> {
-    let fds = [descriptor.as_raw_fd()];
+    let fds = [descriptor.as_fd()];
     let send = || {
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let line = [IoSlice::new(line)];
-        Ok(sendmsg::<()>(
-            stream.as_raw_fd(),
-            &line,
-            &rights,
-            flags,
-            None,
-        )?)
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        // There is room for one.
+        rights.push(SendAncillaryMessage::ScmRights(&fds));
+        Ok(sendmsg(stream, &[IoSlice::new(line)], &mut rights, SEND)?)
     };
     stream.async_io(Interest::WRITABLE, send).await
 }

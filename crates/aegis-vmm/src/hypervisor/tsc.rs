@@ -14,9 +14,6 @@ use std::time::{Duration, Instant};
 /// it.
 const BASELINE: Duration = Duration::from_millis(5);
 
-/// Tries per sample; the quickest was not interrupted.
-const TRIES: usize = 8;
-
 /// A first sample that is older is taken again: a host may have slept since, which the
 /// counter counts and the clock does not.
 const OLDEST: Duration = Duration::from_secs(1);
@@ -78,6 +75,9 @@ fn is_constant() -> bool {
 impl Sample {
     #[cfg(target_arch = "x86_64")]
     fn take() -> Option<Self> {
+        /// The quickest was not interrupted.
+        const TRIES: usize = 8;
+
         // SAFETY: every x86-64 has the instruction, and user programs may use it
         // unless they asked otherwise (prctl(2), PR_SET_TSC), which we do not.
         let ticks = || unsafe { std::arch::x86_64::_rdtsc() };

@@ -1,13 +1,14 @@
 //! Ports whose sockets doors bring, while the VM runs.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use aegis_core::control::Call;
 use aegis_core::fault::Symbol;
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::world::{Client, PATIENCE, Plan, World};
 
@@ -17,13 +18,22 @@ fn bring(world: &World, guest: u16) -> (UnixStream, SocketAddr) {
     let address = listener.local_addr().unwrap();
     let mut door = UnixStream::connect(world.control()).unwrap();
     let call = format!("{{\"id\":1,\"call\":\"listen\",\"guest\":{guest}}}\n");
-    door.send_with_fd(call.as_bytes(), listener.as_raw_fd())
-        .unwrap();
+    pass(&door, call.as_bytes(), &listener);
     let mut answer = [0; 256];
     let length = door.read(&mut answer).unwrap();
     let answer = String::from_utf8_lossy(&answer[..length]);
     assert!(answer.contains("changed"), "{answer}");
     (door, address)
+}
+
+/// Writes bytes with a descriptor beside them.
+fn pass(door: &UnixStream, bytes: &[u8], passed: &impl AsFd) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let rights = [passed.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&rights)));
+    let parts = [IoSlice::new(bytes)];
+    sendmsg(door, &parts, &mut ancillary, SendFlags::empty()).unwrap();
 }
 
 fn echoed(client: &mut TcpStream, text: &str) {
@@ -70,8 +80,7 @@ fn a_port_without_a_socket_is_refused() {
     assert_eq!(fault.symbol, Symbol::InvalidArgument);
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let door = UnixStream::connect(world.control()).unwrap();
-    door.send_with_fd(&b"{\"id\":1,"[..], ours.as_raw_fd())
-        .unwrap();
+    pass(&door, b"{\"id\":1,", &ours);
     let mut door = Client::new(door);
     door.send_raw(b"\"call\":\"listen\",\"guest\":80}\n")
         .unwrap();

@@ -24,7 +24,6 @@ use aegis_core::control::CommandState;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_fault_points::around_async;
 use aegis_link::{CallError, Handle};
-use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
@@ -50,7 +49,7 @@ const LINK_PATIENCE: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 
 /// Bytes in the pipe of a state, what the kernel gives to everybody (pipe(7)).
-const PIPE_SIZE: i32 = 1 << 20;
+const PIPE_SIZE: usize = 1 << 20;
 
 type SaveFuture = Pin<Box<dyn Future<Output = Result<Saved, SaveError>>>>;
 type BackFuture = Pin<Box<dyn Future<Output = Result<(), BackError>>>>;
@@ -290,8 +289,7 @@ pub(in crate::owner) fn stamp_of_disk(path: &std::path::Path) -> io::Result<Stam
 /// A pipe that a state goes through.
 pub(in crate::owner) fn state_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
-    // A user with many pipes gets smaller ones, which are slower.
-    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)).ok();
+    aegis_os::pipes::widen(&writer, PIPE_SIZE);
     Ok((reader.into(), writer.into()))
 }
 

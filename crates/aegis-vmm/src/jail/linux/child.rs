@@ -9,7 +9,6 @@
 )]
 
 use std::ffi::{CStr, CString};
-use std::fmt;
 use std::os::fd::RawFd;
 
 use nix::errno::Errno;
@@ -22,7 +21,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signa
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, chdir, pivot_root, setsid};
 
-use super::view::Compiled;
+use super::mounts::Compiled;
+use crate::jail::Step;
 
 /// What the parent sends once the child exists.
 pub(super) const GO: u8 = b'g';
@@ -41,60 +41,24 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// their locks (linux/securebits.h): being user 0 gives nothing.
 const SECUREBITS_LOCKED: libc::c_ulong = 0x3 | 0xc | 0xc0;
 
-/// A step of the way to the program, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Step {
-    Parent,
-    MapUser,
-    DetachMounts,
-    MountRoot,
-    FillRoot,
-    SealRoot,
-    EnterRoot,
-    PlaceDescriptors,
-    DropPrivileges,
-    Execute,
-}
+/// The steps, by their numbers in a report.
+const STEPS: [Step; 10] = [
+    Step::Parent,
+    Step::MapUser,
+    Step::DetachMounts,
+    Step::MountRoot,
+    Step::FillRoot,
+    Step::SealRoot,
+    Step::EnterRoot,
+    Step::PlaceDescriptors,
+    Step::DropPrivileges,
+    Step::Execute,
+];
 
-impl Step {
-    const ALL: [Self; 10] = [
-        Self::Parent,
-        Self::MapUser,
-        Self::DetachMounts,
-        Self::MountRoot,
-        Self::FillRoot,
-        Self::SealRoot,
-        Self::EnterRoot,
-        Self::PlaceDescriptors,
-        Self::DropPrivileges,
-        Self::Execute,
-    ];
-
-    /// The step a report names; the child sends no other numbers.
-    pub(super) fn from_byte(byte: u8) -> Self {
-        Self::ALL
-            .get(usize::from(byte))
-            .copied()
-            .unwrap_or(Self::Execute)
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Parent => "bind the process to its parent",
-            Self::MapUser => "map the user",
-            Self::DetachMounts => "detach the mounts",
-            Self::MountRoot => "mount the root",
-            Self::FillRoot => "fill the root",
-            Self::SealRoot => "seal the root",
-            Self::EnterRoot => "enter the root",
-            Self::PlaceDescriptors => "place the descriptors",
-            Self::DropPrivileges => "drop the privileges",
-            Self::Execute => "execute the program",
-        })
-    }
+/// The step a report names; the child sends no other numbers.
+pub(super) fn step(byte: u8) -> Step {
+    let step = STEPS.get(usize::from(byte)).copied();
+    step.unwrap_or(Step::Execute)
 }
 
 /// Everything the child works with, made before clone(2).

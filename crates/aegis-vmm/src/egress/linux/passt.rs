@@ -12,7 +12,7 @@ use aegis_core::network::{
 };
 use aegis_core::tools::PASST;
 
-use super::{EgressError, Ground};
+use crate::egress::{EgressError, Ground};
 use crate::hypervisor::process::Child;
 use crate::jail::{Access, Confinement, FIRST_DESCRIPTOR, Program, View};
 

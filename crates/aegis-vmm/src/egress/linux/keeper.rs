@@ -22,7 +22,8 @@ use tracing::{info, warn};
 
 use super::uplink::{Changes, SETTLING, Uplink, own_addresses};
 use super::watched::watched;
-use super::{EgressError, Ground, NetworkPlan, NetworkState, dns, passt};
+use super::{dns, passt};
+use crate::egress::{EgressError, Ground, NetworkPlan, NetworkState};
 use crate::hypervisor::process::Child;
 use crate::jail::{Confinement, Program, View};
 use crate::owner::backoff::Backoff;
