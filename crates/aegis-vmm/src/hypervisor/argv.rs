@@ -50,6 +50,11 @@ use crate::snapshot::stamp::Stamp;
 /// The name under which the guest finds the link, `/sys/class/virtio-ports/*/name`.
 pub const LINK_PORT: &str = "org.aegisvm.link";
 
+/// Ports of the virtio-serial device: the link's, and the first, which QEMU keeps for
+/// consoles. Each has two queues that the guest's kernel and QEMU set up, at each boot
+/// and each restore; of QEMU's default, 31 ports, that took 10 ms and more.
+const PORTS: u8 = 2;
+
 /// Size of TCG's buffer of translated code in MiB. QEMU's default is an eighth of
 /// the host's memory up to 1 GiB, which would count against the VM's limit; boot
 /// and busy guests were measured within noise of it.
@@ -178,7 +183,7 @@ impl Invocation {
     pub fn link(&mut self, socket: OwnedFd) {
         let fd = self.pass(socket);
         self.add("-chardev", Some(&format!("socket,id=link,fd={fd}")));
-        self.device("virtio-serial", "");
+        self.device("virtio-serial", &format!(",max_ports={PORTS}"));
         self.add(
             "-device",
             Some(&format!("virtserialport,chardev=link,name={LINK_PORT}")),

@@ -36,7 +36,7 @@ use super::probe::{self, Trial};
 use super::process::{Child, Exit, ExitStatus};
 use super::qmp::{Command, Greeting, Qmp, Shutdown};
 use super::system::System;
-use super::tsc::Measurement;
+use super::tsc::{Measurement, frequency};
 use super::{
     DiskImage, EndCause, Hypervisor, Incoming, LaunchError, MAX_DISKS, Machine, MachineEnd,
     MachineError, MachineFacts, MachinePlan, SaveRefusal,
@@ -141,10 +141,11 @@ impl Hypervisor for Qemu {
         let share = Share::prepare(&plan.shares, accel, &plan.scratch, jail_root)
             .await
             .map_err(LaunchError::Share)?;
-        // Only a PC has that counter.
-        let tsc_khz = match platform {
-            Platform::Amd64 => tsc.khz().await,
-            Platform::Arm64 => None,
+        // Only a PC has that counter. The kernel in a state was told long ago.
+        let counter = (platform == Platform::Amd64).then_some(tsc);
+        let tsc_khz = match plan.incoming {
+            None => frequency(counter).await,
+            Some(_) => None,
         };
         let network = match plan.network.take() {
             Some(wanted) => {
@@ -174,10 +175,10 @@ impl Hypervisor for Qemu {
             version: String::new(),
             share: share.as_ref().map(Share::kind),
             jailed,
-            stamp: state::stamp_of_host(accel, tsc_khz),
+            stamp: Stamp::default(),
         };
         let prepared = Prepared::new(plan, accel, &binary, &cmdline, jail_root, share, network)?;
-        prepared.start(binary, facts).await
+        prepared.start(binary, facts, counter).await
     }
 }
 
@@ -275,7 +276,13 @@ impl Prepared {
         })
     }
 
-    async fn start(self, binary: Binary, facts: MachineFacts) -> Result<QemuMachine, LaunchError> {
+    /// Starts it; `counter` is what its stamp tells the frequency of.
+    async fn start(
+        self,
+        binary: Binary,
+        facts: MachineFacts,
+        counter: Option<Measurement>,
+    ) -> Result<QemuMachine, LaunchError> {
         let Self {
             invocation,
             confinement,
@@ -328,7 +335,9 @@ impl Prepared {
             });
         }
         let version = describe(&greeting);
-        let stamp = state::stamp_of_qemu(&binary, &version, stamp, facts.stamp);
+        // Its baseline has passed meanwhile.
+        let host = state::stamp_of_host(facts.accel, frequency(counter).await);
+        let stamp = state::stamp_of_qemu(&binary, &version, stamp, host);
         let facts = MachineFacts {
             version,
             stamp,

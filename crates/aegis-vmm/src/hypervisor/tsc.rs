@@ -59,6 +59,11 @@ impl Measurement {
     }
 }
 
+/// The frequency of a guest's counter in kHz, where it has one and that is constant.
+pub async fn frequency(counter: Option<Measurement>) -> Option<u32> {
+    counter?.khz().await
+}
+
 /// Whether the counter runs at one rate, asleep or not, as the kernel found.
 fn is_constant() -> bool {
     let Ok(text) = std::fs::read_to_string("/proc/cpuinfo") else {

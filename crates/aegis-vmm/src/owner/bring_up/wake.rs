@@ -24,6 +24,7 @@ use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -40,6 +41,10 @@ use crate::terminal::Terminal;
 
 /// How long the hypervisor may take nothing of the state, or need after all of it.
 const LOAD_STALL: Duration = Duration::from_secs(60);
+
+/// Pieces of the state that are read ahead of the hypervisor at most: 64 MiB, most of
+/// the state of a small guest.
+const AHEAD: usize = 64;
 
 /// How long a restored guest may take to answer: it was awake when it was saved.
 const WAKE_DEADLINE: Duration = Duration::from_secs(60);
@@ -240,25 +245,36 @@ async fn fed<M>(
     Ok(machine)
 }
 
-/// Hands the state to the hypervisor, each piece once it was checked.
+/// Hands the state to the hypervisor, each piece once it was checked. They are read
+/// ahead of it, while it starts.
 async fn feed(stored: Stored, mut to: pipe::Sender) -> Result<(), Unusable> {
-    let mut stored = stored;
-    loop {
-        let next = move || {
-            let piece = stored.state();
-            (stored, piece)
-        };
-        let piece;
-        (stored, piece) = blocking(next).await;
-        let Some(piece) = piece.map_err(Unusable::Snapshot)? else {
+    let (checked, mut pieces) = mpsc::channel(AHEAD);
+    let reading = blocking(move || read(stored, &checked));
+    // Until the end: a hypervisor that sees this closed would complain of it first.
+    let to = &mut to;
+    let writing = async move {
+        while let Some(piece) = pieces.recv().await {
+            match timeout(LOAD_STALL, to.write_all(&piece)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(Unusable::Feed(error)),
+                Err(_) => return Err(Unusable::Stalled),
+            }
+        }
+        Ok(())
+    };
+    let (read, written) = tokio::join!(reading, writing);
+    read.map_err(Unusable::Snapshot)?;
+    written
+}
+
+/// Reads a snapshot to its end, or until nobody wants its pieces.
+fn read(mut stored: Stored, checked: &mpsc::Sender<Vec<u8>>) -> Result<(), SnapshotError> {
+    while let Some(piece) = stored.state()? {
+        if checked.blocking_send(piece).is_err() {
             return Ok(());
-        };
-        match timeout(LOAD_STALL, to.write_all(&piece)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Unusable::Feed(error)),
-            Err(_) => return Err(Unusable::Stalled),
         }
     }
+    Ok(())
 }
 
 impl<M: Machine> Loaded<M> {
