@@ -280,7 +280,8 @@ fn the_formula_of_macos_builds_the_sources_and_has_launchd_run_them() -> Result<
 
     let opt = brew.path().join("opt/aegisvm");
     let plist = opt.join("org.aegisvm.aegisd.plist");
-    let read = "import plistlib, sys; print(*plistlib.load(open(sys.argv[1], 'rb'))['ProgramArguments'])";
+    let read =
+        "import plistlib, sys; print(*plistlib.load(open(sys.argv[1], 'rb'))['ProgramArguments'])";
     let arguments = run(Command::new("python3").args(["-c", read]).arg(&plist))?;
     let aegisd = opt.join("libexec/aegisvm/aegisd");
     assert_eq!(arguments.trim(), format!("{} --user", aegisd.display()));
