@@ -3,10 +3,18 @@
 //! ```text
 //!  guest/toolchain ─► compiler with the sources of its library ─┐
 //!  crates.io ───────► cargo-zigbuild                            ├─► cargo check, each target
-//!  PyPI ────────────► zig: a C compiler for all of them ────────┘
+//!  PyPI ────────────► zig: a C compiler for all of them ────────┤
+//!  xtask/frameworks: what is used of macOS's libraries ─────────┴─► programs for macOS
 //! ```
 //!
-//! That it compiles is all that is shown: nothing is linked or run.
+//! That it compiles is shown of everything, and that it links of what runs on macOS.
+//! Nothing is run. Apple's libraries cannot be had here, but a linker wants no more of one
+//! than its names: `xtask/frameworks` has those that our programs use, as text-based stubs
+//! (`.tbd`, the format of Apple's own SDK). A name that is not there ends the link with
+//! "undefined symbol": whoever adds a call adds it, once Apple's documentation has shown
+//! that the library has it. zig brings the names of the C library by itself.
+
+mod macho;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,48 +36,50 @@ struct Target {
     triple: &'static str,
     /// The compiler comes with no library for it: it is built from its sources.
     builds_std: bool,
-    /// Programs for Linux alone, which have nothing to check there.
-    leaves_out: &'static [&'static str],
+    /// Packages whose programs are linked too.
+    links: &'static [&'static str],
+    /// How long it takes on two idle cores, from nothing.
+    estimate: Duration,
 }
 
 const TARGETS: [Target; 2] = [
     Target {
         triple: "aarch64-unknown-linux-gnu",
         builds_std: false,
-        leaves_out: &[],
+        links: &[],
+        estimate: Duration::from_secs(300),
     },
     Target {
         triple: "aarch64-apple-darwin",
         builds_std: true,
-        leaves_out: &LINUX_ALONE,
+        links: &[
+            "aegisctl",
+            "aegisd",
+            "aegis-shim",
+            "aegis-vmm",
+            "aegis-image",
+            "aegis-gateway",
+        ],
+        estimate: Duration::from_secs(300),
     },
 ];
 
-/// What is for Linux alone: the guest's first process, the filter between two Linux
-/// programs, what tests and measures with namespaces and systemd; and the owner of VMs,
-/// whose jail is made of namespaces and has no counterpart on macOS yet.
-const LINUX_ALONE: [&str; 6] = [
-    "aegis-egress",
-    "aegis-harness",
-    "aegis-vmm",
-    "aegis-tests",
-    "aegis-bench",
-    "xtask",
-];
+/// How long the programs of a target take to build.
+const BUILD_ESTIMATE: Duration = Duration::from_secs(300);
 
-/// Checks every target.
+/// Checks every target, and links what is to be.
 pub(crate) fn run() -> Result<()> {
     let tools = Tools::fetch()?;
     for target in &TARGETS {
-        println!("\n== check {}", target.triple);
-        let mut check = tools.check(target);
-        check.arg("--workspace");
-        for package in target.leaves_out {
-            check.args(["--exclude", package]);
+        let what = format!("Checking for {}", target.triple);
+        let mut check = tools.cargo(target, "check");
+        step(&what, target.estimate, || succeed(check.arg("--workspace")))?;
+        println!("{}: all of it compiles", target.triple);
+        if !target.links.is_empty() {
+            tools.link(target)?;
         }
-        succeed(&mut check)?;
     }
-    println!("\nAll of it compiles. Nothing of it was run.");
+    println!("Nothing of it was run.");
     Ok(())
 }
 
@@ -119,14 +129,32 @@ impl Tools {
         })
     }
 
-    /// `cargo check` for a target. Debug information is left out: it would be gigabytes
-    /// that nobody looks at.
-    fn check(&self, target: &Target) -> Command {
+    /// Links the programs of a target and looks at them.
+    fn link(&self, target: &Target) -> Result<()> {
+        let what = format!("Building programs for {}", target.triple);
+        let mut build = self.cargo(target, "build");
+        build.arg("--bins");
+        for package in target.links {
+            build.args(["--package", package]);
+        }
+        step(&what, BUILD_ESTIMATE, || succeed(&mut build))?;
+        for program in target.links {
+            let folder = self.target_dir.join(target.triple).join("debug");
+            macho::expect_executable(&folder.join(program))?;
+            println!("{}: {program} is linked", target.triple);
+        }
+        Ok(())
+    }
+
+    /// A command of cargo for a target. Debug information is left out: it would be
+    /// gigabytes that nobody looks at.
+    fn cargo(&self, target: &Target, command: &str) -> Command {
         let mut cargo = Command::new(&self.zigbuild);
-        cargo.current_dir(cache::repository()).arg("check");
+        cargo.current_dir(cache::repository()).arg(command);
         if target.builds_std {
             cargo.arg("-Zbuild-std=std,panic_abort");
         }
+        let frameworks = cache::repository().join("xtask/frameworks");
         cargo
             .args(["--locked", "--quiet", "--target", target.triple])
             // The sources of the library need it, of this compiler and no other.
@@ -134,7 +162,16 @@ impl Tools {
             .env("RUSTC", &self.rustc)
             .env("CARGO_ZIGBUILD_ZIG_PATH", &self.zig)
             .env("CARGO_TARGET_DIR", &self.target_dir)
-            .env("CARGO_PROFILE_DEV_DEBUG", "0");
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            // What is left of it after that is not stripped: rustc would want a program for it.
+            .env("CARGO_PROFILE_DEV_STRIP", "none")
+            .env("CARGO_INCREMENTAL", "0")
+            // It would be taken instead of the next one.
+            .env_remove("RUSTFLAGS")
+            .env(
+                "CARGO_TARGET_AARCH64_APPLE_DARWIN_RUSTFLAGS",
+                format!("-Lframework={}", frameworks.display()),
+            );
         cargo
     }
 }

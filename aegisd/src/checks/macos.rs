@@ -37,7 +37,8 @@ fn of_support(said: Option<&[u8]>) -> CheckRow {
 }
 
 pub(super) fn workspaces() -> CheckRow {
-    row("workspaces", Good, "shared by 9p", "")
+    let words = "shared by 9p; one workspace or volume for each instance";
+    row("workspaces", Good, words, "")
 }
 
 pub(super) fn network() -> CheckRow {
