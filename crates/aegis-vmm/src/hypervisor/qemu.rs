@@ -1,4 +1,5 @@
-//! QEMU: the order of a launch, and the running machine.
+//! QEMU: the order of a launch. [`running`] is the machine that comes of it, [`state`]
+//! saves and loads it.
 //!
 //! ```text
 //!  plan ─► find QEMU ─► jail or not ─► accelerator ─► share ─► start ─► greeting ─► machine
@@ -8,6 +9,7 @@
 //! gives it all back, since children die with their [`Child`] and descriptors
 //! with their owners.
 
+mod running;
 mod state;
 
 use std::fs::{self, File};
@@ -15,35 +17,30 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aegis_core::idle::Activity;
 use aegis_core::platform::Platform;
 use aegis_core::spec::Accel;
-use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::accel::{Chooser, Host, KVM};
 use super::argv::{Board, Invocation};
-use super::binary::{Binary, BuildIdentity, OLDEST_QEMU};
+use super::binary::{Binary, OLDEST_QEMU};
 use super::cmdline::{Conditions, cmdline};
-use super::layers::LayerNode;
 use super::probe::{self, Trial};
 use super::process::{Child, Exit, ExitStatus};
-use super::qmp::{Command, Greeting, Qmp, Shutdown};
+use super::qmp::{Command, Greeting, Qmp};
 use super::system::System;
 use super::tsc::{Measurement, frequency};
+pub use running::QemuMachine;
+use running::{QUIT_DEADLINE, Running};
+
 use super::{
     DiskImage, EndCause, Hypervisor, Incoming, LaunchError, MAX_DISKS, Machine, MachineEnd,
     MachineError, MachineFacts, MachinePlan, SaveRefusal,
 };
-use aegis_core::egress::Carried;
-
-use crate::egress::{Egress, Ground, NetworkState};
+use crate::egress::{Egress, Ground};
 use crate::jail::{self, Access, Confinement, JailError, Program, View};
 use crate::share::{Share, ShareError};
 use crate::snapshot::stamp::Stamp;
@@ -56,9 +53,6 @@ pub(super) const JAILED_INITRAMFS: &str = "/boot/initramfs";
 /// How long QEMU may take to greet. It takes 50 ms; a host that swaps or reads
 /// QEMU from a cold disk needs patience.
 const GREETING_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long QEMU may take to end once it was asked to: it flushes its disks.
-const QUIT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Starts guests with QEMU.
 #[derive(Debug)]
@@ -400,204 +394,9 @@ fn describe(greeting: &Greeting) -> String {
     }
 }
 
-/// What was read from all disks and written to them (query-blockstats of QEMU's QMP
-/// reference). What is missing counts nothing.
-fn disk_bytes(answer: &Value) -> u64 {
-    let disks = answer.as_array().into_iter().flatten();
-    let figures = disks.flat_map(|disk| ["rd_bytes", "wr_bytes"].map(|name| &disk["stats"][name]));
-    figures
-        .filter_map(Value::as_u64)
-        .fold(0, u64::saturating_add)
-}
-
 fn cause_of(status: ExitStatus) -> EndCause {
     match status {
         ExitStatus::Exited(code) => EndCause::Exited(code),
         ExitStatus::Signaled(signal) => EndCause::Signaled(signal),
-    }
-}
-
-/// A running QEMU and what belongs to it.
-#[derive(Debug)]
-pub struct QemuMachine {
-    facts: MachineFacts,
-    network: Option<Egress>,
-    qmp: Qmp,
-    child: Arc<Child>,
-    /// Whether we asked for the end.
-    quitting: Arc<AtomicBool>,
-    end: watch::Receiver<Option<MachineEnd>>,
-    program: Running,
-    /// A save has begun; what it did to the machine is not undone.
-    saving: AtomicBool,
-}
-
-/// The program that runs.
-#[derive(Debug)]
-struct Running {
-    binary: Binary,
-    /// Which file it was when it was started.
-    file: Option<(u64, u64, BuildIdentity)>,
-    layers: Vec<LayerNode>,
-}
-
-impl QemuMachine {
-    fn watch(
-        child: Child,
-        server: Option<Child>,
-        network: Option<Egress>,
-        qmp: Qmp,
-        facts: MachineFacts,
-        program: Running,
-    ) -> Self {
-        let child = Arc::new(child);
-        let quitting = Arc::new(AtomicBool::new(false));
-        let (end_tx, end) = watch::channel(None);
-        tokio::spawn({
-            let (child, qmp, quitting) = (Arc::clone(&child), qmp.clone(), Arc::clone(&quitting));
-            async move {
-                let end = follow(&child, server, &qmp, &quitting).await;
-                end_tx.send_replace(Some(end));
-            }
-        });
-        Self {
-            facts,
-            network,
-            qmp,
-            child,
-            quitting,
-            end,
-            program,
-            saving: AtomicBool::new(false),
-        }
-    }
-
-    async fn execute(&self, operation: &'static str, command: Command) -> Result<(), MachineError> {
-        self.ask(operation, command).await.map(drop)
-    }
-
-    async fn ask(&self, operation: &'static str, command: Command) -> Result<Value, MachineError> {
-        match self.qmp.execute(command).await {
-            Ok(answer) => Ok(answer),
-            Err(source) => match self.end.borrow().clone() {
-                Some(end) => Err(MachineError::Ended(end)),
-                None => Err(MachineError::Qmp { operation, source }),
-            },
-        }
-    }
-}
-
-/// Waits for the end of QEMU, or of the file server without which it is no use.
-async fn follow(
-    child: &Child,
-    server: Option<Child>,
-    qmp: &Qmp,
-    quitting: &AtomicBool,
-) -> MachineEnd {
-    let lost = tokio::select! {
-        // QEMU first: when it ends, so does the server.
-        biased;
-        exit = child.wait() => Err(exit),
-        lost = server_end(server.as_ref()) => Ok(lost),
-    };
-    match lost {
-        Ok(lost) => {
-            child.kill();
-            child.wait().await;
-            MachineEnd {
-                cause: EndCause::ShareLost,
-                last_words: lost.last_words,
-            }
-        }
-        Err(exit) => {
-            // The last event may still be on its way here.
-            let observed = qmp.closed().await;
-            let cause = match observed.shutdown {
-                _ if quitting.load(Ordering::Acquire) => EndCause::Quit,
-                Some(Shutdown::Guest) if exit.status == ExitStatus::Exited(0) => EndCause::Guest,
-                _ => cause_of(exit.status),
-            };
-            MachineEnd {
-                cause,
-                last_words: exit.last_words,
-            }
-        }
-    }
-}
-
-impl Machine for QemuMachine {
-    fn facts(&self) -> &MachineFacts {
-        &self.facts
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    async fn activity(&self) -> Result<Activity, MachineError> {
-        let disks = self.ask("ask after", Command::QueryBlockstats).await?;
-        let network = self.network.as_ref().map(Egress::carried);
-        let bytes = |carried: Carried| carried.sent.saturating_add(carried.received);
-        Ok(Activity {
-            cpu: self.child.cpu_time(),
-            disk: disk_bytes(&disks),
-            network: network.map_or(0, bytes),
-        })
-    }
-
-    fn network_state(&self) -> Option<watch::Receiver<NetworkState>> {
-        self.network.as_ref().map(Egress::state)
-    }
-
-    async fn pause(&self) -> Result<(), MachineError> {
-        self.execute("pause", Command::Stop).await
-    }
-
-    async fn resume(&self) -> Result<(), MachineError> {
-        self.end_save().await?;
-        self.execute("resume", Command::Cont).await
-    }
-
-    async fn can_save(&self) -> Result<(), SaveRefusal> {
-        self.judge_save().await
-    }
-
-    async fn save(&self, to: OwnedFd) -> Result<(), MachineError> {
-        self.write_state(to).await
-    }
-
-    async fn wait(&self) -> MachineEnd {
-        match self.end.clone().wait_for(Option::is_some).await {
-            Ok(end) => end.clone(),
-            // Only a runtime that shuts down ends the watching task early.
-            Err(_) => None,
-        }
-        .unwrap_or(MachineEnd {
-            cause: EndCause::Quit,
-            last_words: String::new(),
-        })
-    }
-
-    async fn quit(&self) -> MachineEnd {
-        self.quitting.store(true, Ordering::Release);
-        let asked = async {
-            // Whatever it answers, the end is what counts.
-            self.qmp.execute(Command::Quit).await.ok();
-            self.wait().await
-        };
-        match timeout(QUIT_DEADLINE, asked).await {
-            Ok(end) => end,
-            Err(_) => {
-                self.child.kill();
-                self.wait().await
-            }
-        }
-    }
-}
-
-impl Drop for QemuMachine {
-    fn drop(&mut self) {
-        // The watching task holds the child too.
-        self.child.kill();
     }
 }

@@ -13,7 +13,8 @@ use nix::sys::utsname::uname;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Binary, Command, Machine, MachineError, QemuMachine, Running, SaveRefusal};
+use super::running::{QemuMachine, Running};
+use super::{Binary, Command, Machine, MachineError, SaveRefusal};
 use crate::hypervisor::qmp::{COMMAND_DEADLINE, Migration, QmpError};
 use crate::hypervisor::{LoadError, ShareKind};
 use crate::snapshot::stamp::Stamp;
