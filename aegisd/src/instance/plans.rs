@@ -56,6 +56,7 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
         files.dir().to_owned(),
         layout.vm_runtime(&record.handle),
         layout.accel_cache(),
+        layout.templates(),
     ];
     let mut read_only = vec![names.plain(&host.libexec), names.plain(&host.guest_dir)];
     // Requests of the guest go to aegisd.
