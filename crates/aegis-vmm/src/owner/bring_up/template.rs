@@ -150,6 +150,7 @@ impl Held {
         header: Header,
     ) -> Result<Up<H::Machine>, NotWoken> {
         let loaded = self.load(hypervisor, &header.machine, stored).await?;
+        info!("the guest is loaded from its template");
         loaded.become_this(header).await
     }
 }
