@@ -35,7 +35,9 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     aegis(&["run", "--", "true"])?;
     for _ in 0..FIRST_RUNS {
         forget_templates()?;
-        first.extend(Samples::time(1, || aegis(&["run", "--", "true"]).map(drop))?);
+        first.extend(Samples::time(1, || {
+            aegis(&["run", "--", "true"]).map(drop)
+        })?);
     }
     // In turn, so that a noisy moment meets both.
     for _ in 0..RUNS {
