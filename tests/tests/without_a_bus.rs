@@ -62,9 +62,9 @@ fn everything_works(seat: Seat<'_>, handle: &str) -> Result<()> {
     seat.wait_for_aegisd()?;
     peer.ok(&format!("instance delete {handle}"))?;
     let events = || -> Result<String> { Ok(seat.run(&format!("cat {followed}"))?.text()) };
+    let gone = format!(r#""event":"deleted","name":"{handle}""#);
     wait_until(DEADLINE, "the events of the second aegisd", || {
-        let text = events()?;
-        Ok(text.contains("\"deleted\"") && text.contains(handle))
+        Ok(events()?.contains(&gone))
     })?;
     let text = events()?;
     for word in ["\"created\"", "\"ended\"", "\"started\""] {
