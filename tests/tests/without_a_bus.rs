@@ -82,12 +82,16 @@ fn machine(name: &str) -> Result<Temporary> {
 
 #[test]
 fn everything_but_aegisds_own_unit_works() -> Result<()> {
-    everything_works(Seat::alice(&machine("test-no-bus")?), "no-bus")
+    let machine = machine("test-no-bus")?;
+    everything_works(Seat::alice(&machine), "no-bus")?;
+    machine.stop()
 }
 
 #[test]
 fn everything_but_aegisds_own_unit_works_in_system_mode() -> Result<()> {
-    everything_works(Seat::root(&machine("test-no-system-bus")?), "no-bus")
+    let machine = machine("test-no-system-bus")?;
+    everything_works(Seat::root(&machine), "no-bus")?;
+    machine.stop()
 }
 
 #[test]
