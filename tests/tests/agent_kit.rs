@@ -22,6 +22,9 @@ const TOKEN: &str = "123456:TEST-token_of-the-stand-in";
 /// Where ollama listens.
 const OLLAMA: u16 = 11434;
 
+/// Longer than the gateway takes to record what Telegram took.
+const RECORDED: Duration = Duration::from_secs(1);
+
 /// A machine with the kit, its image in a registry that is the mirror of the usual one,
 /// a model and a Telegram.
 struct World<'a> {
@@ -190,6 +193,8 @@ fn a_conversation_goes_on(systemd: Systemd, name: &str) -> Result<()> {
     talk("stopped", &|| instance.act("stop").map(drop))?;
     talk("without aegisd", &|| seat.kill_aegisd())?;
     talk("without gateway", &|| {
+        // What is sent and not yet on record may be said twice.
+        std::thread::sleep(RECORDED);
         let pid = instance.daemon_pid("gateway")?;
         seat.run(&format!("kill -KILL {pid}"))?.success().map(drop)
     })?;

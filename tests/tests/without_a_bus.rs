@@ -1,7 +1,7 @@
 //! aegisctl with no bus: it speaks to aegisd on the socket that is aegisd's own.
 
 use aegis_tests::instance::{DEADLINE, Instance};
-use aegis_tests::machine::{Machine, Systemd, User};
+use aegis_tests::machine::{Machine, Systemd, Temporary, User};
 use aegis_tests::seat::Seat;
 use aegis_tests::wait::wait_until;
 use anyhow::{Result, ensure};
@@ -62,9 +62,9 @@ fn everything_works(seat: Seat<'_>, handle: &str) -> Result<()> {
     seat.wait_for_aegisd()?;
     peer.ok(&format!("instance delete {handle}"))?;
     let events = || -> Result<String> { Ok(seat.run(&format!("cat {followed}"))?.text()) };
+    let gone = format!(r#""event":"deleted","name":"{handle}""#);
     wait_until(DEADLINE, "the events of the second aegisd", || {
-        let text = events()?;
-        Ok(text.contains("\"deleted\"") && text.contains(handle))
+        Ok(events()?.contains(&gone))
     })?;
     let text = events()?;
     for word in ["\"created\"", "\"ended\"", "\"started\""] {
@@ -75,17 +75,23 @@ fn everything_works(seat: Seat<'_>, handle: &str) -> Result<()> {
     Ok(())
 }
 
+/// A machine where aegisd may be killed.
+fn machine(name: &str) -> Result<Temporary> {
+    Machine::temporary(name, Systemd::V257)
+}
+
 #[test]
 fn everything_but_aegisds_own_unit_works() -> Result<()> {
-    everything_works(Seat::alice(&Machine::shared(Systemd::V257)?), "no-bus")
+    let machine = machine("test-no-bus")?;
+    everything_works(Seat::alice(&machine), "no-bus")?;
+    machine.stop()
 }
 
 #[test]
 fn everything_but_aegisds_own_unit_works_in_system_mode() -> Result<()> {
-    everything_works(
-        Seat::root(&Machine::shared(Systemd::V257)?),
-        "no-system-bus",
-    )
+    let machine = machine("test-no-system-bus")?;
+    everything_works(Seat::root(&machine), "no-bus")?;
+    machine.stop()
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //! that bring connections of its guest ([`aegis_core::door`]).
 //!
 //! Whose door it is, the kernel says: the unit that the peer's process belongs to
-//! is the last part of its control group, or with launchd the job whose process it is. In system mode no process of ours can
-//! choose that for itself; in user mode any program of the user that is not
-//! confined can, and needs no door to do what the user can (SECURITY.md).
+//! is the last part of its control group, or with launchd the job whose process it is.
+//! In system mode no process of ours can choose that for itself; in user mode any program
+//! of the user that is not confined can, and needs no door to do what the user can
+//! (SECURITY.md).
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
