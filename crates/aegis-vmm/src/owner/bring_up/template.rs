@@ -40,7 +40,8 @@ impl Mold {
     /// That of an instance whose guest sees this of its VM, if it can have one.
     pub(super) fn of(spec: &VmSpec, shape: Stamp) -> Option<Self> {
         let folder = spec.templates.clone().filter(|_| spec.starts_afresh())?;
-        Some(Self {
+        // Whoever removed it wants none.
+        folder.is_dir().then_some(Self {
             templates: Templates::in_folder(folder),
             shape,
         })
