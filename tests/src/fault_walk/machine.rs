@@ -63,7 +63,7 @@ pub fn walk_machine(seat: Seat<'_>, limit: Option<Duration>) -> Result<Report> {
     let walk = Walk {
         seat,
         keeping: Instance::start(seat, "walk-vm", "")?,
-        afresh: Instance::start(seat, "walk-afresh", "--read-only")?,
+        afresh: Instance::start(seat, "walk-afresh", "--rootfs ro")?,
     };
     for instance in [&walk.keeping, &walk.afresh] {
         instance.act("stop")?;

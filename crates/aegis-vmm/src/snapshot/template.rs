@@ -30,6 +30,9 @@ use super::{BUFFER, SnapshotError, StateSink, Stored, at};
 /// Bytes that all templates may take: a dozen of guests with 256 MiB.
 const ROOM: u64 = 512 << 20;
 
+/// Bytes that must be free on the disk for one to be made.
+const SPARE: u64 = 1 << 30;
+
 /// What the names of templates that are being written begin with.
 const PARTIAL: &str = ".partial-";
 
@@ -68,6 +71,12 @@ impl Templates {
             file.set_modified(SystemTime::now()).ok();
         }
         Stored::open(path, None)
+    }
+
+    /// Whether the disk has room for another one to spare.
+    pub fn have_room(&self) -> bool {
+        let disk = rustix::fs::statvfs(&self.folder);
+        disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= SPARE)
     }
 
     /// Begins the template that this header is of.

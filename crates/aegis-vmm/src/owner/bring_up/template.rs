@@ -87,6 +87,11 @@ impl Mold {
             );
             return Ok(());
         }
+        let templates = self.templates.clone();
+        if !blocking(move || templates.have_room()).await {
+            debug!("no template is made: the disk has too little room");
+            return Ok(());
+        }
         let began = Instant::now();
         let kept = self.save(machine, link, hello).await;
         let ran_on = machine.resume().await;
