@@ -28,6 +28,7 @@ use aegis_core::tether::{
 };
 use jiff::Timestamp;
 
+use crate::instance::now_us;
 use crate::registry::{Bounds, Kept, MessageQuery, Registry, RegistryError};
 use line::{Follower, Line};
 
@@ -123,13 +124,15 @@ impl Messages {
         };
         frame.name_it(|| format!("{sender}-{}", Timestamp::now().as_nanosecond()));
         let handle = instance.clone();
-        let kept = self.registry.add_message(handle, frame, BOUNDS).await?;
+        let came_at = now_us();
+        let added = self.registry.add_message(handle, frame, came_at, BOUNDS);
+        let kept = added.await?;
         if kept.is_new {
             order.tell(&line, &kept);
         }
         drop(order);
         if kept.is_new && way == Direction::ToGuest {
-            line.wants_delivery();
+            line.wants_delivery(came_at);
         }
         Ok(Taken::Kept(kept))
     }

@@ -350,8 +350,8 @@ impl Registry {
             .await
     }
 
-    /// Adds a message under the next number; one that its sender sent before stays as it
-    /// is.
+    /// Adds a message under the next number, with when it came in microseconds since
+    /// 1970; one that its sender sent before stays as it is.
     ///
     /// # Errors
     /// [`RegistryError::TooManyMessages`], [`RegistryError::NoInstance`].
@@ -359,9 +359,10 @@ impl Registry {
         &self,
         instance: Handle,
         frame: Frame,
+        came_at: u64,
         bounds: Bounds,
     ) -> Result<Kept, RegistryError> {
-        self.call(move |store| store.add_message(&instance, frame, bounds))
+        self.call(move |store| store.add_message(&instance, frame, came_at, bounds))
             .await
     }
 
@@ -392,7 +393,7 @@ impl Registry {
     ///
     /// # Errors
     /// They cannot be read.
-    pub async fn awaited(&self) -> Result<Vec<String>, RegistryError> {
+    pub async fn awaited(&self) -> Result<Vec<(String, u64)>, RegistryError> {
         self.call(Store::awaited).await
     }
 

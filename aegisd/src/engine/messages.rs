@@ -95,9 +95,10 @@ impl Engine {
                 return;
             }
         };
-        for handle in awaited {
+        for (handle, came_at) in awaited {
             if let Some(instance) = self.shared.directory.find(&handle) {
-                self.shared.messages.deliver(&self.shared, &instance);
+                let messages = &self.shared.messages;
+                messages.go_on_delivering(&self.shared, &instance, came_at);
             }
         }
     }

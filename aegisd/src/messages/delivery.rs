@@ -43,6 +43,13 @@ enum DeliveryError {
 }
 
 impl Messages {
+    /// Goes on with messages of another aegisd's time, the newest of which came then, in
+    /// microseconds since 1970.
+    pub fn go_on_delivering(&self, shared: &Arc<Shared>, instance: &Instance, came_at: u64) {
+        self.line(instance.handle()).wants_delivery(came_at);
+        self.deliver(shared, instance);
+    }
+
     /// Sees to it that an instance's messages are brought to its guest.
     pub fn deliver(&self, shared: &Arc<Shared>, instance: &Instance) {
         let line = self.line(instance.handle());

@@ -13,7 +13,6 @@ use aegis_core::tether::Frame;
 use tokio::sync::{Mutex, MutexGuard, Notify, broadcast};
 
 use super::{MAX_ANSWER, MAX_ANSWER_BYTES};
-use crate::instance::now_us;
 use crate::registry::{Kept, MessageQuery, Registry, RegistryError};
 
 /// Messages that a slow follower may be behind before it reads from the registry.
@@ -38,7 +37,7 @@ pub struct Line {
     order: Mutex<Option<u64>>,
     /// There is something for the guest.
     waits: Notify,
-    /// When somebody last had something for the guest, in microseconds since 1970.
+    /// When the newest of what is for the guest came, in microseconds since 1970.
     wanted_at: AtomicU64,
     /// Somebody brings messages.
     is_served: AtomicBool,
@@ -79,9 +78,9 @@ impl Line {
         }));
     }
 
-    /// There is something for the guest.
-    pub(super) fn wants_delivery(&self) {
-        self.wanted_at.store(now_us(), Ordering::Relaxed);
+    /// There is something for the guest that came then, in microseconds since 1970.
+    pub(super) fn wants_delivery(&self, came_at: u64) {
+        self.wanted_at.fetch_max(came_at, Ordering::Relaxed);
         self.waits.notify_one();
     }
 
@@ -90,8 +89,7 @@ impl Line {
         self.waits.notified().await;
     }
 
-    /// When somebody last had something for the guest, in microseconds since 1970; 0 for
-    /// what was there before aegisd.
+    /// When the newest of what is for the guest came, in microseconds since 1970.
     pub(super) fn wanted_at(&self) -> u64 {
         self.wanted_at.load(Ordering::Relaxed)
     }

@@ -59,12 +59,13 @@ const TRIM_EVERY: u64 = 64;
     reason = "the registry's own tables; every change is a step"
 )]
 impl Store {
-    /// Adds a message under the next number. One that its sender sent before stays as
-    /// it is.
+    /// Adds a message under the next number, with when it came in microseconds since
+    /// 1970. One that its sender sent before stays as it is.
     pub(super) fn add_message(
         &mut self,
         instance: &Handle,
         mut frame: Frame,
+        came_at: u64,
         bounds: Bounds,
     ) -> Result<Kept, RegistryError> {
         let owner = Owner::Instance(instance.clone()).key();
@@ -83,7 +84,13 @@ impl Store {
             if waits && is_full(&all, &owner, bounds.waiting).map_err(sql("read"))? {
                 return Err(RegistryError::TooManyMessages(instance.clone()));
             }
-            let seq = append(&all, &owner, &mut frame, waits).map_err(sql("write"))?;
+            let seq = append(&all, &owner, &mut frame).map_err(sql("write"))?;
+            if waits {
+                let statement = "UPDATE message SET waits = 1, came_at = ?3
+                                 WHERE instance = ?1 AND seq = ?2";
+                let noted = all.execute(statement, params![owner, number(seq), number(came_at)]);
+                noted.map_err(sql("write"))?;
+            }
             if seq % TRIM_EVERY == 0 {
                 trim(&all, &owner, bounds.kept).map_err(sql("write"))?;
             }
@@ -114,7 +121,7 @@ impl Store {
                 return Ok(None);
             }
             // Told once: the message had not been taken before.
-            let seq = append(&all, &owner, &mut told, false).map_err(sql("write"))?;
+            let seq = append(&all, &owner, &mut told).map_err(sql("write"))?;
             all.commit().map_err(sql("write"))?;
             Ok(Some(Kept {
                 frame: told,
@@ -130,12 +137,14 @@ impl Store {
         last(&self.connection, &owner).map_err(sql("read"))
     }
 
-    /// The instances with messages that wait for their guest, by their folded handles.
-    pub(super) fn awaited(&mut self) -> Result<Vec<String>, RegistryError> {
-        let statement = "SELECT DISTINCT instance FROM message WHERE waits = 1";
+    /// The instances with messages that wait for their guest, by their folded handles,
+    /// and when the newest of these came, in microseconds since 1970.
+    pub(super) fn awaited(&mut self) -> Result<Vec<(String, u64)>, RegistryError> {
+        let statement = "SELECT instance, max(came_at) FROM message
+                         WHERE waits = 1 GROUP BY instance";
         let read = || {
             let mut statement = self.connection.prepare(statement)?;
-            let rows = statement.query_map([], |row| row.get(0))?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
             rows.collect::<rusqlite::Result<_>>()
         };
         read().map_err(sql("read"))
@@ -313,7 +322,7 @@ fn is_full(all: &Connection, owner: &str, most: (usize, usize)) -> rusqlite::Res
     clippy::disallowed_methods,
     reason = "the registry's own table; its caller is a step"
 )]
-fn append(all: &Connection, owner: &str, frame: &mut Frame, waits: bool) -> rusqlite::Result<u64> {
+fn append(all: &Connection, owner: &str, frame: &mut Frame) -> rusqlite::Result<u64> {
     let seq = last(all, owner)? + 1;
     frame.number(seq);
     let values = params![
@@ -324,11 +333,10 @@ fn append(all: &Connection, owner: &str, frame: &mut Frame, waits: bool) -> rusq
         frame.kind(),
         frame.to_text(),
         frame.msg_id(),
-        waits,
     ];
     let statement = "INSERT INTO message
-                     (instance, seq, channel, session, type, frame, msg_id, waits)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                     (instance, seq, channel, session, type, frame, msg_id)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     all.prepare_cached(statement)?.execute(values)?;
     Ok(seq)
 }
@@ -445,7 +453,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store(folder.path());
         let web: Handle = "web".parse().unwrap();
-        let mut add = |kind, msg_id| store.add_message(&web, message(kind, msg_id), BOUNDS);
+        let mut times = 101..;
+        let mut add = |kind, msg_id| {
+            let came_at = times.next().unwrap();
+            store.add_message(&web, message(kind, msg_id), came_at, BOUNDS)
+        };
         let first = add("user.message", "m-1").unwrap();
         assert_eq!(
             (first.seq, first.is_new, first.frame.seq()),
@@ -464,7 +476,7 @@ mod tests {
             ..query()
         };
         assert_eq!(numbers(&mut store, &waiting), [1, 3, 4]);
-        assert_eq!(store.awaited().unwrap(), ["web"]);
+        assert_eq!(store.awaited().unwrap(), [("web".to_owned(), 105)]);
 
         let told = first.frame.acknowledged(None);
         let taken = store
@@ -492,11 +504,11 @@ mod tests {
             ..BOUNDS
         };
         store
-            .add_message(&web, message("user.message", "m"), bounds)
+            .add_message(&web, message("user.message", "m"), 1, bounds)
             .unwrap();
         for number in 0..TRIM_EVERY {
             let frame = message("status.presence", &number.to_string());
-            store.add_message(&web, frame, bounds).unwrap();
+            store.add_message(&web, frame, 1, bounds).unwrap();
         }
         let left = numbers(&mut store, &query());
         assert_eq!((left[0], left.len()), (1, 4), "{left:?}");
@@ -512,7 +524,7 @@ mod tests {
         assert_eq!(store.watermark(&web, "a").unwrap(), 5);
         store.remove(&web).unwrap();
         assert_eq!(store.watermark(&web, "a").unwrap(), 0);
-        let late = store.add_message(&web, message("user.message", "m"), BOUNDS);
+        let late = store.add_message(&web, message("user.message", "m"), 1, BOUNDS);
         assert!(matches!(late, Err(RegistryError::NoInstance(_))));
         assert!(store.set_watermark(&web, "a", 1).is_err());
     }

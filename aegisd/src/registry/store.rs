@@ -14,7 +14,7 @@ use super::{OpenError, RegistryError, given, messages};
 use crate::effects;
 
 /// The newest schema this version knows; `PRAGMA user_version` of the file.
-pub const SCHEMA_VERSION: u32 = 11;
+pub const SCHEMA_VERSION: u32 = 12;
 
 /// Each entry takes the schema from its index to the next number. Entries are
 /// never changed, only added: files of every age exist.
@@ -120,6 +120,10 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [
         seq             INTEGER NOT NULL,
         PRIMARY KEY (instance, channel)
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    -- Microseconds since 1970.
+    ALTER TABLE message ADD COLUMN came_at INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 
+use super::looks::is_told;
 use super::states::{State, describe, run};
-use super::until;
+use super::{enabled, until};
 use crate::machine::Output;
 use crate::seat::Seat;
 
@@ -278,6 +279,10 @@ const fn of(name: &'static str, from: State, act: &'static str, to: State) -> Op
 impl Operation {
     /// Brings about what must be so before.
     pub(super) fn prepare(&self, seat: Seat<'_>) -> Result<()> {
+        // A message that waits would wake the VM as soon as its instance is enabled.
+        if !self.is_alone && enabled(seat)?.is_some() && is_told(seat)? {
+            run(seat, "aegisctl instance delete --purge {}")?.success()?;
+        }
         // Layers of a pull that ended half way are kept, and the next would have less
         // to do.
         let has_more = matches!(self.from, State::ImageAbsent | State::ArchiveAbsent);

@@ -111,8 +111,9 @@ impl State {
             | Self::VolumeAbsent
             | Self::VolumeThere
             | Self::SecretKept
-            | Self::KeyRotated
-            | Self::Untold => "true",
+            | Self::KeyRotated => "true",
+            // A message is worth more than a stop before it.
+            Self::Untold => "aegisctl instance stop {}",
             Self::Enabled => "aegisctl instance stop {} && aegisctl instance enable {}",
             Self::ConfigOfKit => {
                 "aegisctl instance stop {} && aegisctl instance enable {} \
@@ -259,6 +260,9 @@ impl State {
     }
 }
 
+/// How many lines of the journal a failure shows: some operations' worth.
+const JOURNAL: u32 = 300;
+
 pub(super) fn run(seat: Seat<'_>, line: &str) -> Result<Output> {
     let line = line.replace("{}", HANDLE);
     seat.run(&format!(
@@ -269,10 +273,17 @@ pub(super) fn run(seat: Seat<'_>, line: &str) -> Result<Output> {
     ))
 }
 
-/// What is so, for the text of a failure.
+/// What is so and how it came about, for the text of a failure.
 pub(super) fn describe(seat: Seat<'_>) -> String {
     let info = seat.aegis(&format!("instance info {HANDLE}"));
     let units = seat.units();
     let info = info.map(|info| info.text()).unwrap_or_default();
-    format!("units {:?}\n{info}", units.unwrap_or_default())
+    let scope = seat.scope();
+    let line = format!("journalctl {scope} --quiet --output=short-precise --lines={JOURNAL}");
+    let journal = seat.run(&line).map(|lines| lines.text());
+    format!(
+        "units {:?}\n{info}\n{}",
+        units.unwrap_or_default(),
+        journal.unwrap_or_default()
+    )
 }
