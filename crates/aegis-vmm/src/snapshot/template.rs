@@ -79,15 +79,21 @@ impl Templates {
         disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= SPARE)
     }
 
-    /// Begins the template that this header is of.
+    /// Begins the template that this header is of; `None` where there is one, or somebody
+    /// else is at it.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn begin(&self, header: &Header) -> Result<Unfinished, SnapshotError> {
+    pub fn begin(&self, header: &Header) -> Result<Option<Unfinished>, SnapshotError> {
         let path = self.path(&header.shape)?;
+        let partial = self.partial(&path).map_err(at("look for", &path))?;
+        if path.exists() || partial.is_some() {
+            return Ok(None);
+        }
         let make = || {
             let mut named = tempfile::Builder::new();
-            named.prefix(PARTIAL).tempfile_in(&self.folder)
+            let prefix = partial_prefix(&path);
+            named.prefix(&prefix).tempfile_in(&self.folder)
         };
         let made = around("template.create", |error| error, make);
         let (file, partial) = made.map_err(at("make", &path))?.into_parts();
@@ -99,11 +105,24 @@ impl Templates {
             path: path.clone(),
             source,
         })?;
-        Ok(Unfinished {
+        Ok(Some(Unfinished {
             templates: self.clone(),
             path,
             writer,
-        })
+        }))
+    }
+
+    /// What somebody is writing to be at this path.
+    fn partial(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let prefix = partial_prefix(path);
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let is_of_it = entry.file_name().to_string_lossy().starts_with(&prefix);
+            if is_of_it && is_written(&entry.path()) {
+                return Ok(Some(entry.path()));
+            }
+        }
+        Ok(None)
     }
 
     /// Removes the template of a shape, if there is one.
@@ -161,6 +180,12 @@ impl Templates {
         }
         Ok(())
     }
+}
+
+/// What the names of templates begin with that are being written to be at this path.
+fn partial_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    format!("{PARTIAL}{}-", name.to_string_lossy())
 }
 
 /// Whether somebody still writes a file.
@@ -234,7 +259,7 @@ mod tests {
     }
 
     fn kept(templates: &Templates, shape: &str, state: &[u8]) {
-        let mut unfinished = templates.begin(&header(shape)).unwrap();
+        let mut unfinished = templates.begin(&header(shape)).unwrap().unwrap();
         unfinished.state(state).unwrap();
         unfinished.publish().unwrap();
     }
@@ -266,9 +291,11 @@ mod tests {
     fn what_is_not_whole_is_none_and_goes() {
         let folder = tempfile::tempdir().unwrap();
         let templates = Templates::in_folder(folder.path().to_owned());
-        let unfinished = templates.begin(&header("given up")).unwrap();
+        let unfinished = templates.begin(&header("given up")).unwrap().unwrap();
         assert_eq!(names(&templates), 1);
         // Somebody is at it.
+        assert!(templates.begin(&header("given up")).unwrap().is_none());
+        assert!(templates.begin(&header("another")).unwrap().is_some());
         templates.tidy(ROOM).unwrap();
         assert_eq!(names(&templates), 1);
         drop(unfinished);

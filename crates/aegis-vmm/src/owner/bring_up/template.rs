@@ -98,7 +98,8 @@ impl Mold {
         link.unquiesce();
         ran_on.map_err(StartError::RunOn)?;
         match kept {
-            Ok(size) => info!(
+            Ok(None) => debug!("no template is made: there is one, or another VM is at it"),
+            Ok(Some(size)) => info!(
                 "a template of the guest is made: {size} bytes in {} ms",
                 began.elapsed().as_millis()
             ),
@@ -112,7 +113,7 @@ impl Mold {
         machine: &M,
         link: &Handle,
         hello: &Hello,
-    ) -> Result<u64, NotKept> {
+    ) -> Result<Option<u64>, NotKept> {
         match timeout(QUIET, link.quiesce()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(NotKept::Loud),
@@ -128,11 +129,15 @@ impl Mold {
             hello: hello.clone(),
         };
         let templates = self.templates.clone();
-        let unfinished = blocking(move || templates.begin(&header)).await;
-        let unfinished = save_into(machine, unfinished.map_err(NotKept::Snapshot)?).await;
-        let unfinished = unfinished.map_err(NotKept::Save)?;
+        let begun = blocking(move || templates.begin(&header)).await;
+        let Some(unfinished) = begun.map_err(NotKept::Snapshot)? else {
+            return Ok(None);
+        };
+        let unfinished = save_into(machine, unfinished)
+            .await
+            .map_err(NotKept::Save)?;
         let published = blocking(move || unfinished.publish()).await;
-        published.map_err(NotKept::Snapshot)
+        published.map(Some).map_err(NotKept::Snapshot)
     }
 }
 
