@@ -30,24 +30,22 @@ use aegis_core::audit::Purpose;
 use aegis_core::credential::{self, Credential};
 use aegis_core::fault::Fault;
 use aegis_core::units::UnitKind;
-use aegis_os::sockets;
+use aegis_os::sockets::abstract_name;
 use rustix::net::{SocketAddrUnix, getpeername};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::peer;
 use crate::secrets::audit::User;
+use crate::sockets;
 use crate::supervisor::UnitId;
 
 /// Requests at a time; more wait in the socket's queue. Units of a boot come at once.
 const AT_ONCE: usize = 64;
 /// How long a peer may take to read its credential.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Before accepting is tried again after it failed, e.g. for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
@@ -74,33 +72,13 @@ enum Refusal {
 
 /// Answers until aegisd ends.
 pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!("cannot accept on the credential socket: {error}, ignoring");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        let engine = engine.clone();
-        tokio::spawn(async move {
-            if let Err(refusal) = answer(stream, &engine).await {
-                let words = aegis_core::fault::chain(&refusal);
-                tracing::warn!("a credential is refused: {words}");
-            }
-            drop(permit);
-        });
-    }
+    let answer = |stream| answer(stream, engine.clone());
+    sockets::serve(listener, "who asks for a credential", AT_ONCE, answer).await;
 }
 
-async fn answer(mut stream: UnixStream, engine: &Engine) -> Result<(), Refusal> {
-    let unit = asking_unit(&stream, engine).await?;
-    let credential = match env_for(engine, &unit).await {
+async fn answer(mut stream: UnixStream, engine: Arc<Engine>) -> Result<(), Refusal> {
+    let unit = asking_unit(&stream, &engine).await?;
+    let credential = match env_for(&engine, &unit).await {
         Ok(credential) => credential,
         Err(fault) => {
             let handle = &unit.handle;
@@ -172,7 +150,7 @@ async fn asking_unit(stream: &UnixStream, engine: &Engine) -> Result<UnitId, Ref
     }
     let address = getpeername(stream).map_err(|error| Refusal::Peer(error.into()))?;
     let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
-    let name = address.as_ref().and_then(sockets::abstract_name);
+    let name = address.as_ref().and_then(abstract_name);
     let text = name.and_then(|name| std::str::from_utf8(name).ok());
     let (unit, name) = text.and_then(parse).ok_or(Refusal::Address)?;
     let known = UnitId::parse(unit).filter(has_credential);

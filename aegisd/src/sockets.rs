@@ -2,15 +2,22 @@
 //! on (sd_listen_fds(3)), so that any use of them starts aegisd; where it passes
 //! none they are made here and are there as long as aegisd is.
 
+use std::error::Error;
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use aegis_core::layout::Layout;
 use listenfd::ListenFd;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
 use crate::effects;
+
+/// Before accepting is tried again after it failed, e.g. for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +84,41 @@ impl Sockets {
             doors: take(layout.door_socket())?,
             peers: own(peers.clone(), listen(&peers))?,
         })
+    }
+}
+
+/// Has whoever connects attended to, `at_once` of them at a time, until aegisd ends; more
+/// wait in the socket's queue. `who` names them in the log.
+pub async fn serve<F, E>(
+    listener: UnixListener,
+    who: &'static str,
+    at_once: usize,
+    attend: impl Fn(UnixStream) -> F,
+) where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Error + 'static,
+{
+    let room = Arc::new(Semaphore::new(at_once));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let attended = attend(stream);
+                tokio::spawn(async move {
+                    if let Err(refusal) = attended.await {
+                        let words = aegis_core::fault::chain(&refusal);
+                        tracing::warn!("{who} is turned away: {words}");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept {who}: {error}, ignoring");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ const SHORT: Duration = Duration::from_secs(150);
 const SHORT_SYSTEM: Duration = Duration::from_secs(25);
 
 /// The same for the steps of a VM, which cost a boot each.
-const SHORT_MACHINE: Duration = Duration::from_secs(60);
+const SHORT_MACHINE: Duration = Duration::from_secs(80);
 
 /// Passed with launchd alone, where a log is a file of ours: nothing here has one. What it
 /// guards is bounded again by the next look.

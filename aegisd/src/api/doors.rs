@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use aegis_core::door::{Knock, MAX_KNOCK, REST, WELCOME};
 use aegis_core::units::UnitKind;
-use aegis_os::{descriptors, sockets};
+use aegis_os::descriptors;
+use aegis_os::sockets::listens;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
@@ -28,6 +29,7 @@ use super::{guest, http};
 use crate::engine::Engine;
 use crate::instance::Instance;
 use crate::peer;
+use crate::sockets;
 use crate::supervisor::UnitId;
 
 /// How long a door may take to say what it stands for.
@@ -61,26 +63,12 @@ enum Refusal {
 
 /// Lets doors in until aegisd ends.
 pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let engine = engine.clone();
-                tokio::spawn(async move {
-                    if let Err(refusal) = stand(stream, &engine).await {
-                        let words = aegis_core::fault::chain(&refusal);
-                        tracing::warn!("a door is turned away: {words}");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!("cannot accept a door: {error}, ignoring");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
+    let stand = |stream| stand(stream, engine.clone());
+    // Each is of a socket or of a connection of an instance, which are counted there.
+    sockets::serve(listener, "a door", Semaphore::MAX_PERMITS, stand).await;
 }
 
-async fn stand(mut stream: UnixStream, engine: &Arc<Engine>) -> Result<(), Refusal> {
+async fn stand(mut stream: UnixStream, engine: Arc<Engine>) -> Result<(), Refusal> {
     let supervisor = &*engine.shared().supervisor;
     let unit = peer::unit(&stream, supervisor)
         .await
@@ -107,7 +95,7 @@ async fn stand(mut stream: UnixStream, engine: &Arc<Engine>) -> Result<(), Refus
         _ => return Err(Refusal::NoDoor(unit.name())),
     };
     let path = engine.shared().host.layout.api_socket(instance.handle());
-    let listening = sockets::listens(&socket);
+    let listening = listens(&socket);
     let listener = StdListener::from(socket);
     let is_ours = listener
         .local_addr()
@@ -119,7 +107,7 @@ async fn stand(mut stream: UnixStream, engine: &Arc<Engine>) -> Result<(), Refus
         .set_nonblocking(true)
         .and_then(|()| UnixListener::from_std(listener))
         .map_err(not_understood)?;
-    if serve_door(&listener, &mut stream, engine, &instance).await {
+    if serve_door(&listener, &mut stream, &engine, &instance).await {
         // The door looks for itself whether somebody came meanwhile.
         drop(listener);
         drop(stream.write_all(&[REST]).await);

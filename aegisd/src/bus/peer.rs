@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zbus::connection::Builder;
 use zbus::{Connection, Guid};
@@ -33,6 +32,7 @@ use super::access::Gate;
 use super::objects::Publisher;
 use crate::caller::{Caller, Sees};
 use crate::engine::Engine;
+use crate::sockets;
 
 /// Clients at a time; more wait in the socket's queue. Each has all objects, about a
 /// kilobyte for an instance.
@@ -42,8 +42,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may leave its signals unread once its socket is full. People stop a
 /// client in their terminal and go on with it; what it missed it has to read anew then.
 const UNREAD: Duration = Duration::from_secs(60);
-/// Before accepting is tried again after it failed, e.g. for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a client is turned away or cut off.
 #[derive(Debug, thiserror::Error)]
@@ -62,28 +60,8 @@ enum Refusal {
 
 /// Serves clients until aegisd ends.
 pub async fn serve(listener: UnixListener, engine: Arc<Engine>) {
-    let room = Arc::new(Semaphore::new(CLIENTS));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let engine = engine.clone();
-                tokio::spawn(async move {
-                    if let Err(refusal) = attend(stream, engine).await {
-                        let words = aegis_core::fault::chain(&refusal);
-                        tracing::warn!("a client without a bus is turned away: {words}");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("cannot accept a client without a bus: {error}, ignoring");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
+    let attend = |stream| attend(stream, engine.clone());
+    sockets::serve(listener, "a client without a bus", CLIENTS, attend).await;
 }
 
 /// Serves a client until it leaves.

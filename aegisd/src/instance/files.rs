@@ -87,6 +87,7 @@ pub(super) fn write(host: &Host, record: &Record) -> Result<(), InstanceError> {
     }
     // A unit is given this one file to write, so it must be there.
     make_file(host, &host.layout.accel_cache())?;
+    make_dir(host, &host.layout.templates())?;
     write_json(host, &files.vm_spec(), &vm_spec(host, &names, record))
 }
 
@@ -363,6 +364,7 @@ fn vm_spec(host: &Host, names: &Names, record: &Record) -> VmSpec {
         aegisd: Some(names.plain(&host.layout.door_socket())),
         insecure: spec.insecure,
         dir: names.plain(files.dir()),
+        templates: Some(names.plain(&host.layout.templates())),
         accel_cache: Some(names.plain(&host.layout.accel_cache())),
         revision: record.revision(),
         grace_secs: GRACE_SECS,

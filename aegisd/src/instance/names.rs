@@ -51,6 +51,7 @@ impl Names {
         let paths = [
             ("files", layout.instance(handle).dir().to_owned()),
             ("accel.json", layout.accel_cache()),
+            ("templates", layout.templates()),
             ("libexec", host.libexec.clone()),
             ("guest", host.guest_dir.clone()),
             ("images", layout.images()),

@@ -69,11 +69,13 @@ pub(super) fn instance(host: &Host, record: &Record) -> InstancePlan {
     let reach = Reach {
         read_only,
         writable: writable.map(|path| names.plain(&path)).collect(),
-        // One that is missing is what aegis-vmm tells of.
+        // A volume that is missing is what aegis-vmm tells of, and templates are anybody's
+        // to remove.
         writable_if_there: volumes
             .writable
-            .iter()
-            .map(|path| names.plain(path))
+            .into_iter()
+            .chain([layout.templates()])
+            .map(|path| names.plain(&path))
             .collect(),
         ..Reach::default()
     };

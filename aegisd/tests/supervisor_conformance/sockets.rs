@@ -1,7 +1,7 @@
 //! An instance's sockets and the service behind them.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -15,9 +15,12 @@ use futures_util::StreamExt;
 
 use crate::world::{PATIENCE, World};
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, at a loopback address of this process alone: tests
+/// that run beside it take ports as well.
 fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("find a free port");
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, 1, high, low);
+    let listener = TcpListener::bind((own, 0)).expect("find a free port");
     listener.local_addr().expect("the port has an address")
 }
 

@@ -1,5 +1,6 @@
 //! Cold starts: `run -- true` beside the least that QEMU and the kernel can take,
-//! and what its time is made of.
+//! and what its time is made of. The first run of an image and a shape boots and leaves
+//! a template of its guest; the next ones begin from there.
 
 use std::fs;
 use std::path::Path;
@@ -18,6 +19,8 @@ use crate::samples::Samples;
 const RUNS: usize = 9;
 /// Starts by virtme-ng, each of which takes several times as long.
 const VIRTME_RUNS: usize = 3;
+/// Starts without a template.
+const FIRST_RUNS: usize = 5;
 /// At most this multiple of the floor.
 const GOAL: f64 = 1.5;
 
@@ -25,10 +28,17 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let floor = Floor::like_an_instance()?;
     let mut bare = Samples::default();
     let mut ours = Samples::default();
+    let mut first = Samples::default();
     let mut parts = Vec::new();
     // The first of each reads its files from the disk.
     floor.boot()?;
     aegis(&["run", "--", "true"])?;
+    for _ in 0..FIRST_RUNS {
+        forget_templates()?;
+        first.extend(Samples::time(1, || {
+            aegis(&["run", "--", "true"]).map(drop)
+        })?);
+    }
     // In turn, so that a noisy moment meets both.
     for _ in 0..RUNS {
         let once = Samples::time(1, || floor.boot())?;
@@ -44,6 +54,8 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         Row::new("cold `run -- true`", "ms", ours.median())
             .against(name, bare.median())
             .goal(GOAL),
+        Row::new("– the first of its image and shape", "ms", first.median())
+            .against(name, bare.median()),
     ];
     let virtme = Samples::time(VIRTME_RUNS, virtme::run_true)?;
     rows.push(
@@ -64,7 +76,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
 
 const PARTS: [&str; 4] = [
     "client, bus and aegisd until the unit starts",
-    "unit start, aegis-vmm and QEMU until the kernel runs",
+    "unit start, aegis-vmm and QEMU until the guest is loaded",
     "kernel and harness until the guest is ready",
     "the command, and everything removed again",
 ];
@@ -87,15 +99,20 @@ fn split(begin: f64, end: f64) -> Result<[f64; 4]> {
                 .is_some_and(|message| message.contains(part))
         })?;
         let micros: f64 = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
-        Some((micros / 1e3, entry["MESSAGE"].as_str()?.to_owned()))
+        Some(micros / 1e3)
     };
-    let (unit, _) =
-        find("Starting aegis-vm-run").context("the start of the unit is not in the journal")?;
-    let (ready, words) =
-        find("the guest is ready after").context("the guest's readiness is not in the journal")?;
-    let number = words.split(' ').find_map(|word| word.parse::<f64>().ok());
-    let kernel = ready - number.context("the guest did not say how long it ran")?;
-    Ok([unit - begin, kernel - unit, ready - kernel, end - ready])
+    let at = |part: &str| find(part).with_context(|| format!("'{part}' is not in the journal"));
+    let unit = at("Starting aegis-vm-run")?;
+    let loaded = at("the guest is loaded from its template")?;
+    let ready = at("the guest is ready")?;
+    Ok([unit - begin, loaded - unit, ready - loaded, end - ready])
+}
+
+/// Has the next run boot.
+fn forget_templates() -> Result<()> {
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    let folder = Path::new(&home).join(".aegis/templates");
+    fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
 }
 
 fn now_ms() -> Result<f64> {

@@ -182,6 +182,11 @@ impl Layout {
         self.home.join("accel.json")
     }
 
+    /// Guests that have just begun, kept for others of their shape.
+    pub fn templates(&self) -> PathBuf {
+        self.home.join("templates")
+    }
+
     /// The folder of an instance's sockets.
     pub fn vm_runtime(&self, handle: &Handle) -> PathBuf {
         self.runtime.join("vm").join(handle.as_str())

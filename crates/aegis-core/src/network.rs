@@ -275,6 +275,9 @@ pub fn hardware_address(handle: &Handle) -> [u8; 6] {
     [0x02, 0xae, a, b, c, d]
 }
 
+/// The hardware address of every instance whose guest keeps nothing.
+pub const AFRESH_HARDWARE: [u8; 6] = [0x02, 0xae, 0, 0, 0, 0];
+
 /// A hardware address as QEMU and Linux write it.
 pub fn hardware_text(address: [u8; 6]) -> String {
     let [a, b, c, d, e, f] = address;

@@ -97,6 +97,10 @@ pub struct VmSpec {
     pub insecure: bool,
     /// The instance's folder: logs and `exit.json` are written there.
     pub dir: PathBuf,
+    /// The folder where guests that have just begun are kept for others of their shape.
+    /// `None` means that each boots.
+    #[serde(default)]
+    pub templates: Option<PathBuf>,
     /// The accelerator probe's answer is kept here. `None` means it is not kept.
     pub accel_cache: Option<PathBuf>,
     /// The number of the last change of the instance's settings that is in here.
@@ -110,6 +114,12 @@ impl VmSpec {
     /// The disk that takes what is written to the root, if there is one.
     pub fn root_disk(&self) -> Option<&Disk> {
         self.disk.as_ref().filter(|_| !self.read_only_root)
+    }
+
+    /// Whether nothing of an earlier start is in the guest: what it sees at its start is
+    /// what any instance of its shape sees.
+    pub fn starts_afresh(&self) -> bool {
+        self.root_disk().is_none() && self.workspace.is_none() && self.volumes.is_empty()
     }
 
     /// Whether programs in the guest find the API of their instance. A port that the

@@ -65,7 +65,10 @@ pub fn boot_order(spec: &VmSpec, hello: &Hello, machine: &MachineFacts) -> Boot 
 /// The network that the guest is to have.
 pub fn network_plan(spec: &VmSpec) -> Option<NetworkPlan> {
     (spec.network == Network::Open).then(|| NetworkPlan {
-        hardware: network::hardware_address(&spec.handle),
+        hardware: match spec.starts_afresh() {
+            true => network::AFRESH_HARDWARE,
+            false => network::hardware_address(&spec.handle),
+        },
         allowed: spec.allowed_hosts.clone(),
     })
 }

@@ -18,10 +18,12 @@
 //! | [`format`] | the bytes and their checks |
 //! | [`seal`] | the cipher, where the instance has a key |
 //! | [`stamp`] | what a snapshot depends on |
+//! | [`template`] | guests that have just begun, used many times |
 
 pub mod format;
 pub mod seal;
 pub mod stamp;
+pub mod template;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter};
@@ -33,6 +35,7 @@ use aegis_core::control::CommandState;
 use aegis_core::fault::{Fault, Symbol};
 use aegis_core::snapshot::{SPENT, SnapshotKey};
 use aegis_fault_points::around;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::terminal::SavedTerminal;
@@ -184,18 +187,7 @@ impl Place {
     /// # Errors
     /// It cannot be used.
     pub fn open(&self) -> Result<Option<(Stored, Header)>, SnapshotError> {
-        let path = self.path();
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(at("open", &path)(source)),
-        };
-        let file = BufReader::with_capacity(BUFFER, file);
-        match Reader::begin(file, self.key.as_ref()) {
-            Ok((reader, header)) => Ok(Some((Stored { path, reader }, header))),
-            Err(FormatError::Spent) => Ok(None),
-            Err(source) => Err(SnapshotError::Format { path, source }),
-        }
+        Stored::open(self.path(), self.key.as_ref())
     }
 
     /// Makes sure that the snapshot is never used again, and that nothing that was begun
@@ -267,12 +259,17 @@ pub struct Unfinished {
     writer: Writer<BufWriter<File>>,
 }
 
-impl Unfinished {
+/// What takes the state of a machine, piece by piece.
+pub trait StateSink: Send + 'static {
     /// Adds state.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn state(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+    fn state(&mut self, bytes: &[u8]) -> Result<(), SnapshotError>;
+}
+
+impl StateSink for Unfinished {
+    fn state(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         let refused = |source| FormatError::Write(source);
         let written = around("snapshot.write", refused, || self.writer.state(bytes));
         written.map_err(|source| SnapshotError::Format {
@@ -280,7 +277,9 @@ impl Unfinished {
             source,
         })
     }
+}
 
+impl Unfinished {
     /// Makes it whole and durable; its size in bytes.
     ///
     /// # Errors
@@ -322,6 +321,27 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// Opens what is at a path, if anything is, and was not spent.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    fn open<T: DeserializeOwned>(
+        path: PathBuf,
+        key: Option<&SnapshotKey>,
+    ) -> Result<Option<(Self, T)>, SnapshotError> {
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(at("open", &path)(source)),
+        };
+        let file = BufReader::with_capacity(BUFFER, file);
+        match Reader::begin(file, key) {
+            Ok((reader, header)) => Ok(Some((Self { path, reader }, header))),
+            Err(FormatError::Spent) => Ok(None),
+            Err(source) => Err(SnapshotError::Format { path, source }),
+        }
+    }
+
     /// The next piece of state; `None` when all of it was read and is whole.
     ///
     /// # Errors

@@ -131,6 +131,11 @@ impl Guest {
             Call::SetTime { time_ns } => responder.reply(set_time(time_ns)),
             Call::Stop { grace_ms } => self.stop(grace_ms, responder),
             Call::Boot(boot) => self.boot(*boot, responder),
+            // Also before it boots, which is when a template is saved.
+            Call::Restored(restored) => {
+                responder.reply(begin_again(&restored, self.has_network));
+                self.valve.open();
+            }
             Call::Unknown => responder.reply(Err(Fault::new(
                 Symbol::Unsupported,
                 "the guest is older than this call",
@@ -143,10 +148,6 @@ impl Guest {
             Call::Unsuspend { time_ns } => {
                 self.valve.open();
                 responder.reply(set_time(time_ns));
-            }
-            Call::Restored(restored) => {
-                responder.reply(begin_again(&restored, self.has_network));
-                self.valve.open();
             }
             Call::Adopt { session, .. } => responder.reply(self.sessions.adopt(session, streams)),
             Call::Exec(exec) => responder.reply(self.sessions.exec(&exec, streams)),

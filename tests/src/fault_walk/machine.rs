@@ -1,5 +1,5 @@
-//! The walk over the steps of a VM's boot and stop, of its save and its restore: its
-//! owner and its QEMU are killed at each.
+//! The walk over the steps of a VM's boot and stop, of its save and its restore, and of
+//! making a template and beginning from it: its owner and its QEMU are killed at each.
 //!
 //! The owner is held at a step (it stops itself there), QEMU or the owner is killed
 //! from outside, and the owner, if it lives, goes on. Afterwards no process is left
@@ -25,10 +25,19 @@ enum Phase {
     Stop,
     Hibernate,
     Wake,
+    Mold,
+    Template,
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Start, Self::Stop, Self::Hibernate, Self::Wake];
+    const ALL: [Self; 6] = [
+        Self::Start,
+        Self::Stop,
+        Self::Hibernate,
+        Self::Wake,
+        Self::Mold,
+        Self::Template,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -36,6 +45,8 @@ impl Phase {
             Self::Stop => "stop of a VM",
             Self::Hibernate => "hibernation of a VM",
             Self::Wake => "restore of a VM",
+            Self::Mold => "start that makes a template",
+            Self::Template => "start from a template",
         }
     }
 }
@@ -51,9 +62,12 @@ pub fn walk_machine(seat: Seat<'_>, limit: Option<Duration>) -> Result<Report> {
         .success()?;
     let walk = Walk {
         seat,
-        instance: Instance::start(seat, "walk-vm", "")?,
+        keeping: Instance::start(seat, "walk-vm", "")?,
+        afresh: Instance::start(seat, "walk-afresh", "--rootfs ro")?,
     };
-    walk.instance.act("stop")?;
+    for instance in [&walk.keeping, &walk.afresh] {
+        instance.act("stop")?;
+    }
     let mut report = Report::default();
     let mut trials = Vec::new();
     for phase in Phase::ALL {
@@ -94,22 +108,31 @@ const MARK: &str = "echo kept >/var/mark && echo kept >/run/mark && sync";
 
 struct Walk<'a> {
     seat: Seat<'a>,
-    instance: Instance<'a>,
+    keeping: Instance<'a>,
+    /// One that keeps nothing, and so has a template.
+    afresh: Instance<'a>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn instance(&self, phase: Phase) -> &Instance<'a> {
+        match phase {
+            Phase::Start | Phase::Stop | Phase::Hibernate | Phase::Wake => &self.keeping,
+            Phase::Mold | Phase::Template => &self.afresh,
+        }
+    }
+
     fn root(&self, line: &str) -> Result<()> {
         self.seat.machine().run(User::Root, line)?.success()?;
         Ok(())
     }
 
-    fn path(&self, name: &str) -> String {
-        format!("{}/{name}", self.instance.folder())
+    fn path(&self, phase: Phase, name: &str) -> String {
+        format!("{}/{name}", self.instance(phase).folder())
     }
 
     /// A file of the test's in the instance's folder, in the hands of its owner.
-    fn place(&self, name: &str, text: &str) -> Result<()> {
-        let (path, folder) = (self.path(name), self.instance.folder());
+    fn place(&self, phase: Phase, name: &str, text: &str) -> Result<()> {
+        let (path, folder) = (self.path(phase, name), self.instance(phase).folder());
         self.root(&format!(
             "printf %s '{text}' >'{path}.new' && chown --reference='{folder}' '{path}.new' \
              && mv '{path}.new' '{path}'"
@@ -117,21 +140,27 @@ impl Walk<'_> {
     }
 
     fn prepare(&self, phase: Phase) -> Result<()> {
-        self.root(&format!(
-            "rm -f '{}' '{}'",
-            self.path(ORDER),
-            self.path(RECORD)
-        ))?;
+        let (order, record) = (self.path(phase, ORDER), self.path(phase, RECORD));
+        self.root(&format!("rm -f '{order}' '{record}'"))?;
+        let instance = self.instance(phase);
         match phase {
-            Phase::Start => self.instance.act("stop").map(drop),
-            Phase::Stop => self.instance.start_again().map(drop),
+            Phase::Start => instance.act("stop").map(drop),
+            Phase::Stop => instance.start_again().map(drop),
             Phase::Hibernate | Phase::Wake => {
-                self.instance.start_again()?;
-                self.instance.exec_ok(MARK)?;
+                instance.start_again()?;
+                instance.exec_ok(MARK)?;
                 if phase == Phase::Wake {
-                    self.instance.act("hibernate")?;
+                    instance.act("hibernate")?;
                 }
                 Ok(())
+            }
+            Phase::Mold => {
+                instance.act("stop")?;
+                self.root(&format!("rm -f {}/templates/*", self.seat.home()))
+            }
+            Phase::Template => {
+                instance.start_again()?;
+                instance.act("stop").map(drop)
             }
         }
     }
@@ -140,7 +169,7 @@ impl Walk<'_> {
     /// whole, or not at all.
     fn is_marked(&self) -> Result<()> {
         let marks = self
-            .instance
+            .keeping
             .exec_ok("cat /var/mark; cat /run/mark || true")?;
         let marks: Vec<&str> = marks.lines().collect();
         ensure!(
@@ -152,30 +181,30 @@ impl Walk<'_> {
 
     fn act(&self, phase: Phase) -> Result<i32> {
         let verb = match phase {
-            Phase::Start => "start --name",
+            Phase::Start | Phase::Mold | Phase::Template => "start --name",
             Phase::Stop => "stop",
             Phase::Hibernate => "hibernate",
             Phase::Wake => "wake",
         };
-        Ok(self.instance.try_act(verb)?.code())
+        Ok(self.instance(phase).try_act(verb)?.code())
     }
 
     fn record(&self, phase: Phase) -> Result<Vec<(String, When)>> {
         self.prepare(phase)?;
-        self.place(RECORD, "")?;
+        self.place(phase, RECORD, "")?;
         ensure!(self.act(phase)? == 0, "it fails without an accident");
-        let text = self.seat.machine().read_file(&self.path(RECORD))?;
+        let text = self.seat.machine().read_file(&self.path(phase, RECORD))?;
         super::trials::read_record(&text)
     }
 
     /// Returns whether the point was reached.
     fn attempt(&self, phase: Phase, order: &Order) -> Result<bool> {
         self.prepare(phase).context("preparing")?;
-        self.place(ORDER, &order.to_string())?;
+        self.place(phase, ORDER, &order.to_string())?;
         std::thread::scope(|scope| -> Result<()> {
             let acting = scope.spawn(|| self.act(phase));
             if order.action == Action::Hold {
-                self.kill_qemu_of_a_held_owner(|| acting.is_finished())?;
+                self.kill_qemu_of_a_held_owner(phase, || acting.is_finished())?;
             }
             // Whether it fails or a second VM makes it succeed, it must end.
             let _code = acting
@@ -183,27 +212,27 @@ impl Walk<'_> {
                 .map_err(|_| anyhow::anyhow!("the client hangs"))??;
             Ok(())
         })?;
-        let gone = format!("test -e '{}'", self.path(ORDER));
+        let order = self.path(phase, ORDER);
+        let gone = format!("test -e '{order}'");
         let reached = !self.seat.machine().run(User::Root, &gone)?.status.success();
-        self.root(&format!("rm -f '{}'", self.path(ORDER)))?;
+        self.root(&format!("rm -f '{order}'"))?;
         wait_for_agreement(self.seat)?;
-        self.instance
-            .start_again()
-            .context("it does not start again")?;
-        ensure!(self.instance.exec_ok("echo up")? == "up");
+        let instance = self.instance(phase);
+        instance.start_again().context("it does not start again")?;
+        ensure!(instance.exec_ok("echo up")? == "up");
         if matches!(phase, Phase::Hibernate | Phase::Wake) {
             self.is_marked()?;
         }
         let agreed = wait_for_agreement(self.seat)?;
-        ensure!(agreed.contains(self.instance.handle()), "it is gone");
+        ensure!(agreed.contains(instance.handle()), "it is gone");
         Ok(reached)
     }
 
     /// Waits until the owner holds, kills its QEMU if there is one yet, and lets it
     /// go on. A machine that ends before its guest has answered takes the rest of
     /// the stop with it: then `is_over` comes first, and the point is not reached.
-    fn kill_qemu_of_a_held_owner(&self, is_over: impl Fn() -> bool) -> Result<()> {
-        let unit = self.instance.vm_unit();
+    fn kill_qemu_of_a_held_owner(&self, phase: Phase, is_over: impl Fn() -> bool) -> Result<()> {
+        let unit = self.instance(phase).vm_unit();
         let mut owner = 0;
         wait_until(DEADLINE, "the owner to hold", || {
             if is_over() {

@@ -6,13 +6,15 @@
 //!                    link, scratch                        who it is
 //! ```
 //!
-//! Where a snapshot is, [`wake`] takes the place of the steps after `Held`.
+//! Where a snapshot is, [`wake`] takes the place of the steps after `Held`, and where a
+//! template of the guest is, [`template`] does.
 //!
 //! Each step consumes the one before. Dropping any of them, or the future of a
 //! step, gives back all that was taken: nothing of a failed or cancelled start is
 //! left.
 
 mod shape;
+mod template;
 mod wake;
 
 use std::io;
@@ -42,12 +44,13 @@ use crate::hypervisor::kernel::KernelKind;
 use crate::hypervisor::layers::{LayerDisk, LayersError};
 use crate::hypervisor::{
     DiskImage, DiskPlan, DiskSerial, GuestKernel, Hypervisor, LaunchError, Machine, MachineEnd,
-    MachinePlan, SharePlan,
+    MachineError, MachinePlan, SharePlan,
 };
 use crate::inject::{self, InjectError};
 use crate::snapshot::stamp::Stamp;
 use crate::snapshot::{Place, SnapshotError};
 use crate::status::StatusDoor;
+use template::Mold;
 use wake::NotWoken;
 
 /// How long the project's own kernel may take until the guest is ready. It needs
@@ -110,6 +113,8 @@ pub enum StartError {
     Ended { end: MachineEnd, console: String },
     #[error("the link to the guest failed before the guest was ready")]
     Link(#[source] LinkError),
+    #[error("the machine does not run on after a template was made of it")]
+    RunOn(#[source] MachineError),
     #[error("the guest refused its boot order")]
     Boot(#[source] CallError),
 }
@@ -122,6 +127,7 @@ impl From<StartError> for Fault {
                 ..Fault::from_error(fault.symbol, &error)
             },
             StartError::Launch(error) => error.into(),
+            StartError::RunOn(error) => error.into(),
             StartError::Disk(error) => error.into(),
             StartError::Inject(error) => error.into(),
             StartError::Layers(error) => error.into(),
@@ -187,15 +193,31 @@ pub async fn bring_up<H: Hypervisor>(
         let removed = blocking(move || place.remove()).await;
         removed.map_err(StartError::Snapshot)?;
     }
-    let planned = Planned::new(spec)?;
     tell("starting: the machine is being prepared");
-    let held = around_async("vm.hold", resource("machine"), planned.hold()).await?;
+    let mut held = hold(Arc::clone(&spec)).await?;
+    if let Some(mold) = held.mold.clone()
+        && let Some((stored, header)) = mold.open().await
+    {
+        tell("starting: the guest is loaded from its template");
+        match Box::pin(held.begin_from(&*hypervisor, stored, header)).await {
+            Ok(up) => return Ok(up),
+            Err(NotWoken::Start(error)) => return Err(error),
+            Err(NotWoken::Unusable(reason)) => mold.discard(&reason).await,
+            Err(NotWoken::Nothing) => {}
+        }
+        held = hold(spec).await?;
+    }
     tell("starting: the machine is being started");
     let launch = held.launch(&*hypervisor);
     let launched = around_async("vm.launch", resource("machine"), launch).await?;
     tell("starting: the guest boots");
     let ready = launched.ready(Beginning::Booted { refused });
     around_async("vm.boot", resource("link"), ready).await
+}
+
+async fn hold(spec: Arc<VmSpec>) -> Result<Held, StartError> {
+    let planned = Planned::new(spec)?;
+    around_async("vm.hold", resource("machine"), planned.hold()).await
 }
 
 /// How something of the host is shared.
@@ -247,7 +269,7 @@ impl Planned {
 
     async fn hold(self) -> Result<Held, StartError> {
         let Self { spec, kernel, base } = self;
-        let mut stamp = shape::stamp_of(&spec, &kernel)?;
+        let mut shape = shape::machine_of(&spec, &kernel)?;
         let mut disks = vec![DiskPlan {
             image: base,
             serial: DiskSerial::Base,
@@ -257,7 +279,7 @@ impl Planned {
             serial,
         };
         if let Some(path) = inject::ensure(&spec.dir, &spec.inject).await? {
-            stamp = shape::with_file(stamp, "the layer of the kit's programs", &path)?;
+            shape = shape::with_file(shape, "the layer of the kit's programs", &path)?;
             disks.push(raw(path, true, DiskSerial::Kit));
         }
         if let Some(disk) = spec.root_disk() {
@@ -286,6 +308,8 @@ impl Planned {
             source,
         })?;
         let kind = kernel.kind();
+        let stamp = shape.clone().and(shape::instance_of(&spec));
+        let mold = Mold::of(&spec, shape);
         let plan = MachinePlan {
             kernel,
             memory_mib: spec.memory_mib,
@@ -304,6 +328,7 @@ impl Planned {
             spec,
             plan,
             kind,
+            mold,
             rest: Rest {
                 scratch,
                 log,
@@ -320,6 +345,7 @@ struct Held {
     spec: Arc<VmSpec>,
     plan: MachinePlan,
     kind: KernelKind,
+    mold: Option<Mold>,
     link: StdUnixStream,
     rest: Rest,
 }
@@ -351,6 +377,7 @@ impl Held {
             spec: self.spec,
             machine,
             kind: self.kind,
+            mold: self.mold,
             link,
             incoming,
             rest: self.rest,
@@ -363,6 +390,7 @@ struct Launched<M> {
     spec: Arc<VmSpec>,
     machine: M,
     kind: KernelKind,
+    mold: Option<Mold>,
     link: Handle,
     incoming: Incoming,
     rest: Rest,
@@ -376,7 +404,7 @@ impl<M: Machine> Launched<M> {
             KernelKind::Fallback => BOOT_DEADLINE_FALLBACK,
         };
         let failure = tokio::select! {
-            talked = timeout(deadline, talk(&self.spec, &self.machine, &self.link, &mut self.incoming)) => {
+            talked = timeout(deadline, talk(&self.spec, &self.machine, self.mold.as_ref(), &self.link, &mut self.incoming)) => {
                 match talked {
                     Ok(Ok(())) => None,
                     // The link of a guest that resets itself ends just before its
@@ -440,6 +468,7 @@ enum Failure {
 async fn talk<M: Machine>(
     spec: &VmSpec,
     machine: &M,
+    mold: Option<&Mold>,
     link: &Handle,
     incoming: &mut Incoming,
 ) -> Result<(), StartError> {
@@ -448,6 +477,9 @@ async fn talk<M: Machine>(
         "the guest speaks: harness {}, kernel {}",
         hello.harness, hello.kernel
     );
+    if let Some(mold) = mold {
+        mold.keep(machine, link, &hello).await?;
+    }
     let order = guest::boot_order(spec, &hello, machine.facts());
     let booted = async { link.boot(order).await.map_err(StartError::Boot) };
     let booted = around_async("vm.order", resource("boot order"), booted).await?;

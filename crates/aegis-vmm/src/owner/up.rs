@@ -30,7 +30,7 @@ use crate::snapshot::stamp::Stamp;
 use crate::snapshot::{Memory, Place};
 use crate::terminal::{Terminal, TerminalEvent, TerminalHandle};
 pub use save::{BackError, SaveError, Saved};
-pub(super) use save::{blocking, stamp_of_disk, state_pipe};
+pub(super) use save::{blocking, save_into, stamp_of_disk, state_pipe};
 
 /// How long a machine may outlive its guest's link before it is ended.
 const LINK_END_PATIENCE: Duration = Duration::from_secs(10);

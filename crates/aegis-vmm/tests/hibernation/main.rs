@@ -12,6 +12,7 @@
 mod commands;
 mod lives;
 mod obstacles;
+mod templates;
 mod vm;
 mod wedged;
 

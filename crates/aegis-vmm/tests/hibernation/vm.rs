@@ -111,6 +111,7 @@ impl Bench {
             aegisd: None,
             insecure: false,
             dir: self.folder.clone(),
+            templates: None,
             accel_cache: None,
             revision: 0,
             grace_secs: 20,

@@ -96,6 +96,7 @@ impl Bench {
             aegisd: None,
             insecure: false,
             dir: self.dir.path().to_owned(),
+            templates: None,
             accel_cache: None,
             revision: 0,
             grace_secs: 20,

@@ -316,6 +316,7 @@ pub(crate) fn spec(dir: &Path) -> VmSpec {
         aegisd: None,
         insecure: false,
         dir: dir.to_owned(),
+        templates: None,
         accel_cache: None,
         revision: 4,
         grace_secs: 2,

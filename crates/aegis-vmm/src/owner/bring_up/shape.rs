@@ -10,22 +10,44 @@ use super::StartError;
 use crate::hypervisor::GuestKernel;
 use crate::snapshot::stamp::Stamp;
 
-/// The stamp of an instance as its files are now. The disk, which changes while the
-/// guest runs, is not in it.
+/// The stamp of a machine as its files are now: all that a guest sees of it before it is
+/// told what to become. The disk, which changes while the guest runs, is not in it.
 ///
 /// # Errors
 /// A file cannot be looked at.
-pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, StartError> {
+pub(super) fn machine_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, StartError> {
+    let mut stamp = Stamp::default()
+        .with("the generation of the link", GENERATION)
+        .with("the platform", spec.platform)
+        .with("the memory", format_args!("{} MiB", spec.memory_mib))
+        .with("the number of CPUs", spec.cpus)
+        .with("the network", spec.network);
+    stamp = with_file(stamp, "the kernel of the guest", kernel.image())?;
+    stamp = with_file(stamp, "the initramfs of the guest", kernel.initramfs())?;
+    if spec.layers.is_empty() {
+        let base = spec.guest_dir.join("base.squashfs");
+        return with_file(stamp, "the base image", &base);
+    }
+    for (number, layer) in spec.layers.iter().enumerate() {
+        stamp = with_file(stamp, &format!("layer {number} of the image"), layer)?;
+    }
+    Ok(stamp)
+}
+
+/// The stamp of what a guest is told at its boot, or has from its instance otherwise.
+pub(super) fn instance_of(spec: &VmSpec) -> Stamp {
     // All fields by name, so that a new one is thought of. Secrets are like the memory
     // of the programs that have them: new ones are for programs that start later.
     let VmSpec {
         handle,
-        memory_mib,
-        cpus,
+        // Of the machine.
+        memory_mib: _,
+        cpus: _,
         accel: _,
-        platform,
-        guest_dir,
-        layers,
+        platform: _,
+        guest_dir: _,
+        layers: _,
+        network: _,
         read_only_root,
         disk,
         inject,
@@ -41,7 +63,6 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
         workdir,
         user,
         ports: _,
-        network,
         // The filter's alone: the guest does not see what is allowed.
         allowed_hosts: _,
         idle: _,
@@ -50,17 +71,14 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
         ephemeral: _,
         insecure: _,
         dir: _,
+        templates: _,
         accel_cache: _,
         revision: _,
         grace_secs: _,
     } = spec;
     let disk = disk.as_ref().map(|disk| &disk.path);
-    let mut stamp = Stamp::default()
-        .with("the generation of the link", GENERATION)
+    Stamp::default()
         .with("the name of the instance", handle)
-        .with("the platform", platform)
-        .with("the memory", format_args!("{memory_mib} MiB"))
-        .with("the number of CPUs", cpus)
         .with("whether the root can be written to", !read_only_root)
         .with_quiet("the place of the disk", &disk)
         .with_quiet("the kit's programs", inject)
@@ -71,20 +89,10 @@ pub(super) fn stamp_of(spec: &VmSpec, kernel: &GuestKernel) -> Result<Stamp, Sta
         .with_quiet("the environment", env)
         .with_quiet("the working directory", workdir)
         .with_quiet("the user", user)
-        .with("the network", network)
         .with(
             "whether programs find the API of the instance",
             spec.serves_api(),
-        );
-    stamp = with_file(stamp, "the kernel of the guest", kernel.image())?;
-    stamp = with_file(stamp, "the initramfs of the guest", kernel.initramfs())?;
-    if layers.is_empty() {
-        return with_file(stamp, "the base image", &guest_dir.join("base.squashfs"));
-    }
-    for (number, layer) in layers.iter().enumerate() {
-        stamp = with_file(stamp, &format!("layer {number} of the image"), layer)?;
-    }
-    Ok(stamp)
+        )
 }
 
 /// Adds a file.

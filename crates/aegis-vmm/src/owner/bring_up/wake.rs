@@ -47,7 +47,7 @@ const LOAD_STALL: Duration = Duration::from_secs(60);
 const AHEAD: usize = 64;
 
 /// How long a restored guest may take to answer: it was awake when it was saved.
-const WAKE_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const WAKE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Events that a guest may have kept for its next host: how its command fared.
 const MAX_EARLY: usize = 16;
@@ -172,15 +172,16 @@ fn compare(header: &Header, held: &Held) -> Result<(), NotWoken> {
 }
 
 /// A paused machine in the state that was saved; all of the snapshot was whole.
-struct Loaded<M> {
-    machine: M,
-    spec: Arc<VmSpec>,
-    channel: UnixStream,
-    rest: Rest,
+pub(super) struct Loaded<M> {
+    pub(super) machine: M,
+    pub(super) spec: Arc<VmSpec>,
+    pub(super) channel: UnixStream,
+    pub(super) rest: Rest,
 }
 
 impl Held {
-    async fn load<H: Hypervisor>(
+    /// Starts a machine in a state that was saved.
+    pub(super) async fn load<H: Hypervisor>(
         mut self,
         hypervisor: &H,
         stamp: &Stamp,
@@ -322,7 +323,7 @@ impl<M: Machine> Loaded<M> {
 
 /// Waits for the greeting; what the guest said before it, which was for the host that
 /// saved it.
-async fn greeting(incoming: &mut Incoming) -> Result<VecDeque<Received>, Unusable> {
+pub(super) async fn greeting(incoming: &mut Incoming) -> Result<VecDeque<Received>, Unusable> {
     let mut early = VecDeque::new();
     loop {
         let received = incoming.next().await.map_err(Unusable::Link)?;
@@ -341,7 +342,7 @@ async fn greeting(incoming: &mut Incoming) -> Result<VecDeque<Received>, Unusabl
 }
 
 /// Gives the guest randomness and the time.
-async fn begin_again(link: &Handle) -> Result<(), CallError> {
+pub(super) async fn begin_again(link: &Handle) -> Result<(), CallError> {
     let entropy = random();
     let mut began = Instant::now();
     let restored = link.restored(Restored {

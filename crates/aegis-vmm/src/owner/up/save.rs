@@ -34,7 +34,7 @@ use crate::guest;
 use crate::hypervisor::{Machine, MachineError, SaveRefusal};
 use crate::snapshot::format::MAX_STATE;
 use crate::snapshot::stamp::{Difference, Stamp};
-use crate::snapshot::{Header, Memory, SnapshotError, Ticket, Unfinished};
+use crate::snapshot::{Header, Memory, SnapshotError, StateSink, Ticket};
 use crate::status::{now_ns, now_us};
 use crate::terminal::{SavedTerminal, Terminal};
 
@@ -252,11 +252,7 @@ impl<M: Machine + 'static> Save<M> {
         let ticket = self.ticket;
         let unfinished = blocking(move || place.begin(ticket, &header)).await;
         let unfinished = unfinished.map_err(SaveError::Snapshot)?;
-        let (from, to) = state_pipe().map_err(io_error("make a pipe for the state"))?;
-        let from = pipe::Receiver::from_owned_fd(from).map_err(io_error("use a pipe"))?;
-        let saved = async { self.machine.save(to).await.map_err(SaveError::Machine) };
-        // A writer that fails takes the pipe away, which would hide its reason.
-        let ((), unfinished) = tokio::try_join!(biased; saved, copy(from, unfinished))?;
+        let unfinished = save_into(&*self.machine, unfinished).await?;
         if let Some(difference) = disk.difference(&self.settled_disk().await?) {
             return Err(SaveError::Disk(difference));
         }
@@ -293,9 +289,24 @@ pub(in crate::owner) fn state_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((reader.into(), writer.into()))
 }
 
+/// Has a machine that stands still write its state.
+///
+/// # Errors
+/// It could not, or the state could not be kept.
+pub(in crate::owner) async fn save_into<S: StateSink>(
+    machine: &impl Machine,
+    sink: S,
+) -> Result<S, SaveError> {
+    let (from, to) = state_pipe().map_err(io_error("make a pipe for the state"))?;
+    let from = pipe::Receiver::from_owned_fd(from).map_err(io_error("use a pipe"))?;
+    let saved = async { machine.save(to).await.map_err(SaveError::Machine) };
+    // A writer that fails takes the pipe away, which would hide its reason.
+    let ((), sink) = tokio::try_join!(biased; saved, copy(from, sink))?;
+    Ok(sink)
+}
+
 /// Writes all that comes out of a pipe.
-async fn copy(mut from: pipe::Receiver, unfinished: Unfinished) -> Result<Unfinished, SaveError> {
-    let mut unfinished = unfinished;
+async fn copy<S: StateSink>(mut from: pipe::Receiver, mut sink: S) -> Result<S, SaveError> {
     let mut is_over = false;
     while !is_over {
         let mut piece = vec![0; MAX_STATE];
@@ -313,12 +324,12 @@ async fn copy(mut from: pipe::Receiver, unfinished: Unfinished) -> Result<Unfini
         }
         piece.truncate(length);
         let written = move || {
-            unfinished.state(&piece)?;
-            Ok(unfinished)
+            sink.state(&piece)?;
+            Ok(sink)
         };
-        unfinished = blocking(written).await.map_err(SaveError::Snapshot)?;
+        sink = blocking(written).await.map_err(SaveError::Snapshot)?;
     }
-    Ok(unfinished)
+    Ok(sink)
 }
 
 async fn within(
