@@ -53,6 +53,14 @@ const KINDS: [(&str, &str); 8] = [
     ),
 ];
 
+/// What a start of a VM may leave for later ones: the accelerator that its probe found,
+/// and a guest that had just begun.
+#[must_use]
+pub fn is_remembered(thing: &str) -> bool {
+    let is_template = thing.contains("/.aegis/templates") && !thing.contains("/.partial-");
+    is_template || thing.ends_with("/accel.json")
+}
+
 /// All there is in a machine at one moment, by kind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Inventory(BTreeMap<&'static str, BTreeSet<String>>);

@@ -2,7 +2,7 @@
 //! nothing half-made is left.
 
 use aegis_tests::instance::Instance;
-use aegis_tests::inventory::Inventory;
+use aegis_tests::inventory::{Inventory, is_remembered};
 use aegis_tests::machine::{Machine, Output, Systemd, Temporary, User};
 use aegis_tests::seat::Seat;
 use anyhow::Result;
@@ -29,12 +29,6 @@ fn quiet(name: &str) -> Result<(Temporary, Inventory)> {
     seat.aegis_ok("up")?;
     let inventory = Inventory::take(seat)?;
     Ok((machine, inventory))
-}
-
-/// What an attempt that comes as far as a VM may leave: the accelerator that
-/// its probe found.
-fn is_remembered(thing: &str) -> bool {
-    thing.ends_with("/accel.json")
 }
 
 #[test]

@@ -1,19 +1,12 @@
 //! A run leaves nothing behind but lines in the journal.
 
 use aegis_tests::instance::Instance;
-use aegis_tests::inventory::Inventory;
+use aegis_tests::inventory::{Inventory, is_remembered};
 use aegis_tests::kit;
 use aegis_tests::machine::{Machine, Systemd};
 use aegis_tests::seat::Seat;
 use aegis_tests::session::Session;
 use anyhow::Result;
-
-/// The accelerator that the first guest start of all found is remembered, and so is a
-/// guest that had just begun, for the next one of its shape.
-fn is_remembered(thing: &str) -> bool {
-    let template = "/.aegis/templates";
-    thing.ends_with("/accel.json") || (thing.contains(template) && !thing.contains(".partial-"))
-}
 
 #[test]
 fn a_run_prints_hello_and_leaves_nothing() -> Result<()> {
