@@ -200,12 +200,18 @@ pub async fn bring_up<H: Hypervisor>(
     {
         tell("starting: the guest is loaded from its template");
         match Box::pin(held.begin_from(&*hypervisor, stored, header)).await {
-            Ok(up) => return Ok(up),
-            Err(NotWoken::Start(error)) => return Err(error),
+            Ok(mut up) => {
+                up.beginning = Beginning::Booted { refused };
+                return Ok(up);
+            }
             Err(NotWoken::Unusable(reason)) => mold.discard(&reason).await,
+            // Whether it is the template's doing shows in a boot.
+            Err(NotWoken::Start(error)) => warn!("{}, booting", aegis_core::fault::chain(&error)),
             Err(NotWoken::Nothing) => {}
         }
         held = hold(spec).await?;
+        // A state that this host cannot load is not made again for the next start.
+        held.mold = None;
     }
     tell("starting: the machine is being started");
     let launch = held.launch(&*hypervisor);

@@ -73,21 +73,17 @@ impl Templates {
         Stored::open(path, None)
     }
 
-    /// Whether the disk has room for another one to spare.
-    pub fn have_room(&self) -> bool {
-        let disk = rustix::fs::statvfs(&self.folder);
-        disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= SPARE)
-    }
-
-    /// Begins the template that this header is of; `None` where there is one, or somebody
-    /// else is at it.
+    /// Begins the template that this header is of; `None` where there is one, somebody else
+    /// is at it, or the disk has no room to spare.
     ///
     /// # Errors
     /// What the file system says.
     pub fn begin(&self, header: &Header) -> Result<Option<Unfinished>, SnapshotError> {
         let path = self.path(&header.shape)?;
-        let partial = self.partial(&path).map_err(at("look for", &path))?;
-        if path.exists() || partial.is_some() {
+        // What crashes left takes room as well.
+        self.tidy(ROOM).map_err(at("tidy up", &self.folder))?;
+        let is_begun = self.is_begun(&path).map_err(at("look for", &path))?;
+        if path.exists() || is_begun || !self.has_room() {
             return Ok(None);
         }
         let make = || {
@@ -112,17 +108,22 @@ impl Templates {
         }))
     }
 
-    /// What somebody is writing to be at this path.
-    fn partial(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+    /// Whether somebody is writing what is to be at this path.
+    fn is_begun(&self, path: &Path) -> io::Result<bool> {
         let prefix = partial_prefix(path);
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let is_of_it = entry.file_name().to_string_lossy().starts_with(&prefix);
             if is_of_it && is_written(&entry.path()) {
-                return Ok(Some(entry.path()));
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    fn has_room(&self) -> bool {
+        let disk = rustix::fs::statvfs(&self.folder);
+        disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= SPARE)
     }
 
     /// Removes the template of a shape, if there is one.
@@ -235,8 +236,8 @@ impl Unfinished {
             || file.persist(&self.path).map_err(|error| error.error),
         );
         published.map_err(at("publish", &self.path))?;
-        let tidied = self.templates.tidy(ROOM);
-        tidied.map_err(at("tidy up", &self.templates.folder))?;
+        // It is there, whatever becomes of others; the next one tries again.
+        self.templates.tidy(ROOM).ok();
         Ok(size)
     }
 }

@@ -12,8 +12,8 @@
 use std::time::{Duration, Instant};
 
 use aegis_core::vm_spec::VmSpec;
-use aegis_link::Handle;
 use aegis_link::message::Hello;
+use aegis_link::{CallError, Handle};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -23,8 +23,12 @@ use crate::guest;
 use crate::hypervisor::{Hypervisor, Machine};
 use crate::owner::up::{Beginning, Parts, SaveError, Up, blocking, save_into};
 use crate::snapshot::stamp::Stamp;
-use crate::snapshot::template::{Header, Templates};
+use crate::snapshot::template::{Header, Templates, Unfinished};
 use crate::snapshot::{SnapshotError, Stored};
+
+/// MiB of memory that a guest of a template may have: what describes its pages is in the
+/// template.
+const MOST_MEMORY: u32 = 4096;
 
 /// How long a guest that has said hello may take to fall silent.
 const QUIET: Duration = Duration::from_secs(10);
@@ -40,8 +44,14 @@ impl Mold {
     /// That of an instance whose guest sees this of its VM, if it can have one.
     pub(super) fn of(spec: &VmSpec, shape: Stamp) -> Option<Self> {
         let folder = spec.templates.clone().filter(|_| spec.starts_afresh())?;
-        // Whoever removed it wants none.
-        folder.is_dir().then_some(Self {
+        // A kit's programs are on a disk of the instance's own.
+        let is_common = spec.inject.is_empty() && spec.memory_mib <= MOST_MEMORY;
+        let shape = shape
+            .with("the accelerator", spec.accel)
+            // Of which the kernel's command line is.
+            .with("the version", env!("CARGO_PKG_VERSION"));
+        // Whoever removed the folder wants none.
+        (is_common && folder.is_dir()).then_some(Self {
             templates: Templates::in_folder(folder),
             shape,
         })
@@ -62,7 +72,7 @@ impl Mold {
     /// Removes a template that is of no use.
     pub(super) async fn discard(&self, reason: &dyn std::error::Error) {
         let words = aegis_core::fault::chain(reason);
-        warn!("the template of the guest is of no use, the guest boots: {words}");
+        warn!("the template of the guest is of no use and goes: {words}");
         let this = self.clone();
         if let Err(error) = blocking(move || this.templates.remove(&this.shape)).await {
             warn!("{}, ignoring", aegis_core::fault::chain(&error));
@@ -87,41 +97,6 @@ impl Mold {
             );
             return Ok(());
         }
-        let templates = self.templates.clone();
-        if !blocking(move || templates.have_room()).await {
-            debug!("no template is made: the disk has too little room");
-            return Ok(());
-        }
-        let began = Instant::now();
-        let kept = self.save(machine, link, hello).await;
-        let ran_on = machine.resume().await;
-        link.unquiesce();
-        ran_on.map_err(StartError::RunOn)?;
-        match kept {
-            Ok(None) => debug!("no template is made: there is one, or another VM is at it"),
-            Ok(Some(size)) => info!(
-                "a template of the guest is made: {size} bytes in {} ms",
-                began.elapsed().as_millis()
-            ),
-            Err(error) => warn!("{}, ignoring", aegis_core::fault::chain(&error)),
-        }
-        Ok(())
-    }
-
-    async fn save<M: Machine>(
-        &self,
-        machine: &M,
-        link: &Handle,
-        hello: &Hello,
-    ) -> Result<Option<u64>, NotKept> {
-        match timeout(QUIET, link.quiesce()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(NotKept::Loud),
-        }
-        machine
-            .pause()
-            .await
-            .map_err(|error| NotKept::Save(SaveError::Machine(error)))?;
         let header = Header {
             shape: self.shape.clone(),
             machine: machine.facts().stamp.clone(),
@@ -129,16 +104,55 @@ impl Mold {
             hello: hello.clone(),
         };
         let templates = self.templates.clone();
-        let begun = blocking(move || templates.begin(&header)).await;
-        let Some(unfinished) = begun.map_err(NotKept::Snapshot)? else {
-            return Ok(None);
+        let unfinished = match blocking(move || templates.begin(&header)).await {
+            Ok(Some(unfinished)) => unfinished,
+            Ok(None) => {
+                debug!("no template is made: there is one, or no room for it");
+                return Ok(());
+            }
+            Err(error) => {
+                warn!("no template is made: {}", aegis_core::fault::chain(&error));
+                return Ok(());
+            }
         };
-        let unfinished = save_into(machine, unfinished)
-            .await
-            .map_err(NotKept::Save)?;
-        let published = blocking(move || unfinished.publish()).await;
-        published.map(Some).map_err(NotKept::Snapshot)
+        let began = Instant::now();
+        let kept = save(machine, link, unfinished).await;
+        let ran_on = machine.resume().await;
+        link.unquiesce();
+        ran_on.map_err(StartError::RunOn)?;
+        // Else this guest's random numbers would be those that the template holds.
+        let lack = wake::begin_again(link).await.map_err(StartError::Boot)?;
+        if let Some(lack) = lack {
+            self.discard(&Unusable::Twin(lack)).await;
+        }
+        match kept {
+            Ok(size) => info!(
+                "a template of the guest is made: {size} bytes in {} ms",
+                began.elapsed().as_millis()
+            ),
+            Err(error) => warn!("{}, ignoring", aegis_core::fault::chain(&error)),
+        }
+        Ok(())
     }
+}
+
+/// Has a guest that has just said hello written down; its size in bytes.
+async fn save<M: Machine>(
+    machine: &M,
+    link: &Handle,
+    unfinished: Unfinished,
+) -> Result<u64, NotKept> {
+    match timeout(QUIET, link.quiesce()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => return Err(NotKept::Loud),
+    }
+    let paused = machine.pause().await;
+    paused.map_err(|error| NotKept::Save(SaveError::Machine(error)))?;
+    let unfinished = save_into(machine, unfinished)
+        .await
+        .map_err(NotKept::Save)?;
+    let published = blocking(move || unfinished.publish()).await;
+    published.map_err(NotKept::Snapshot)
 }
 
 /// Why no template is kept.
@@ -180,8 +194,16 @@ impl<M: Machine> Loaded<M> {
         let order = guest::boot_order(&spec, &header.hello, machine.facts());
         // All that it is told waits for it already when it looks.
         let told = async {
-            let begun = async { wake::begin_again(&link).await.map_err(Unusable::Guest) };
-            let booted = async { Ok(link.boot(order).await) };
+            let begun = async {
+                let lack = wake::begin_again(&link).await.map_err(Unusable::Guest)?;
+                lack.map_or(Ok(()), |lack| Err(Unusable::Twin(lack)))
+            };
+            let booted = async {
+                match link.boot(order).await {
+                    Err(CallError::Fault(refusal)) => Ok(Err(refusal)),
+                    other => other.map(Ok).map_err(Unusable::Guest),
+                }
+            };
             let greeted = wake::greeting(&mut incoming);
             let ((), booted, _) = tokio::try_join!(begun, booted, greeted)?;
             Ok(booted)
@@ -197,7 +219,7 @@ impl<M: Machine> Loaded<M> {
             ),
             Ok(Err(refused)) => {
                 machine.quit().await;
-                return Err(NotWoken::Start(StartError::Boot(refused)));
+                return Err(StartError::Boot(CallError::Fault(refused)).into());
             }
             Err(reason) => {
                 machine.quit().await;

@@ -87,6 +87,9 @@ pub enum Unusable {
     Silent,
     #[error("a restored guest kept more events than it has")]
     Talkative,
+    /// Of a template, which is used more than once.
+    #[error("its random numbers would be those of others: {0}")]
+    Twin(String),
 }
 
 impl From<&Unusable> for Fault {
@@ -291,7 +294,14 @@ impl<M: Machine> Loaded<M> {
         machine.resume().await.map_err(Unusable::Machine)?;
         // What it is told waits for it already when it looks.
         let greeted = async {
-            let begun = async { begin_again(&link).await.map_err(Unusable::Guest) };
+            let begun = async {
+                let lack = begin_again(&link).await.map_err(Unusable::Guest)?;
+                if let Some(lack) = lack {
+                    // It runs all the same, with what it has.
+                    warn!("the restored guest complains: {lack}, ignoring");
+                }
+                Ok(())
+            };
             let (early, ()) = tokio::try_join!(greeting(&mut incoming), begun)?;
             Ok(early)
         };
@@ -341,42 +351,47 @@ pub(super) async fn greeting(incoming: &mut Incoming) -> Result<VecDeque<Receive
     }
 }
 
-/// Gives the guest randomness and the time.
-pub(super) async fn begin_again(link: &Handle) -> Result<(), CallError> {
-    let entropy = random();
+/// Gives the guest randomness and the time; what it lacks of that.
+pub(super) async fn begin_again(link: &Handle) -> Result<Option<String>, CallError> {
+    let (entropy, lack) = match random() {
+        Ok(bytes) => (bytes, None),
+        Err(error) => {
+            let lack = format!("there is no randomness for the guest: {error}");
+            (Vec::new(), Some(lack))
+        }
+    };
     let mut began = Instant::now();
     let restored = link.restored(Restored {
         time_ns: now_ns(),
         entropy,
     });
-    match restored.await {
-        // It runs all the same, with what it has.
-        Err(CallError::Fault(fault)) => warn!("the restored guest complains: {fault}, ignoring"),
-        other => other?,
-    }
+    let complaint = match restored.await {
+        Err(CallError::Fault(fault)) => Some(fault.to_string()),
+        other => {
+            other?;
+            None
+        }
+    };
+    let lack = lack.or(complaint);
     for _ in 0..CLOCK_TRIES {
         if began.elapsed() <= CLOCK_PRECISION {
-            return Ok(());
+            break;
         }
         began = Instant::now();
         match link.set_time(now_ns()).await {
             Err(CallError::Fault(fault)) => {
                 warn!("the clock of the guest cannot be set: {fault}, ignoring");
-                return Ok(());
+                break;
             }
             other => other?,
         }
     }
-    Ok(())
+    Ok(lack)
 }
 
 /// Bytes of the kernel's generator.
-fn random() -> Vec<u8> {
+fn random() -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; ENTROPY];
-    let read = File::open("/dev/urandom").and_then(|mut device| device.read_exact(&mut bytes));
-    if let Err(error) = read {
-        warn!("there is no randomness for the guest: {error}, ignoring");
-        bytes.clear();
-    }
-    bytes
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
