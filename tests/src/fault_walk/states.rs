@@ -140,7 +140,8 @@ impl State {
                 "aegisctl instance stop {} && echo '{\"greeting\": \"walk\"}' >$AEGIS_KITS/{}/told.json"
             }
             Self::Unlimited => {
-                "aegisctl instance stop {} && aegisctl instance update {} --cpu-quota 0 \
+                "aegisctl instance stop {} && aegisctl instance enable {} \
+                 && aegisctl instance update {} --cpu-quota 0 \
                  && { ! aegisctl instance info {} | grep -q :18141 || aegisctl instance unexpose {} 18141; } \
                  && { ! aegisctl instance info {} | grep -q :/more || aegisctl instance update {} --volume-remove /more; }"
             }
