@@ -1,6 +1,6 @@
 //! The service managers that the suite is run against.
 
-use std::os::unix::fs::PermissionsExt;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,8 +44,14 @@ impl Manager {
         );
         let program = folder.join("launchctl");
         let fresh = folder.join(format!("launchctl.{}", std::process::id()));
-        std::fs::write(&fresh, script).expect("write launchctl");
-        std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o755)).expect("allow it");
+        // By another process: a child that a test beside this one forks meanwhile would hold
+        // a file open that is written here, and it could not be run (ETXTBSY of execve(2)).
+        let written = Command::new("/bin/sh")
+            .args(["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""])
+            .args([fresh.as_os_str(), OsStr::new(&script)])
+            .status()
+            .expect("write launchctl");
+        assert!(written.success(), "write launchctl: {written}");
         std::fs::rename(fresh, program).expect("name launchctl");
         Self::Launchd { folder }
     }
